@@ -1,0 +1,47 @@
+# `make demo` and `make test` set up everything they need; nothing but packages is downloaded.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out/demo
+# The torch extra holds the original libraries that parity tests compare with; EXTRAS=dev,preprocess leaves it out.
+EXTRAS ?= dev,preprocess,torch
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help setup setup-dev demo test test-full lint types clean
+
+help:
+	@echo "make demo [VIDEO=path/to/360.mp4]  the whole system on one clip, in $(OUT)"
+	@echo "make test                          lint, types and tests"
+	@echo "make test-full                     the same with the slow full-size tests"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[$(EXTRAS)]'
+	touch $@
+
+setup: $(VENV)/.installed
+
+setup-dev: $(VENV)/.installed-dev
+
+demo: setup
+	$(BIN)/python benchmarks/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)")
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup-dev
+	$(BIN)/basedpyright --level error
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow"
+
+test-full: lint types
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf out build *.egg-info

@@ -1,0 +1,1 @@
+"""One frozen config value per file."""

@@ -1,0 +1,1 @@
+"""PyTorch checkpoints to and from the Orbax folders of con360av_jax."""
