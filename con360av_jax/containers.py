@@ -1,0 +1,222 @@
+"""Media containers opened, decoded and encoded with PyAV, with every failure turned into one clear MediaError."""
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError, InvalidDataError
+from av.stream import Disposition
+from av.video.reformatter import Colorspace, Interpolation
+from av.video.stream import VideoStream
+from einops import rearrange
+from jaxtyping import Int16, Num, UInt8
+
+from con360av_jax.errors import MediaError
+
+MICROSECONDS = 1_000_000
+# Decoding starts this much before an excerpt, so that decoders that overlap packets have settled, s.
+SEEK_MARGIN = 1.0
+# Sound packets that lie this close to their place are joined without gap: container clocks are rounded (1 ms in webm).
+JITTER_TOLERANCE = 0.02
+SOUND_LAYOUTS = {1: "mono", 2: "stereo", 4: "quad"}
+# H.264's number for BT.709, written into the file so that players and `rgb` undo the same conversion.
+BT709 = 1
+LIMITED_RANGE = 1
+
+
+@contextmanager
+def opened(path: str | Path) -> Generator[InputContainer]:
+    """The container at `path`; FFmpeg's errors inside the block become a MediaError that names the file."""
+    if not Path(path).exists():
+        raise MediaError(f"{path}: no such file; check the path")
+    if not Path(path).is_file():
+        raise MediaError(f"{path}: is not a file; give a video file such as an mp4")
+    try:
+        # Playlists may name remote files: only local ones are followed.
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            yield container
+    except PermissionError as error:
+        raise MediaError(f"{path}: may not be read; change its permissions") from error
+    except InvalidDataError as error:
+        raise MediaError(f"{path}: is not a media file, or is damaged; give a video that a player can open") from error
+    except FFmpegError as error:
+        raise MediaError(
+            f"{path}: cannot be decoded ({error.strerror}); give a video that a player can open"
+        ) from error
+
+
+def picture_stream(container: InputContainer) -> VideoStream | None:
+    """The first picture stream that is not a cover image."""
+    moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
+    return next(moving, None)
+
+
+def sound_stream(container: InputContainer) -> AudioStream | None:
+    """The first sound stream."""
+    return next(iter(container.streams.audio), None)
+
+
+def clock_start(container: InputContainer) -> float:
+    """The container's time that counts as 0 s: the start of its earliest stream."""
+    return (container.start_time or 0) / MICROSECONDS
+
+
+def stream_end(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
+    """Where the header says that the stream ends, s; None if it does not say."""
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return float((stream.start_time or 0) + stream.duration) * float(stream.time_base) - clock_start(container)
+
+
+def duration(container: InputContainer) -> float:
+    """Length of all streams together, s, from the header or, where that does not say, from the last packet."""
+    if container.duration is not None and container.duration > 0:
+        return container.duration / MICROSECONDS
+    streams = [stream for stream in (picture_stream(container), sound_stream(container)) if stream]
+    packets = (packet for packet in container.demux(streams) if packet.pts is not None)
+    ends = (float((packet.pts or 0) + (packet.duration or 0)) * float(packet.time_base) for packet in packets)
+    last = max(ends, default=clock_start(container))
+    container.seek(container.start_time or 0)
+    return last - clock_start(container)
+
+
+def _seek(container: InputContainer, stream: VideoStream | AudioStream, start: float) -> None:
+    if start > SEEK_MARGIN and stream.time_base:
+        container.seek(int((start - SEEK_MARGIN + clock_start(container)) / stream.time_base), stream=stream)
+
+
+def pictures(container: InputContainer, stream: VideoStream, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
+    """(time, picture) in order of time, s on the file's clock, from a key picture at or before `start` onwards."""
+    stream.thread_type = "AUTO"
+    _seek(container, stream, start)
+    zero, interval = clock_start(container), 1 / float(stream.average_rate or 25)
+    time = -interval
+    for frame in container.decode(stream):
+        time = time + interval if frame.time is None else frame.time - zero
+        yield time, frame
+
+
+def sound_blocks(
+    container: InputContainer, stream: AudioStream, start: float
+) -> Iterator[tuple[int, Num[np.ndarray, "sample channel"]]]:
+    """(position on the file's clock in samples, raw channels as float32) from at or before `start` onwards."""
+    _seek(container, stream, start)
+    zero, rate = clock_start(container), stream.codec_context.sample_rate
+    channels = stream.codec_context.layout.nb_channels
+    position = None
+    for frame in container.decode(stream):
+        if frame.sample_rate != rate or frame.layout.nb_channels != channels:
+            raise MediaError(
+                f"{container.name}: its sound changes from {channels} channels at {rate} Hz to "
+                f"{frame.layout.nb_channels} at {frame.sample_rate} Hz; encode it anew"
+            )
+        stamp = position if frame.time is None else round((frame.time - zero) * rate)
+        if position is None or stamp is None or abs(stamp - position) > JITTER_TOLERANCE * rate:
+            position = stamp or 0
+        block = _channels_last(frame)
+        yield position, block
+        position += len(block)
+
+
+def _channels_last(frame: av.AudioFrame) -> Num[np.ndarray, "sample channel"]:
+    """One decoded block as float32 in [-1, 1], whatever its sample format."""
+    planes = frame.to_ndarray()
+    pattern = "channel sample -> sample channel" if frame.format.is_planar else "1 (sample channel) -> sample channel"
+    block = rearrange(planes, pattern, channel=frame.layout.nb_channels)
+    if block.dtype == np.uint8:
+        return (block.astype(np.float32) - 128) / 128
+    full_scale = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}.get(block.dtype, 1.0)
+    return (block / full_scale).astype(np.float32)
+
+
+def rgb(frame: av.VideoFrame, name: str | Path, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    """A decoded picture stretched to (height, width); raises MediaError if the decoder marked it as damaged."""
+    if frame.is_corrupt:
+        raise MediaError(f"{name}: the picture at {frame.time or 0:.2f} s is damaged; give an undamaged file")
+    shrinking = height <= frame.height and width <= frame.width
+    interpolation = Interpolation.AREA if shrinking else Interpolation.BICUBIC
+    return frame.reformat(width, height, "rgb24", interpolation=interpolation).to_ndarray()
+
+
+@contextmanager
+def replacing(path: str | Path) -> Generator[Path]:
+    """A temporary file in the folder of `path` that takes its place when the block ends well and vanishes otherwise."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def created(partial: Path, name: str | Path) -> Generator[OutputContainer]:
+    """An empty mp4 at `partial`; FFmpeg's errors inside the block become a MediaError that names `name`."""
+    try:
+        with av.open(f"file:{partial}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            yield container
+    except FFmpegError as error:
+        raise MediaError(f"{name}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def encode(
+    container: OutputContainer,
+    video: UInt8[np.ndarray, "frame height width 3"],
+    frames_per_second: Fraction,
+    sound: Int16[np.ndarray, "sample channel"] | None,
+    sample_rate: int,
+    sound_codec: str,
+) -> None:
+    """Encodes and interleaves pictures of even size and sound into `container`."""
+    pictures = _picture_encoder(container, video.shape[1], video.shape[2], frames_per_second)
+    voices = None if sound is None else container.add_stream(sound_codec, rate=sample_rate)
+    sound = np.zeros((0, 1), np.int16) if sound is None else sound
+    if isinstance(voices, AudioStream):
+        voices.codec_context.layout = SOUND_LAYOUTS[sound.shape[1]]
+    written = 0
+    for number, picture in enumerate(video):
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709
+        )
+        frame.pts, frame.time_base = number, 1 / frames_per_second
+        container.mux(pictures.encode(frame))
+        last = number == len(video) - 1
+        until = len(sound) if last else int((number + 1) / frames_per_second * sample_rate)
+        if isinstance(voices, AudioStream) and len(sound[written:until]):
+            container.mux(voices.encode(_sound_frame(sound[written:until], written, sample_rate)))
+            written = until
+    container.mux(pictures.encode(None))
+    if isinstance(voices, AudioStream):
+        container.mux(voices.encode(None))
+
+
+def _picture_encoder(container: OutputContainer, height: int, width: int, frames_per_second: Fraction) -> VideoStream:
+    # One thread: the same pictures give the same bytes on any machine.
+    options = {"crf": "18", "preset": "veryfast", "threads": "1"}
+    stream = container.add_stream("libx264", rate=frames_per_second, options=options)
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    context = stream.codec_context
+    context.colorspace, context.color_primaries, context.color_trc, context.color_range = (
+        BT709,
+        BT709,
+        BT709,
+        LIMITED_RANGE,
+    )
+    return stream
+
+
+def _sound_frame(block: Int16[np.ndarray, "sample channel"], position: int, sample_rate: int) -> av.AudioFrame:
+    packed = np.ascontiguousarray(rearrange(block, "sample channel -> 1 (sample channel)"))
+    frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=SOUND_LAYOUTS[block.shape[1]])
+    frame.sample_rate, frame.pts, frame.time_base = sample_rate, position, Fraction(1, sample_rate)
+    return frame

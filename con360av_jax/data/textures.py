@@ -1,0 +1,246 @@
+"""Backgrounds of the procedural scenes: sky, clouds, hills and ground as functions of direction, so no seam exists.
+
+Noise is value noise on a random cubic lattice, read at points that depend on the direction alone: on the unit sphere
+for the hills' texture, on a plane above the viewer for clouds and below for the ground, which gives them perspective.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
+
+LATTICE = 32
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """One place: colours are RGB in 0..255."""
+
+    place: str
+    """Where a caption says that the scene is."""
+    zenith: Colour
+    horizon: Colour
+    cloud: Colour
+    cloud_cover: float
+    """0 is a clear sky, 1 an overcast one."""
+    hills: Colour
+    ground_near: Colour
+    ground_far: Colour
+    pattern: str
+    """What the ground shows: grain, ripples or tiles."""
+    sun: Colour
+    sun_size: float
+    """Radius of the sun or moon, rad."""
+    stars: float = 0.0
+    """Brightness of stars, 0..1."""
+    light: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """What the light does to the colours of objects."""
+
+
+PALETTES = {
+    "meadow": Palette(
+        place="on a sunny meadow", zenith=(52, 116, 204), horizon=(190, 222, 244), cloud=(255, 255, 255),
+        cloud_cover=0.5, hills=(70, 118, 92), ground_near=(58, 112, 38), ground_far=(136, 172, 84), pattern="grain",
+        sun=(255, 250, 225), sun_size=0.05,
+    ),
+    "sunset": Palette(
+        place="at sunset", zenith=(46, 42, 104), horizon=(252, 160, 94), cloud=(240, 118, 110), cloud_cover=0.6,
+        hills=(84, 54, 92), ground_near=(50, 36, 52), ground_far=(150, 92, 86), pattern="grain",
+        sun=(255, 214, 140), sun_size=0.09, light=(1.0, 0.9, 0.86),
+    ),
+    "night": Palette(
+        place="under a starry sky", zenith=(6, 10, 34), horizon=(38, 56, 104), cloud=(58, 72, 116), cloud_cover=0.25,
+        hills=(15, 22, 46), ground_near=(14, 24, 32), ground_far=(34, 50, 78), pattern="grain",
+        sun=(236, 240, 250), sun_size=0.06, stars=1.0, light=(0.8, 0.84, 0.95),
+    ),
+    "desert": Palette(
+        place="in the desert", zenith=(76, 146, 206), horizon=(242, 222, 184), cloud=(252, 240, 220), cloud_cover=0.2,
+        hills=(188, 118, 78), ground_near=(196, 144, 84), ground_far=(230, 192, 136), pattern="ripples",
+        sun=(255, 248, 220), sun_size=0.06, light=(1.0, 0.97, 0.92),
+    ),
+    "sea": Palette(
+        place="at the sea", zenith=(34, 126, 188), horizon=(206, 236, 240), cloud=(250, 252, 255), cloud_cover=0.4,
+        hills=(92, 140, 150), ground_near=(12, 74, 108), ground_far=(86, 166, 186), pattern="ripples",
+        sun=(255, 252, 236), sun_size=0.05,
+    ),
+    "snow": Palette(
+        place="in the snow", zenith=(132, 162, 202), horizon=(226, 232, 242), cloud=(244, 246, 250), cloud_cover=0.75,
+        hills=(150, 166, 190), ground_near=(204, 216, 232), ground_far=(240, 244, 250), pattern="grain",
+        sun=(255, 250, 240), sun_size=0.04, light=(0.96, 0.98, 1.0),
+    ),
+    "square": Palette(
+        place="on a town square", zenith=(96, 136, 178), horizon=(232, 214, 196), cloud=(250, 238, 226),
+        cloud_cover=0.5, hills=(126, 112, 122), ground_near=(150, 128, 112), ground_far=(196, 178, 162),
+        pattern="tiles", sun=(255, 240, 210), sun_size=0.05, light=(1.0, 0.98, 0.95),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """One background: a palette, the sun's direction and the seed of all noise."""
+
+    palette: str
+    sun_longitude: float
+    """rad, positive to the right."""
+    sun_latitude: float
+    """rad, positive up."""
+    noise_seed: int
+
+
+def value_noise(
+    points: Float[np.ndarray, "*shape 3"], frequency: float, generator: np.random.Generator
+) -> Float32[np.ndarray, "*shape"]:
+    """Smooth noise in [-1, 1] at `points`, with about `frequency` features per unit of length, in a random rotation."""
+    lattice = generator.uniform(-1.0, 1.0, (LATTICE, LATTICE, LATTICE)).astype(np.float32)
+    turn = Rotation.random(rng=generator).as_matrix().astype(np.float32) * np.float32(frequency)
+    shift = generator.uniform(0, LATTICE, 3).astype(np.float32)
+    coordinates = np.stack(
+        [points[..., 0] * row[0] + points[..., 1] * row[1] + points[..., 2] * row[2] for row in turn]
+    )
+    coordinates += shift.reshape(3, *(1,) * (points.ndim - 1))
+    cell = np.floor(coordinates)
+    fraction = coordinates - cell
+    # The smooth step hides the lattice's edges, which plain linear interpolation shows.
+    smooth = cell + fraction * fraction * (3 - 2 * fraction)
+    return map_coordinates(lattice, smooth, order=1, mode="grid-wrap", output=np.float32)
+
+
+def fractal_noise(
+    points: Float[np.ndarray, "*shape 3"], frequency: float, octaves: int, generator: np.random.Generator
+) -> Float32[np.ndarray, "*shape"]:
+    """Sum of `octaves` of value noise, each at twice the frequency and half the amplitude of the one before."""
+    total = value_noise(points, frequency, generator)
+    for octave in range(1, octaves):
+        total += value_noise(points, frequency * 2**octave, generator) * np.float32(0.5**octave)
+    return total
+
+
+def render_background(
+    background: Background, directions: Float[np.ndarray, "height width 3"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The background as seen in each of the unit vectors `directions` (x right, y up, z forward)."""
+    palette = PALETTES[background.palette]
+    directions = directions.astype(np.float32)
+    sky_seed, ground_seed, hill_seed, star_seed = np.random.SeedSequence(background.noise_seed).spawn(4)
+    horizon_row = _first_row_below(directions)
+    picture = np.empty(directions.shape, np.float32)
+    above, below = directions[:horizon_row], directions[horizon_row:]
+    picture[:horizon_row] = _sky(background, palette, above, np.random.default_rng(sky_seed))
+    if palette.stars:
+        picture[:horizon_row] += _stars(above, palette.stars, np.random.default_rng(star_seed))
+    picture[horizon_row:] = _ground(palette, below, np.random.default_rng(ground_seed))
+    _add_hills(picture, palette, directions, np.random.default_rng(hill_seed))
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+def _first_row_below(directions: Float32[np.ndarray, "height width 3"]) -> int:
+    return int(np.argmax(directions[:, 0, 1] < 0))
+
+
+def _colour(colour: Colour) -> Float32[np.ndarray, "3"]:
+    return np.array(colour, np.float32)
+
+
+def _blend(first: np.ndarray, second: np.ndarray, weight: Float32[np.ndarray, "height width"]) -> np.ndarray:
+    return first + (second - first) * weight[..., None]
+
+
+def _plane(directions: Float32[np.ndarray, "height width 3"], softness: float) -> Float32[np.ndarray, "height width 3"]:
+    """Where each direction meets a horizontal plane at distance 1; `softness` keeps the horizon at a finite place."""
+    points = directions / (np.abs(directions[..., 1:2]) + np.float32(softness))
+    points[..., 1] = 0
+    return points
+
+
+def _sky(
+    background: Background,
+    palette: Palette,
+    directions: Float32[np.ndarray, "height width 3"],
+    generator: np.random.Generator,
+) -> Float32[np.ndarray, "height width 3"]:
+    elevation = np.clip(directions[..., 1], 0, 1)
+    sky = _blend(_colour(palette.horizon), _colour(palette.zenith), elevation ** np.float32(0.55))
+    longitude, latitude = background.sun_longitude, background.sun_latitude
+    sun = (np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude))
+    cosine = sum(directions[..., k] * np.float32(sun[k]) for k in range(3))
+    angle = np.arccos(np.clip(cosine, -1, 1)).astype(np.float32)
+    glow = 0.55 * np.exp(-angle / np.float32(3 * palette.sun_size)) + 0.2 * np.exp(-angle / np.float32(0.6))
+    sky = _blend(sky, _colour(palette.sun), glow)
+    edge = np.clip((palette.sun_size - angle) / np.float32(0.01) + 0.5, 0, 1)
+    sky = _blend(sky, _colour(palette.sun), edge)
+    thickness = fractal_noise(_plane(directions, 0.22), 0.9, 5, generator)
+    cover = np.clip((thickness - np.float32(0.75 - 1.5 * palette.cloud_cover)) * np.float32(0.9), 0, 1)
+    shade = 1 - np.float32(0.18) * np.clip(thickness - np.float32(0.3), 0, 1)
+    clouds = _colour(palette.cloud) * shade[..., None]
+    haze = np.clip(elevation * 6, 0.25, 1)
+    return _blend(sky, clouds, cover * haze * np.float32(0.85))
+
+
+def _stars(
+    directions: Float32[np.ndarray, "height width 3"], brightness: float, generator: np.random.Generator
+) -> Float32[np.ndarray, "height width 1"]:
+    """Small soft discs, placed evenly over the upper half of the sphere."""
+    stars = np.zeros((*directions.shape[:2], 1), np.float32)
+    height, width = directions.shape[:2]
+    pixel = np.pi / (2 * height)
+    for sine, longitude, light in generator.uniform(0, 1, (260, 3)):
+        latitude = np.arcsin(sine)
+        row, column = (0.5 - latitude / np.pi) * 2 * height - 0.5, longitude * width - 0.5
+        reach = min(width // 2, int(np.ceil(2 / np.cos(latitude))))
+        rows = np.arange(max(0, int(row) - 1), min(height, int(row) + 3))
+        columns = np.arange(int(column) - reach, int(column) + reach + 2)
+        across = (columns - column) * np.cos(latitude)
+        squared = (rows[:, None] - row) ** 2 + across[None] ** 2
+        spot = np.exp(-squared * max(1.2, (pixel / 0.008) ** 2)) * 230 * brightness * light**2 * min(1, sine * 8)
+        np.add.at(stars, (rows[:, None], columns[None] % width), spot[..., None].astype(np.float32))
+    return stars
+
+
+def _ground(
+    palette: Palette, directions: Float32[np.ndarray, "height width 3"], generator: np.random.Generator
+) -> Float32[np.ndarray, "height width 3"]:
+    depth = np.clip(-directions[..., 1], 0, 1)
+    ground = _blend(_colour(palette.ground_far), _colour(palette.ground_near), depth ** np.float32(0.6))
+    plane = _plane(directions, 0.04)
+    # Detail fades towards the horizon, where several features would fall into one pixel.
+    near = 1 - np.exp(-depth * 5)
+    texture = fractal_noise(plane, 0.7, 3, generator) * np.float32(0.5)
+    if palette.pattern == "ripples":
+        bend = texture * 3
+        texture = texture * np.float32(0.5) + np.float32(0.4) * np.sin(plane[..., 2] * 5 + plane[..., 0] * 1.5 + bend)
+    if palette.pattern == "tiles":
+        joints = np.minimum(*(np.abs((plane[..., k] * 1.4) % 1 - 0.5) for k in (0, 2)))
+        parity = (np.floor(plane[..., 0] * 1.4 + 0.5) + np.floor(plane[..., 2] * 1.4 + 0.5)) % 2
+        texture = texture * np.float32(0.5) + (parity - 0.5) * np.float32(0.6)
+        texture -= np.clip(1 - joints / 0.04, 0, 1) * np.float32(0.5)
+    fine = fractal_noise(plane, 6.0, 3, generator)
+    relief = texture * near + fine * near**2 * np.float32(0.4)
+    return ground * (1 + np.float32(0.24) * relief)[..., None]
+
+
+def _add_hills(
+    picture: Float32[np.ndarray, "height width 3"],
+    palette: Palette,
+    directions: Float32[np.ndarray, "height width 3"],
+    generator: np.random.Generator,
+) -> None:
+    """Three ranges of hills on the horizon, the far ones paler, painted into `picture` in place."""
+    height = len(directions)
+    rows = slice(int(height * 0.36), int(np.ceil(height * 0.52)))
+    band = directions[rows]
+    latitude = np.arcsin(np.clip(band[..., 1], -1, 1))
+    flat = band * np.array([1, 0, 1], np.float32)
+    circle = (flat / np.linalg.norm(flat, axis=-1, keepdims=True))[:1]
+    pixel = np.float32(np.pi / height)
+    mottle = fractal_noise(band, 14.0, 3, generator)
+    for distance, (lift, frequency) in enumerate(((0.13, 2.2), (0.085, 3.5), (0.035, 6.0))):
+        crest = np.float32(lift) * (1 + np.float32(0.75) * fractal_noise(circle, frequency, 4, generator)) - 0.01
+        paleness = np.float32(0.55 - 0.25 * distance)
+        colour = _colour(palette.hills) * (1 - paleness) + _colour(palette.horizon) * paleness
+        shaded = colour * (1 + np.float32(0.07 + 0.05 * distance) * mottle)[..., None]
+        inside = np.clip((crest - latitude) / pixel + 0.5, 0, 1) * np.clip((latitude + 0.02) / 0.02, 0, 1)
+        picture[rows] = _blend(picture[rows], shaded, inside.astype(np.float32))
