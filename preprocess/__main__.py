@@ -1,0 +1,7 @@
+"""`python -m preprocess`: see `preprocess.cli`."""
+
+import sys
+
+from preprocess.cli import main
+
+sys.exit(main())

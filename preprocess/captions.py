@@ -1,0 +1,99 @@
+"""Stage 6, captions: one sentence on the whole scene; given in files, or built from what was measured."""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from con360av_jax.errors import DatasetError
+from preprocess.segment import Segment
+
+CaptionName = Literal["file", "template"]
+Tracks = Sequence[Float[np.ndarray, "frame 4"]]
+# Upper bounds of mean lightness (of 1), of mean change between frames (of 1) and of loudness (dBFS), with their words.
+BRIGHTNESS = ((0.25, "dark"), (0.45, "dim"), (0.65, "well lit"), (float("inf"), "bright"))
+MOTION = ((0.004, "little motion"), (0.02, "some motion"), (float("inf"), "strong motion"))
+LOUDNESS = ((-80.0, "no sound"), (-40.0, "quiet sound"), (-20.0, "clear sound"), (float("inf"), "loud sound"))
+# Pitch beyond which a place is above or below rather than at a side, rad.
+STEEP = float(np.radians(45))
+
+
+class CaptionBackend(Protocol):
+    """A caption of the segment, given the viewpoints found in it."""
+
+    def __call__(self, segment: Segment, tracks: Tracks) -> str: ...
+
+
+def file_caption(segment: Segment, tracks: Tracks) -> str:
+    """The text in `<video>.txt`, or the line of `captions.jsonl` beside the video: {"file": name, "caption": text}.
+
+    Raises DatasetError if neither holds a caption for the video.
+    """
+    path = segment.window.clip.path
+    text = path.with_suffix(".txt")
+    listing = path.parent / "captions.jsonl"
+    if text.is_file():
+        caption = text.read_text(encoding="utf-8")
+    else:
+        captions = _listed(listing) if listing.is_file() else {}
+        caption = captions.get(path.name, captions.get(path.stem, ""))
+    caption = " ".join(caption.split())
+    if not caption:
+        raise DatasetError(f"{path}: has no caption; add {text.name}, a line in {listing}, or use --captions template")
+    return caption
+
+
+@lru_cache(maxsize=16)
+def _listed(path: Path) -> dict[str, str]:
+    captions = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            captions[str(entry["file"])] = str(entry["caption"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DatasetError(
+                f'{path}: line {number} is not {{"file": .., "caption": ..}} ({error!r}); correct or delete it'
+            ) from error
+    return captions
+
+
+def template_caption(segment: Segment, tracks: Tracks) -> str:
+    """A sentence of measured facts only: light, motion, loudness, and where the salient places are."""
+    grey = np.stack([cv2.resize(frame, (64, 32), interpolation=cv2.INTER_AREA) for frame in segment.frames]).mean(-1)
+    weights = np.cos((0.5 - (np.arange(32) + 0.5) / 32) * np.pi)[:, None] / 255
+    area = weights.sum() * 64 * 255
+    light = float((grey.mean(0) * weights).sum() / area)
+    change = np.abs(np.diff(grey, axis=0)).mean(0) if len(grey) > 1 else np.zeros_like(grey[0])
+    motion = float((change * weights).sum() / area)
+    power = float(np.mean(segment.sound.astype(np.float64) ** 2))
+    loudness = 10 * np.log10(power + 1e-12)
+    places = list(dict.fromkeys(place(track) for track in tracks))
+    where = " and ".join([", ".join(places[:-1]), places[-1]] if len(places) > 1 else places)
+    return (
+        f"A {_word(BRIGHTNESS, light)} 360° scene with {_word(MOTION, motion)} and {_word(LOUDNESS, loudness)}; "
+        f"the eye is drawn {where}."
+    )
+
+
+def place(track: Float[np.ndarray, "frame 4"]) -> str:
+    """Where a viewpoint looks in the middle of the segment, in words."""
+    yaw, pitch = track[len(track) // 2, :2]
+    if abs(pitch) > STEEP:
+        return "above" if pitch > 0 else "below"
+    quarters = ("ahead", "to the right", "behind", "to the left")
+    return quarters[round(float(yaw) / (np.pi / 2)) % 4]
+
+
+def _word(scale: Sequence[tuple[float, str]], value: float) -> str:
+    return next(word for bound, word in scale if value < bound)
+
+
+CAPTION_BACKENDS: dict[CaptionName, CaptionBackend] = {
+    "file": file_caption,
+    "template": template_caption,
+}

@@ -1,0 +1,176 @@
+"""`python -m preprocess`: a folder of 360° videos becomes a dataset, with progress, a summary and a ledger."""
+
+import logging
+import os
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from con360av_jax.commands.options import parse
+from con360av_jax.config import require
+from con360av_jax.config_io import load_config
+from con360av_jax.data.schema import Manifest, Sample
+from con360av_jax.data.source import write_dataset
+from con360av_jax.errors import Con360Error, DatasetError
+from preprocess.captions import CAPTION_BACKENDS, CaptionName
+from preprocess.encode import open_encoder
+from preprocess.inputs import Input, SplitName, find_inputs
+from preprocess.pipeline import Ledger, Pipeline
+from preprocess.previews import preview_folder
+from preprocess.saliency import SALIENCY_BACKENDS, SaliencyName
+from preprocess.standardise import Stereo
+from preprocess.viewpoints import ViewpointSettings
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Turn 360° videos into a dataset of viewpoints with sound, saliency and captions."""
+
+    videos: tuple[Path, ...]
+    """Files, or folders that are searched for videos."""
+    out: Path
+    """Folder of the new dataset; must not exist or be empty."""
+    config: str = "debug"
+    """Name of a config in configs/, or path of one (.py, .json)."""
+    base: str = "none"
+    """Pretrained folder whose encoders make latents and embeddings; "none" keeps raw pictures and sound."""
+    captions: CaptionName = "template"
+    """file: <video>.txt or captions.jsonl beside the video; template: a sentence of measured facts."""
+    saliency: SaliencyName = "contrast"
+    """contrast: spectral residual and motion, no weights; file: your own maps, see --saliency-folder."""
+    saliency_folder: Path = Path("saliency")
+    """Where --saliency file finds <clip>.npy, .npz or .mp4."""
+    viewpoints: int = 3
+    """Viewpoints per segment."""
+    moving: bool = False
+    """Viewpoints follow their region through the segment instead of standing still."""
+    keep_raw: bool = False
+    """Keep pictures, sound and mel beside their encodings."""
+    panorama_height: int = 512
+    """Rows that panoramas are reduced to while they are worked on."""
+    stereo: Stereo = "auto"
+    """How two eyes share the picture; auto judges by its aspect, which cannot see 3D that is squeezed into 16:9."""
+    split: SplitName = "all"
+    """A share of the source videos: 85 % train, 15 % validation."""
+    split_list: Path | None = None
+    """Text file of clip names, one per line, such as a published split: only these are used."""
+    max_clips: int | None = None
+    """Use at most this many videos."""
+    previews: bool = False
+    """Also write one panorama per segment to <out>/previews."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 for an error that the user can mend, 130 after Ctrl-C."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        options = parse(
+            lambda: tyro.cli(
+                Options,
+                prog="python -m preprocess",
+                args=None if arguments is None else list(arguments),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+        )
+        if options is not None:
+            run(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("preprocess: interrupted; nothing was written\n")
+        return INTERRUPTED
+    except (Con360Error, OSError) as error:
+        sys.stderr.write(f"preprocess: error: {' '.join(str(error).split())}\n")
+        return USER_ERROR
+    return 0
+
+
+def run(options: Options) -> Manifest:
+    """Writes the dataset and returns its manifest; raises a Con360Error and writes nothing if no input is usable."""
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise DatasetError(f"{options.out} exists and is not empty: give another folder or delete it")
+    require(options.max_clips is None or options.max_clips > 0, f"--max-clips is {options.max_clips}; give 1 or more")
+    require(options.panorama_height >= 64, f"--panorama-height is {options.panorama_height}; give 64 or more")
+    config = load_config(options.config)
+    pipeline = Pipeline(
+        config=config,
+        saliency=SALIENCY_BACKENDS[options.saliency](options.saliency_folder),
+        captions=CAPTION_BACKENDS[options.captions],
+        viewpoints=ViewpointSettings(count=options.viewpoints, moving=options.moving),
+        encoder=open_encoder(options.base, config),
+        keep_raw=options.keep_raw,
+        panorama_height=options.panorama_height,
+        stereo=options.stereo,
+    )
+    inputs = find_inputs(options.videos, options.split, options.split_list, options.max_clips)
+    ledger, console = Ledger(), Console(stderr=True)
+    with ExitStack() as stack:
+        if options.previews:
+            pipeline = replace(pipeline, previews=stack.enter_context(preview_folder(options.out)))
+        samples = stack.enter_context(_shown(pipeline, inputs, ledger, console))
+        first = next(samples, None)
+        if first is None:
+            raise _nothing(ledger)
+        manifest = write_dataset(
+            options.out, chain([first], samples), config, pipeline.fields, ledger.rejected, _settings(options)
+        )
+    _summarise(console, options.out, manifest, ledger)
+    return manifest
+
+
+@contextmanager
+def _shown(
+    pipeline: Pipeline, inputs: Sequence[Input], ledger: Ledger, console: Console
+) -> Generator[Iterator[Sample]]:
+    """The pipeline's samples, with a bar that counts inputs."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("preprocess", total=len(inputs))
+
+        def done(given: Input) -> None:
+            progress.update(task, advance=1, description=given.name)
+
+        yield pipeline.samples(inputs, ledger, done)
+
+
+def _nothing(ledger: Ledger) -> DatasetError:
+    """The error for a run without a sample: the reason itself if there is only one."""
+    reasons = [str(line["reason"]) for line in ledger.rejected]
+    if len(reasons) == 1:
+        return DatasetError(reasons[0])
+    return DatasetError(f"every input was rejected ({len(reasons)} reasons), the first because {reasons[0]}")
+
+
+def _settings(options: Options) -> dict[str, object]:
+    """What the manifest says about the run: every option except where things lie."""
+    places = ("videos", "out", "saliency_folder", "split_list", "base", "config")
+    return {name: value for name, value in asdict(options).items() if name not in places} | {
+        "encoded": options.base != "none",
+        "split_list": options.split_list.name if options.split_list else "",
+    }
+
+
+def _summarise(console: Console, out: Path, manifest: Manifest, ledger: Ledger) -> None:
+    table = Table(title=str(out), title_justify="left")
+    for column in ("clip", "segments", "left out because"):
+        table.add_column(column, overflow="fold")
+    for clip, segments in ledger.segments.items():
+        table.add_row(clip, str(segments), "")
+    for line in ledger.rejected:
+        part = f" (segment {line['segment']})" if "segment" in line else ""
+        table.add_row(f"{Path(str(line['file'])).name}{part}", "", f"{line['stage']}: {line['reason']}")
+    console.print(table)
+    size = sum(shard.bytes for shard in manifest.shards) / 2**20
+    console.print(
+        f"{manifest.samples} samples of {manifest.clips} clips, {size:.1f} MiB; {len(ledger.rejected)} left out"
+    )

@@ -1,0 +1,123 @@
+"""Salient regions of one map on the sphere: components that know neither seam nor poles, as directions and angles.
+
+(1) inside: S > mean + deviation, both weighted by solid angle A
+(2) components: neighbours touch by side or corner; so do the first and last column, and a pole's opposite pixels
+(3) centre = normalise(sum S A d) over the component (the circular mean on the sphere), mass = sum S A
+(4) field of view = twice the largest angle to a side of the component's box around its centre, within limits
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+from scipy.cluster.hierarchy import DisjointSet
+
+from con360av_jax.geometry import angles_from_direction, directions, rotation, solid_angle_weights
+
+# A component that surrounds the viewer has no centre: below this length of the mean direction its peak stands for it.
+SMALLEST_RESULTANT = 0.5
+# Weak preferences that only decide between equals: the horizon over the poles, ahead over behind.
+EVEN_CHOICE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A place worth looking at."""
+
+    direction: Float64[np.ndarray, "3"]
+    field_of_view: float
+    """Square, rad."""
+    mass: float
+    """Integral of the saliency, sr."""
+
+
+def components(inside: Bool[np.ndarray, "height width"]) -> Int[np.ndarray, "height width"]:
+    """Labels 1, 2, .. of connected parts on the sphere, 0 outside, equation (2)."""
+    count, labels = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
+    sets = DisjointSet(range(count))
+    half = inside.shape[1] // 2
+    left, right = labels[:, 0], labels[:, -1]
+    touching = [(left, right), (left[1:], right[:-1]), (left[:-1], right[1:])]
+    touching += [(row, np.roll(row, half + shift)) for row in (labels[0], labels[-1]) for shift in (-1, 0, 1)]
+    for first, second in touching:
+        for one, other in zip(first, second, strict=True):
+            if one and other:
+                sets.merge(int(one), int(other))
+    names = np.zeros(count, np.int64)
+    for number, members in enumerate((part for part in sets.subsets() if 0 not in part), start=1):
+        names[list(members)] = number
+    return names[np.asarray(labels, np.int64)]
+
+
+def find_regions(
+    saliency: Float[np.ndarray, "height width"], count: int, limits: tuple[float, float]
+) -> tuple[Region, ...]:
+    """Exactly `count` regions, the heaviest first, each at least half its own field of view from those before it.
+
+    Where fewer components are apart, the highest remaining peaks follow, with the smaller limit as field of view.
+
+    Args:
+        saliency: any non-negative map; only its shape over the sphere counts.
+        count: of regions.
+        limits: smallest and largest field of view, rad.
+    """
+    height, width = saliency.shape
+    weights = solid_angle_weights(height, width)
+    mean = np.average(saliency, weights=weights)
+    deviation = np.sqrt(np.average((saliency - mean) ** 2, weights=weights))
+    labels = components(saliency > mean + deviation)
+    found = [_region(saliency * weights, labels == number, limits) for number in range(1, labels.max() + 1)]
+    chosen: list[Region] = []
+    for region in sorted(found, key=lambda region: -region.mass):
+        if len(chosen) < count and all(apart(region, other) for other in chosen):
+            chosen.append(region)
+    while len(chosen) < count:
+        chosen.append(_next_peak(saliency, weights, chosen, limits))
+    return tuple(chosen)
+
+
+def angle_between(first: Float[np.ndarray, "*any 3"], second: Float[np.ndarray, "3"]) -> Float[np.ndarray, "*any"]:
+    """Angle between unit vectors, rad."""
+    return np.arccos(np.clip(first @ second, -1, 1))
+
+
+def apart(one: Region, other: Region) -> bool:
+    """Whether two regions' views differ: by at least half the larger field of view."""
+    return bool(angle_between(one.direction, other.direction) >= max(one.field_of_view, other.field_of_view) / 2)
+
+
+def _region(
+    mass: Float[np.ndarray, "height width"], inside: Bool[np.ndarray, "height width"], limits: tuple[float, float]
+) -> Region:
+    """Equations (3) and (4)."""
+    rays, share = directions(*mass.shape)[inside], mass[inside]
+    total = share.sum()
+    mean = share @ rays / total
+    length = np.linalg.norm(mean)
+    centre = mean / length if length > SMALLEST_RESULTANT else rays[share.argmax()]
+    yaw, pitch = angles_from_direction(centre)
+    local = rays @ rotation(float(yaw), float(pitch))
+    box = np.abs(np.arctan2(local[:, :2], local[:, 2:])).max()
+    return Region(direction=centre, field_of_view=float(np.clip(2 * box, *limits)), mass=float(total))
+
+
+def _next_peak(
+    saliency: Float[np.ndarray, "height width"],
+    weights: Float[np.ndarray, "height width"],
+    chosen: list[Region],
+    limits: tuple[float, float],
+) -> Region:
+    """The highest place that is apart from the chosen ones or, where they cover the sphere, the farthest from them."""
+    rays = directions(*saliency.shape)
+    room = np.full(saliency.shape, np.inf)
+    for region in chosen:
+        distance = angle_between(rays, region.direction) - max(region.field_of_view, limits[0]) / 2
+        room = np.minimum(room, distance)
+    level = np.hypot(rays[..., 0], rays[..., 2])
+    score = saliency + EVEN_CHOICE * max(float(saliency.max()), 1e-9) * (level + EVEN_CHOICE * rays[..., 2])
+    score = np.where(room >= 0, score, -np.inf) if (room >= 0).any() else room
+    place = np.unravel_index(score.argmax(), score.shape)
+    near = angle_between(rays, rays[place]) <= limits[0] / 2
+    mass = float((saliency * weights)[near].sum())
+    return Region(direction=rays[place], field_of_view=limits[0], mass=mass)

@@ -1,0 +1,32 @@
+"""Stage 5, views: what a camera sees of the panorama along a viewpoint's track, rendered without aliasing."""
+
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from con360av_jax.geometry import render_view
+
+# Up to this many panorama pixels per view pixel, bilinear sampling loses nothing visible.
+EASY_MINIFICATION = 1.25
+
+
+def render_track(
+    frames: UInt8[np.ndarray, "frame row column 3"], track: Float[np.ndarray, "frame 4"], height: int, width: int
+) -> UInt8[np.ndarray, "frame height width 3"]:
+    """One gnomonic view per frame; where the panorama is finer than the view, each pixel is the mean over its area."""
+    views = np.empty((len(frames), height, width, 3), np.uint8)
+    for view, frame, (yaw, pitch, horizontal, vertical) in zip(views, frames, track.astype(float), strict=True):
+        finer = max(
+            oversampling(len(frame), float(horizontal), width), oversampling(len(frame), float(vertical), height)
+        )
+        large = render_view(frame, yaw, pitch, horizontal, vertical, height * finer, width * finer)
+        view[...] = large if finer == 1 else cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+    return views
+
+
+def oversampling(panorama_height: int, field_of_view: float, pixels: int) -> int:
+    """How many samples per view pixel and axis the panorama's resolution asks for, at the view's centre."""
+    minification = 2 * math.tan(field_of_view / 2) / pixels / (math.pi / panorama_height)
+    return max(1, math.ceil(minification - EASY_MINIFICATION + 1))
