@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from con360av_jax.commands.options import parse
-from con360av_jax.config import require
+from con360av_jax.config import Config, require
 from con360av_jax.config_io import load_config
 from con360av_jax.data.schema import Manifest, Sample
 from con360av_jax.data.source import write_dataset
-from con360av_jax.errors import Con360Error, DatasetError
+from con360av_jax.errors import CheckpointError, Con360Error, DatasetError
 from preprocess.captions import CAPTION_BACKENDS, CaptionName
 from preprocess.encode import open_encoder
 from preprocess.inputs import Input, SplitName, find_inputs
@@ -41,8 +41,8 @@ class Options:
     """Files, or folders that are searched for videos."""
     out: Path
     """Folder of the new dataset; must not exist or be empty."""
-    config: str = "debug"
-    """Name of a config in configs/, or path of one (.py, .json)."""
+    config: str = ""
+    """Name of a config in configs/, or path of one (.py, .json). Left out: the base's own."""
     base: str = "none"
     """Pretrained folder whose encoders make latents and embeddings; "none" keeps raw pictures and sound."""
     captions: CaptionName = "template"
@@ -101,7 +101,7 @@ def run(options: Options) -> Manifest:
         raise DatasetError(f"{options.out} exists and is not empty: give another folder or delete it")
     require(options.max_clips is None or options.max_clips > 0, f"--max-clips is {options.max_clips}; give 1 or more")
     require(options.panorama_height >= 64, f"--panorama-height is {options.panorama_height}; give 64 or more")
-    config = load_config(options.config)
+    config = _config(options)
     pipeline = Pipeline(
         config=config,
         saliency=SALIENCY_BACKENDS[options.saliency](options.saliency_folder),
@@ -126,6 +126,16 @@ def run(options: Options) -> Manifest:
         )
     _summarise(console, options.out, manifest, ledger)
     return manifest
+
+
+def _config(options: Options) -> Config:
+    if options.config:
+        return load_config(options.config)
+    require(options.base != "none", "without --base there is no config: give --config debug, for example")
+    own = Path(options.base) / "config.json"
+    if not own.is_file():
+        raise CheckpointError(f"{options.base} is no pretrained folder: {own} does not exist; check --base")
+    return load_config(str(own))
 
 
 @contextmanager

@@ -199,6 +199,7 @@ def test_a_bad_input_gives_one_line_exit_code_2_and_nothing_half_written(kind, c
     [
         (["--viewpoints", "0"], "viewpoints is 0"),
         (["--config", "no_such_config"], "no_such_config"),
+        (["--config", ""], "give --config"),
         (["--colour", "red"], "--colour"),
         (["--split", "half"], "half"),
         (["--max-clips", "0"], "--max-clips"),
@@ -291,7 +292,7 @@ def test_an_existing_dataset_is_never_overwritten(config_path, tmp_path, capfd):
 )
 def test_real_clips_give_their_segments(shared_data: Path, tmp_path: Path, name: str, segments: int):
     given = ["--videos", str(shared_data / f"{name}.mp4"), "--out", str(tmp_path / "out"), "--panorama-height", "128"]
-    assert main([*given, "--viewpoints", "1"]) == 0
+    assert main([*given, "--config", "debug", "--viewpoints", "1"]) == 0
     dataset = open_dataset(tmp_path / "out")
     assert list(dataset.keys) == [f"{name}/{segment}/0" for segment in range(segments)]
     assert all(np.ptp(dataset[number].arrays["saliency"]) == 1 for number in range(segments))
