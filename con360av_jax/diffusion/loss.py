@@ -1,0 +1,158 @@
+"""The training loss of the joint model: predict both modalities' noise, with conditions dropped at random.
+
+For modality m with clean latent x_0 = mean + std z, noise eps, a = alpha_bar of m at a timestep:
+
+    (1) x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps            t: one per sample, the same for all modalities
+    (2) x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) eps            s: of its own per sample and modality, same noise
+    (3) c   = x_0 that the model finds with c = 0, without gradient, for a share of the samples; else 0
+    (4) L   = sum_m mean |model(x_t, t; x_s, s, c) - eps|^2
+
+Source: Ishii et al. 2024 (arXiv 2409.17550) and the training loop of its public code, from which (2) keeps the shared
+noise and (3) the independent draw per modality. One difference: that loop gives the first pass of (3) x_s together with
+the time embedding of t; here it gets that of s, as in the second pass.
+"""
+
+from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from con360av_jax.config import NoiseSchedule, PerModality, TrainConfig, require
+from con360av_jax.diffusion.guidance import Text, Timesteps
+from con360av_jax.diffusion.process import Latents, add_noise, convert, draw_noise, named_key
+from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality
+
+TIMESTEP_BUCKETS = 4
+
+
+class Batch(TypedDict):
+    """What the loader gives; every array has a leading batch axis."""
+
+    moments: dict[str, dict[str, Array]]
+    """Per modality "mean" and "std" of the scaled latent."""
+    text: dict[str, Array]
+    maps: Array
+    viewpoint: Array
+    sample_id: Array
+
+
+@runtime_checkable
+class Apply(Protocol):
+    """The joint model as a function of its parameters; the other arguments are those of `guidance.Denoise`."""
+
+    def __call__(
+        self,
+        params: PyTree[Array],
+        latents: Latents,
+        timesteps: Timesteps,
+        text: Text,
+        clean_estimates: Latents | None,
+        connector_timesteps: Timesteps | None,
+        connector_latents: Latents | None,
+        maps: Float[Array, "batch frame height width 2"] | None,
+        map_mask: Bool[Array, "batch"] | None,
+        /,
+    ) -> Latents: ...
+
+
+class Draws(NamedTuple):
+    """Everything that chance decides about one batch."""
+
+    clean: Latents
+    noise: Latents
+    timestep: Int[Array, "batch"]
+    connector_timesteps: Timesteps
+    uses_estimate: dict[str, Bool[Array, "batch"]]
+    text: Text
+    map_mask: Bool[Array, "batch"]
+
+
+def _where(mask: Bool[Array, "batch"], yes: Array, no: Array) -> Array:
+    """Row by row `yes` or `no`."""
+    return jnp.where(jnp.expand_dims(mask, tuple(range(1, yes.ndim))), yes, no)
+
+
+def _train_steps(schedules: PerModality[NoiseSchedule]) -> int:
+    steps = {name: schedule.train_steps for name, schedule in by_modality(schedules).items()}
+    require(len(set(steps.values())) == 1, f"modalities share one timestep, but their train_steps differ: {steps}")
+    return steps["video"]
+
+
+def draw(
+    batch: Batch, null_text: Text, key: Key[Array, ""], schedules: PerModality[NoiseSchedule], config: TrainConfig
+) -> Draws:
+    """Latents from moments, noise, timesteps and dropped conditions, each from a key of its own name.
+
+    `null_text` is the empty caption's embedding per modality, without batch axis; a dropped caption is dropped for both
+    modalities. Rows dropped from the maps get `map_mask` False.
+    """
+    moments = batch["moments"]
+    shapes = {name: moment["mean"].shape for name, moment in moments.items()}
+    size = batch["sample_id"].shape[0]
+    total = _train_steps(schedules)
+
+    def steps(name: str) -> Int[Array, "batch"]:
+        return jax.random.randint(named_key(key, name), (size,), 0, total, jnp.int32)
+
+    def chance(name: str, share: float) -> Bool[Array, "batch"]:
+        return jax.random.bernoulli(named_key(key, name), share, (size,))
+
+    z = draw_noise(named_key(key, "latent"), shapes)
+    drop_text = chance("text_dropout", config.text_dropout)
+    return Draws(
+        clean={name: moment["mean"] + moment["std"] * z[name] for name, moment in moments.items()},
+        noise=draw_noise(named_key(key, "noise"), shapes),
+        timestep=steps("timestep"),
+        connector_timesteps={name: steps(f"connector_timestep/{name}") for name in moments},
+        uses_estimate={name: chance(f"clean_estimate/{name}", config.clean_estimate_share) for name in moments},
+        text={name: _where(drop_text, null_text[name][None], given) for name, given in batch["text"].items()},
+        map_mask=~chance("map_dropout", config.map_dropout),
+    )
+
+
+def bucket_sums(
+    errors: Float[Array, "batch"], timestep: Int[Array, "batch"], train_steps: int
+) -> tuple[Float[Array, "bucket"], Float[Array, "bucket"]]:
+    """Sum of the errors and number of samples in each of four equal ranges of timesteps."""
+    member = jax.nn.one_hot(timestep * TIMESTEP_BUCKETS // train_steps, TIMESTEP_BUCKETS, dtype=jnp.float32)
+    return jnp.einsum("b,bk->k", errors, member), member.sum(axis=0)
+
+
+def training_loss(
+    apply: Apply,
+    params: PyTree[Array],
+    batch: Batch,
+    null_text: Text,
+    key: Key[Array, ""],
+    schedules: PerModality[NoiseSchedule],
+    config: TrainConfig,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Equation (4) and its metrics: "loss", "loss/NAME", and per bucket of t "bucket_sum/NAME" and "bucket_count"."""
+    drawn = draw(batch, null_text, key, schedules, config)
+    alpha_bar = {name: jnp.asarray(alphas_cumprod(schedule)) for name, schedule in by_modality(schedules).items()}
+    t = dict.fromkeys(drawn.clean, drawn.timestep)
+    s = drawn.connector_timesteps
+    a_t = {name: alpha_bar[name][t[name]] for name in t}
+    x_t = add_noise(drawn.clean, drawn.noise, a_t)
+    x_s = add_noise(drawn.clean, drawn.noise, {name: alpha_bar[name][s[name]] for name in s})
+    conditions = (batch["maps"], drawn.map_mask)
+
+    c = jax.tree.map(jnp.zeros_like, x_t)
+    if config.clean_estimate_share > 0:
+        eps = apply(jax.lax.stop_gradient(params), x_t, t, drawn.text, c, s, x_s, *conditions)
+        found = convert("epsilon", "x0", eps, x_t, a_t)
+        c = {name: _where(drawn.uses_estimate[name], found[name], c[name]) for name in c}
+
+    eps = apply(params, x_t, t, drawn.text, c, s, x_s, *conditions)
+    metrics: dict[str, Array] = {}
+    loss = jnp.zeros((), jnp.float32)
+    for name, noise in drawn.noise.items():
+        squared = jnp.square(eps[name].astype(jnp.float32) - noise)
+        errors = squared.mean(axis=tuple(range(1, squared.ndim)))
+        metrics[f"loss/{name}"] = errors.mean()
+        metrics[f"bucket_sum/{name}"], metrics["bucket_count"] = bucket_sums(
+            errors, drawn.timestep, _train_steps(schedules)
+        )
+        loss = loss + metrics[f"loss/{name}"]
+    return loss, {"loss": loss, **metrics}

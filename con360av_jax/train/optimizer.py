@@ -1,0 +1,71 @@
+"""What learns and how: parameters split by path, AdamW with gradient clipping, warm-up then a constant rate."""
+
+import re
+from typing import Literal
+
+import jax
+import optax
+
+from con360av_jax.config import TrainConfig
+from con360av_jax.errors import ConfigError
+from con360av_jax.models.functional import Params, flatten, unflatten
+
+Trainable = Literal["control", "connectors", "motion", "all"]
+
+# Each set contains the one before it; matched against the whole path "a/b/c" of a parameter of the joint model.
+TRAINABLE: dict[Trainable, str] = {
+    "control": r"(map_encoder|film)/.*",
+    "connectors": r"(map_encoder|film|connector|environment_encoder)/.*",
+    "motion": r"(map_encoder|film|connector|environment_encoder)/.*|.*motion_modules.*",
+    "all": r".*",
+}
+
+
+def select(params: Params, trainable: Trainable) -> tuple[Params, Params]:
+    """(trainable, frozen) parts of the joint model's parameters; together they hold every leaf once.
+
+    Raises ConfigError if no parameter belongs to the set.
+    """
+    flat = flatten(params)
+    learns = {path: re.fullmatch(TRAINABLE[trainable], path) is not None for path in flat}
+    if not any(learns.values()):
+        raise ConfigError(f"trainable={trainable!r} matches none of the {len(flat)} parameters: {TRAINABLE[trainable]}")
+    chosen = {path: leaf for path, leaf in flat.items() if learns[path]}
+    rest = {path: leaf for path, leaf in flat.items() if not learns[path]}
+    return unflatten(chosen), unflatten(rest)
+
+
+def merge(trainable: Params, frozen: Params) -> Params:
+    """The inverse of `select`; raises ConfigError if both hold the same parameter."""
+    learns, rest = flatten(trainable), flatten(frozen)
+    if both := sorted(learns.keys() & rest.keys()):
+        raise ConfigError(f"{len(both)} parameters are both trainable and frozen, for example {both[0]}")
+    return unflatten({**rest, **learns})
+
+
+def learning_rate(config: TrainConfig) -> optax.Schedule:
+    """Rate at an update's number, counted from 0: rises in `warmup_steps` equal steps, none of them 0, then stays."""
+    if config.warmup_steps == 0:
+        return optax.constant_schedule(config.learning_rate)
+    return optax.warmup_constant_schedule(
+        init_value=config.learning_rate / config.warmup_steps,
+        peak_value=config.learning_rate,
+        warmup_steps=max(config.warmup_steps - 1, 1),
+    )
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019) on gradients clipped by their global norm, as in the public baseline."""
+    chain = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(learning_rate(config), b1=0.9, b2=0.999, eps=1e-8, weight_decay=config.weight_decay),
+    )
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        # optax raises a float to an integer count, which strict promotion refuses; gradients and moments are float32.
+        with jax.numpy_dtype_promotion("standard"):
+            return chain.update(updates, state, params)
+
+    return optax.GradientTransformation(chain.init, update)

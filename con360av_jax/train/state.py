@@ -1,0 +1,48 @@
+"""What a training run changes: step, trainable parameters, their moving average and the optimizer's state."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from con360av_jax.models.functional import Params
+from con360av_jax.sharding import RULES, Rules, shardings_for
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A pytree; left out of run-time shape checks, which would break jax.tree.map on it."""
+
+    step: jax.Array
+    """Updates made so far, int32."""
+    params: Params
+    """Trainable parameters, float32."""
+    ema: Params
+    """Exponential moving average of `params`, float32."""
+    opt_state: optax.OptState
+
+
+def init_state(trainable: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """A state before the first step. The moving average is a copy, so that the state can be donated."""
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), trainable)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+    )
+
+
+def state_shardings(
+    state: TrainState, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules = RULES
+) -> TrainState:
+    """Shardings of a (possibly abstract) state: the optimizer's moments lie where their parameters lie."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    params = shardings_for(state.params, mesh, rules)
+    opt_state = optax.tree.map_params(
+        optimizer, lambda _, sharding: sharding, state.opt_state, params, transform_non_params=lambda _: everywhere
+    )
+    return dataclasses.replace(state, step=everywhere, params=params, ema=params, opt_state=opt_state)
