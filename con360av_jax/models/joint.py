@@ -1,0 +1,181 @@
+"""The joint model: two U-Nets side by side, connectors between them, maps of the panorama steering both by FiLM."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from con360av_jax.config import AudioUNetConfig, ModelConfig, VideoUNetConfig
+from con360av_jax.errors import ConfigError
+from con360av_jax.models.connector import Connector, TimeAxis
+from con360av_jax.models.environment import EnvironmentEncoder
+from con360av_jax.models.film import FiLM
+from con360av_jax.models.map_encoder import MapEncoder
+from con360av_jax.models.unet import AtSite, UNet
+from con360av_jax.shapes import MODALITIES, padded_time
+
+# Where connectors sit: a block's name and the U-Net level whose width it has.
+SITES = {"down_2": 2, "down_3": 3, "up_0": 3, "up_1": 2}
+TIME_AXIS: dict[str, TimeAxis] = {"audio": "height", "video": "frame"}
+OTHER = {"audio": "video", "video": "audio"}
+
+Latents = dict[str, Float[Array, "batch ..."]]
+
+
+class JointModel(nnx.Module):
+    """Noise predictions of both modalities (DESIGN section 4; Con360-AV, arXiv 2510.06060).
+
+    Parameters: unet, environment_encoder, connector and film, each with "audio" and "video"; map_encoder.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        rngs: nnx.Rngs,
+        compute_dtype: DTypeLike = jnp.float32,
+        remat: Literal["none", "blocks"] = "none",
+    ):
+        self.compute_dtype = jnp.dtype(compute_dtype)
+        unets: dict[str, AudioUNetConfig | VideoUNetConfig] = {"audio": config.unet_audio, "video": config.unet_video}
+        self.unet = nnx.Dict(
+            {name: UNet(unet, rngs=rngs, dtype=compute_dtype, remat=remat == "blocks") for name, unet in unets.items()}
+        )
+        self.environment_encoder = nnx.Dict(
+            {
+                name: EnvironmentEncoder(
+                    unet, config.connector, time_axis=TIME_AXIS[name], rngs=rngs, dtype=compute_dtype
+                )
+                for name, unet in unets.items()
+            }
+        )
+        self.connector = nnx.Dict(
+            {
+                name: nnx.Dict(
+                    {
+                        site: Connector(
+                            unet.levels[level].width,
+                            config.connector,
+                            groups=unet.norm_groups,
+                            time_axis=TIME_AXIS[name],
+                            rngs=rngs,
+                            dtype=compute_dtype,
+                        )
+                        for site, level in SITES.items()
+                    }
+                )
+                for name, unet in unets.items()
+            }
+        )
+        self.map_encoder = MapEncoder(config.map_encoder, rngs=rngs, dtype=compute_dtype)
+        self.film = nnx.Dict(
+            {
+                name: nnx.Dict(
+                    {
+                        site: FiLM(
+                            config.map_encoder.lstm_width, unet.levels[level].width, rngs=rngs, dtype=compute_dtype
+                        )
+                        for site, level in SITES.items()
+                    }
+                )
+                for name, unet in unets.items()
+            }
+        )
+
+    def __call__(
+        self,
+        latents: Latents,
+        timesteps: dict[str, Int[Array, "batch"]],
+        text: dict[str, Float[Array, "batch ..."]],
+        clean_estimates: Latents | None = None,
+        connector_timesteps: dict[str, Int[Array, "batch"]] | None = None,
+        connector_latents: Latents | None = None,
+        maps: Float[Array, "batch frame height width 2"] | None = None,
+        map_mask: Bool[Array, "batch"] | None = None,
+        modalities: Sequence[str] = MODALITIES,
+        taps: dict[str, Array] | None = None,
+    ) -> Latents:
+        """Predicts the noise in `latents`; dicts are over "audio" (batch time mel channel) and "video" (batch frame
+        height width channel), `text` over CLAP embeddings (batch channel) and CLIP states (batch token channel).
+
+        `clean_estimates` None means zeros, `connector_timesteps` and `connector_latents` None mean the U-Nets' own.
+        Without `maps` neither Map Encoder nor FiLM runs; rows where `map_mask` is False get exactly the model without
+        maps. One modality alone runs its U-Net without connectors and reads nothing of the other. `taps`, if given, is
+        filled with intermediate features: "environment_encoder/NAME/STAGE" and "connector/NAME/SITE".
+        Raises ConfigError for an unknown modality.
+        """
+        for name in modalities:
+            if name not in MODALITIES:
+                raise ConfigError(f"modality {name!r} given, but there are {', '.join(MODALITIES)}: choose among these")
+        taps = {} if taps is None else taps
+        inputs = self._features(latents, modalities)
+        if len(modalities) == 1:
+            sites: dict[str, AtSite | None] = dict.fromkeys(modalities)
+        else:
+            sequences = self._sequences(
+                inputs if connector_latents is None else self._features(connector_latents, modalities),
+                None if clean_estimates is None else self._features(clean_estimates, modalities),
+                timesteps if connector_timesteps is None else connector_timesteps,
+                taps,
+            )
+            features = None if maps is None else self.map_encoder(maps)
+            sites = {name: self._connect(name, sequences, features, map_mask, taps) for name in modalities}
+        outputs = {}
+        for name in modalities:
+            noise = self.unet[name](inputs[name], timesteps[name], text[name], sites[name])
+            noise = noise[:, 0, : latents[name].shape[1]] if name == "audio" else noise
+            outputs[name] = noise.astype(latents[name].dtype)
+        return outputs
+
+    def _features(self, latents: Latents, modalities: Sequence[str]) -> Latents:
+        """Both modalities as (batch, frame, height, width, channel): sound is one frame, its time padded with zeros."""
+        features = {name: latents[name].astype(self.compute_dtype) for name in modalities}
+        if "audio" in features:
+            time = features["audio"].shape[1]
+            padded = jnp.pad(features["audio"], ((0, 0), (0, padded_time(time) - time), (0, 0), (0, 0)))
+            features["audio"] = rearrange(padded, "b time mel c -> b 1 time mel c")
+        return features
+
+    def _sequences(
+        self, latents: Latents, clean: Latents | None, timesteps: dict[str, Array], taps: dict[str, Array]
+    ) -> dict[str, Array]:
+        """What each modality tells the other: (batch, its time, channel)."""
+        sequences = {}
+        for name, noisy in latents.items():
+            estimate = jnp.zeros_like(noisy) if clean is None else clean[name]
+            # The frozen U-Net's time embedding, for sound without the class embedding.
+            embedding = self.unet[name].time_embedding(timesteps[name])
+            encoder = self.environment_encoder[name]
+            sequences[name], stages = encoder(jnp.concatenate([noisy, estimate], axis=-1), embedding)
+            taps |= {f"environment_encoder/{name}/{stage}": output for stage, output in enumerate(stages)}
+        return sequences
+
+    def _connect(
+        self,
+        name: str,
+        sequences: dict[str, Array],
+        map_features: Array | None,
+        map_mask: Array | None,
+        taps: dict[str, Array],
+    ) -> AtSite:
+        """The function that runs `name`'s connector, and FiLM where there are maps, at each site."""
+
+        def at_site(site: str, x: Array) -> Array:
+            if site not in SITES:
+                return x
+            modulation = None
+            if map_features is not None:
+                # Sound has no place in the view: it gets each time step's average over all of the panorama.
+                frames, height, width = x.shape[1:4]
+                grid = (height, 1, 1) if name == "audio" else (frames, height, width)
+                modulation = self.film[name][site](map_features, grid, map_mask)
+                modulation = modulation.along_height() if name == "audio" else modulation
+            output = self.connector[name][site](x, sequences[OTHER[name]], modulation)
+            taps[f"connector/{name}/{site}"] = output
+            return output
+
+        return at_site
