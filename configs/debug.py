@@ -26,7 +26,7 @@ config = Config(
         unet_audio=AudioUNetConfig(
             levels=(
                 UNetLevel(width=32, layers=1, attention=False, heads=4),
-                UNetLevel(width=48, layers=1, heads=4),
+                UNetLevel(width=48, layers=1, attention=False, heads=4),
                 UNetLevel(width=64, layers=1, heads=4),
                 UNetLevel(width=64, layers=1, heads=4),
             ),
@@ -35,7 +35,7 @@ config = Config(
         ),
         unet_video=VideoUNetConfig(
             levels=(
-                UNetLevel(width=32, layers=1, heads=4),
+                UNetLevel(width=32, layers=1, attention=False, heads=4),
                 UNetLevel(width=48, layers=1, heads=4),
                 UNetLevel(width=64, layers=1, heads=4),
                 UNetLevel(width=64, layers=1, attention=False, heads=4),
@@ -78,12 +78,12 @@ config = Config(
     train=TrainConfig(
         trainable="all",
         batch_size=2,
-        steps=60,
+        steps=40,
         learning_rate=1e-3,
         weight_decay=0.0,
         ema_decay=0.9,
         log_every=1,
-        checkpoint_every=30,
+        checkpoint_every=20,
         compute_dtype="float32",
     ),
 )

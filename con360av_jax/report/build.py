@@ -1,0 +1,183 @@
+"""The static HTML page of a training run: scene, controls, generated clips beside their targets, losses, settings."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jinja2 import Environment, PackageLoader
+
+from con360av_jax.config import Config
+from con360av_jax.config_io import load_config_json, to_dict
+from con360av_jax.data.schema import Sample
+from con360av_jax.data.source import Dataset, open_dataset
+from con360av_jax.errors import CheckpointError, MediaError
+from con360av_jax.geometry import basd
+from con360av_jax.media import probe, read_sound, write_clip
+from con360av_jax.mel import log_mel
+from con360av_jax.report import figures
+
+PACKAGES = (
+    "con360av-jax",
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "av",
+    "opencv-python-headless",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """One clip as the page shows it."""
+
+    uri: str
+    sound: np.ndarray
+    mel: np.ndarray
+
+
+def write_report(
+    run: Path,
+    out: Path,
+    *,
+    clips: Sequence[Path] = (),
+    dataset: Path | None = None,
+    timings: Path | None = None,
+) -> Path:
+    """Writes one self-contained HTML page about a training run.
+
+    Args:
+        run: folder of a training run (config.json, metrics.jsonl).
+        out: the page to write; replaced in one step, never left half-written.
+        clips: generated clips, each with its card (`.json`) and its conditioning arrays (`.npz`) beside it.
+        dataset: dataset folder that the clips' maps came from; without it no target views and panoramas are shown.
+        timings: JSON list of {name, command, seconds} to show as a table.
+
+    Raises:
+        CheckpointError: `run` holds no run, or no step of it was logged.
+        MediaError: a clip, its card or its arrays are missing.
+        DatasetError: the dataset is damaged.
+    """
+    config, metrics = _read_run(run)
+    records = open_dataset(dataset, verify="sizes") if dataset else None
+    views = [_view(clip, number, config, records) for number, clip in enumerate(clips)]
+    page = Environment(loader=PackageLoader("con360av_jax.report", "."), autoescape=True).get_template("template.html")
+    html = page.render(
+        name=config.name,
+        steps=int(metrics[-1]["step"]),
+        metrics=metrics,
+        batch_size=config.train.batch_size,
+        loss_uri=figures.loss_uri(metrics),
+        scenes=_scenes(views, dataset),
+        views=views,
+        timings=json.loads(timings.read_text()) if timings else [],
+        settings=json.dumps(to_dict(config), indent=2),
+        versions={package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    partial.write_text(html)
+    os.replace(partial, out)
+    return out
+
+
+def _read_run(run: Path) -> tuple[Config, list[dict[str, float]]]:
+    config_file, metrics_file = run / "config.json", run / "metrics.jsonl"
+    if not config_file.is_file() or not metrics_file.is_file():
+        raise CheckpointError(f"{run} is no training run: it needs config.json and metrics.jsonl")
+    metrics = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    if not metrics:
+        raise CheckpointError(f"{metrics_file} holds no step yet: train for at least log_every steps first")
+    return load_config_json(config_file), metrics
+
+
+def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> dict:
+    """Everything the page shows of one generated clip; `target` is None when the dataset does not hold its view."""
+    card_file, arrays_file = clip.with_suffix(".json"), clip.with_suffix(".npz")
+    for file in (clip, card_file, arrays_file):
+        if not file.is_file():
+            raise MediaError(f"{file} is missing: a report needs each clip with its .json card and its .npz arrays")
+    card = json.loads(card_file.read_text())
+    with np.load(arrays_file) as arrays:
+        saliency, track = arrays["saliency"], arrays["viewpoint"]
+    middle = len(track) // 2
+    height, width = saliency.shape[1:3]
+    record = records.find(key=card["maps_key"]) if records and card.get("maps_key") else None
+    films = {"generated": _film(clip, config)}
+    if record is not None and "video" in record.arrays and np.allclose(record.arrays["viewpoint"], track, atol=1e-4):
+        films["target"] = _target(record, config)
+    sound_rate, mel_rate = config.mel.sample_rate, config.mel.frames_per_second
+    return {
+        "number": number,
+        "title": f"Viewpoint {number + 1}",
+        "colour": figures.viewpoint_colour(number),
+        "file": clip.name,
+        "card": card,
+        "angles": dict(zip(("yaw", "pitch", "width", "height"), np.rad2deg(track[middle]).tolist(), strict=True)),
+        "moves": bool(np.ptp(track, axis=0).max() > 1e-4),
+        "track": track[middle],
+        "saliency": saliency[middle, ..., 0],
+        "record": record,
+        "films": {name: film.uri for name, film in films.items()},
+        "waveforms": figures.waveform_uri({name: film.sound for name, film in films.items()}, sound_rate),
+        "mels": figures.mel_uri({name: film.mel for name, film in films.items()}, mel_rate),
+        "basd": figures.picture_uri(
+            figures.basd_picture(basd(track[middle : middle + 1], height, width)[0], track[middle], number)
+        ),
+    }
+
+
+def _film(path: Path, config: Config) -> Film:
+    sound = read_sound(path, config.mel.sample_rate, seconds=probe(path).duration)[:, 0]
+    return Film(uri=figures.data_uri(path.read_bytes(), "video/mp4"), sound=sound, mel=log_mel(sound, config.mel))
+
+
+def _target(record: Sample, config: Config) -> Film:
+    sound = record.arrays["sound"].astype(np.float32) / 32768.0
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "target.mp4"
+        write_clip(path, record.arrays["video"], config.clip.frames_per_second, sound, config.mel.sample_rate)
+        uri = figures.data_uri(path.read_bytes(), "video/mp4")
+    return Film(uri=uri, sound=sound, mel=log_mel(sound, config.mel))
+
+
+def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:
+    """One entry per segment that clips were made from: its panorama plain, and with saliency and every viewpoint."""
+    segments: dict[tuple[str, int], list[dict]] = {}
+    for view in views:
+        if view["record"] is not None:
+            segments.setdefault((view["record"].clip, view["record"].segment), []).append(view)
+    scenes = []
+    for (clip, segment), members in segments.items():
+        panorama = _preview(dataset, clip, segment, members[0]["saliency"])
+        overlay = figures.saliency_overlay(panorama, members[0]["saliency"])
+        for view in members:
+            overlay = figures.draw_footprint(overlay, view["track"], view["number"])
+        scenes.append(
+            {
+                "clip": clip,
+                "start": members[0]["record"].start,
+                "caption": members[0]["record"].caption,
+                "panorama": figures.picture_uri(panorama),
+                "overlay": figures.picture_uri(overlay),
+            }
+        )
+    return scenes
+
+
+def _preview(dataset: Path | None, clip: str, segment: int, saliency: np.ndarray) -> np.ndarray:
+    """The segment's panorama, or mid-grey where the dataset was made without previews."""
+    file = dataset / "previews" / f"{clip}_{segment}.jpg" if dataset else None
+    picture = cv2.imread(str(file)) if file and file.is_file() else None
+    if picture is None:
+        return np.full((512, 1024, 3), 96, np.uint8)
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
