@@ -19,8 +19,10 @@ from rich.table import Table
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
-# The demo compiles for longer than it computes: without LLVM's optimisation compiling takes half as long.
-XLA_FLAGS = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+# The demo compiles for longer than it computes: these leave out LLVM's optimisation and the small-matrix library that
+# builds its plans at the first step.
+QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INVALID"
+XLA_FLAGS = os.environ.get("XLA_FLAGS", QUICK_COMPILE)
 # What earlier demos wrote, and all that a new one may remove.
 PRODUCTS = ("scene", "pretrained", "dataset", "run", "timings.json", "report.html")
 

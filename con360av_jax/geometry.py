@@ -228,6 +228,8 @@ def signed_distance(mask: Bool[np.ndarray, "height width"]) -> Float[np.ndarray,
     for end in range(3):
         grid[2 * rows + 2, 2 * columns + end] = 0
     halves = cv2.distanceTransform(grid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # OpenCV's last bit changes from call to call; squares of whole numbers of half pixels are exact.
+    halves = np.sqrt(np.rint(np.square(halves.astype(np.float64))))
     distance = halves[1::2, 1::2][:, side : side + width] / 2
     return np.where(mask, distance, -distance).astype(np.float32)
 

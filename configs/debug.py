@@ -76,7 +76,7 @@ config = Config(
     ),
     sampler=SamplerConfig(steps=25),
     train=TrainConfig(
-        trainable="all",
+        trainable="connectors",
         batch_size=2,
         steps=40,
         learning_rate=1e-3,

@@ -169,3 +169,9 @@ def test_a_view_narrower_than_a_pixel_still_marks_where_it_looks():
 def test_a_track_of_another_shape_is_refused(shape: tuple[int, ...]):
     with pytest.raises(GeometryError, match="viewpoint track"):
         basd(np.ones(shape, np.float32), 16, 32)
+
+
+def test_signed_distance_is_the_same_bits_every_time():
+    mask = footprint(1.1, 0.4, 1.3, 1.0, 64, 128)
+    first = signed_distance(mask)
+    assert all((signed_distance(mask) == first).all() for _ in range(100))

@@ -1,0 +1,180 @@
+"""con360av sample: clips of one scene from chosen viewpoints, each with its control arrays and a card of settings."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import BadZipFile
+
+import tyro
+
+from con360av_jax.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from con360av_jax.config import SamplerConfig
+    from con360av_jax.pipeline import Con360AV, ViewpointLike
+    from con360av_jax.viewpoint import Viewpoint
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What --maps names."""
+
+    saliency: "np.ndarray | None" = None
+    caption: str = ""
+    viewpoint: "np.ndarray | None" = None
+    """The record's own track (frame 4), rad."""
+    key: str = ""
+    """The record's key, "" for a file."""
+    source: str = ""
+    """What --maps said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Generate clips as one batch: one for each viewpoint and trajectory of a scene, or one for each scene.
+
+    Beside each clip lie its control arrays (.npz: saliency, basd, viewpoint) and a card (.json: what it was made from).
+    Without --maps, --viewpoint and --trajectory the clip is generated without control.
+    """
+
+    checkpoint: Path
+    """Pretrained folder, training run, or RUN/checkpoints/STEP."""
+    out: Path
+    """A file NAME.mp4 for one clip, or a folder that receives viewpoint_1.mp4, viewpoint_2.mp4, ..."""
+    maps: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Saliency maps: FILE.npz with an array "saliency", or DATASET#KEY for those of a record. Repeat for one clip from
+    the own viewpoint of each. Left out: none."""
+    viewpoint: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Where to look, degrees: yaw=30,pitch=0,fov=90 (yaw to the right, pitch up); repeat for more clips. Left out: the
+    viewpoint of the record in --maps."""
+    trajectory: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """A moving viewpoint: CSV file with columns time,yaw,pitch,fov (s, degrees); repeat for more clips."""
+    caption: str = ""
+    """The whole scene in words. Left out: the caption of the record in --maps."""
+    negative_caption: str = ""
+    """What to move away from."""
+    seed: int = 0
+    """Seed of the noise, the same for every viewpoint."""
+    steps: int | None = None
+    """Sampling steps. Left out: those of the config."""
+    map_guidance: float | None = None
+    """Scale of the maps' guidance. Left out: that of the config."""
+    raw_weights: bool = False
+    """Use the trained weights themselves instead of their moving average."""
+
+    def execute(self) -> None:
+        """Generates and writes the clips; nothing is written before all of them are there."""
+        from con360av_jax.viewpoint import Viewpoint
+
+        constant = [Viewpoint.parse(text) for text in self.viewpoint]
+        scenes = self._scenes()
+        paths = self._paths(len(scenes))
+
+        from con360av_jax.compile_cache import enable_compile_cache
+        from con360av_jax.pipeline import load, sampler_settings
+
+        enable_compile_cache()
+        model = load(self.checkpoint, ema=not self.raw_weights)
+        views = self._views(constant, scenes, model)
+        settings = sampler_settings(model.config.sampler, self.steps, None, self.map_guidance, None)
+        clips = model.generate_batch(
+            [scene.caption for scene in scenes],
+            views or None,
+            [scene.saliency for scene in scenes] if views else None,
+            [self.seed] * len(paths),
+            self.negative_caption,
+            settings,
+        )
+        said = [*self.viewpoint, *map(str, self.trajectory)] or ["of the maps" if views else "none"] * len(scenes)
+        for path, clip, scene, viewpoint in zip(paths, clips, scenes, said, strict=True):
+            clip.save(path)
+            if views:
+                clip.save_control(path.with_suffix(".npz"))
+            self._write_card(path.with_suffix(".json"), model, settings, scene, viewpoint)
+
+    def _scenes(self) -> list[Scene]:
+        """The scene of each clip: one for each --maps, or the only one for each viewpoint and trajectory."""
+        asked = len(self.viewpoint) + len(self.trajectory)
+        if asked and len(self.maps) > 1:
+            raise ConfigError("several --maps give one clip each, from their own viewpoints: give no other viewpoints")
+        scenes = [read_scene(maps) for maps in self.maps] or [Scene()]
+        for scene in scenes:
+            if not asked and scene.saliency is not None and scene.viewpoint is None:
+                raise ConfigError(f"--maps {scene.source} names no viewpoint: add --viewpoint or --trajectory")
+        scenes = [replace(scene, caption=self.caption or scene.caption) for scene in scenes]
+        if not all(scene.caption for scene in scenes):
+            raise ConfigError("no caption: give --caption, or --maps DATASET#KEY to use that record's")
+        return scenes * asked if asked else scenes
+
+    def _paths(self, count: int) -> list[Path]:
+        """The files to write, one for each clip."""
+        if self.out.suffix != ".mp4":
+            if self.out.is_file():
+                raise ConfigError(f"--out {self.out} is a file: give a folder or a name that ends in .mp4")
+            return [self.out / f"viewpoint_{number}.mp4" for number in range(1, count + 1)]
+        if count > 1:
+            raise ConfigError(f"--out {self.out} is one file, but there are {count} viewpoints: give a folder")
+        return [self.out]
+
+    def _views(self, constant: "list[Viewpoint]", scenes: list[Scene], model: "Con360AV") -> "list[ViewpointLike]":
+        """All viewpoints asked for, else the scenes' own, else none."""
+        from con360av_jax.viewpoint import read_trajectory
+
+        clip = model.config.clip
+        moving = [read_trajectory(path, clip.frames, clip.frames_per_second) for path in self.trajectory]
+        own: list[ViewpointLike] = [scene.viewpoint for scene in scenes if scene.viewpoint is not None]
+        return [*constant, *moving] or own
+
+    def _write_card(
+        self, path: Path, model: "Con360AV", settings: "SamplerConfig", scene: Scene, viewpoint: str
+    ) -> None:
+        from con360av_jax.config_io import config_hash, unstructure, write_text
+
+        card = {
+            "caption": scene.caption,
+            "negative_caption": self.negative_caption,
+            "viewpoint": viewpoint,
+            "seed": self.seed,
+            "maps": scene.source,
+            "maps_key": scene.key,
+            "checkpoint": str(self.checkpoint),
+            "trained_steps": model.step,
+            "weights": "trained" if self.raw_weights else "moving average",
+            "sampler": unstructure(settings),
+            "config": model.config.name,
+            "config_hash": config_hash(model.config),
+        }
+        write_text(path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_scene(maps: str) -> Scene:
+    """The scene that --maps names: "", FILE.npz or DATASET#KEY.
+
+    Raises:
+        DatasetError: the file, its array, the dataset or the record is missing or damaged.
+    """
+    if not maps:
+        return Scene()
+    folder, mark, key = maps.rpartition("#")
+    if mark:
+        from con360av_jax.data.source import open_dataset
+
+        dataset = open_dataset(Path(folder), verify="sizes")
+        if key not in dataset.keys:
+            known = ", ".join(dataset.keys[:3])
+            raise DatasetError(f"{folder} has no record {key!r}; it holds {len(dataset)}, the first of them {known}")
+        record = dataset[dataset.keys.index(key)]
+        return Scene(record.arrays["saliency"], record.caption, record.arrays["viewpoint"], key, maps)
+
+    import numpy as np
+
+    if not Path(maps).is_file():
+        raise DatasetError(f"maps {maps} do not exist: give FILE.npz or DATASET#KEY")
+    try:
+        with np.load(maps) as arrays:
+            return Scene(arrays["saliency"], viewpoint=arrays.get("viewpoint"), source=maps)
+    except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
+        raise DatasetError(f'{maps} is no .npz file with an array "saliency": {error}') from error

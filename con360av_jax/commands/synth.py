@@ -1,0 +1,27 @@
+"""con360av synth: procedural 360° clips with ambisonic sound, captions and ground truth."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synth:
+    """Make procedural 360° clips (10 s, 960x480, 8 frames/s, ambisonic sound) with captions and ground truth."""
+
+    out: Path
+    """Folder that receives scene_000000.mp4, ..., their truth (.json) and captions.jsonl."""
+    clips: int = 1
+    """How many clips."""
+    seed: int = 0
+    """The same seed gives the same clips, whatever the number of workers."""
+    workers: int = 1
+    """Processes."""
+
+    def execute(self) -> None:
+        """Writes the clips."""
+        from con360av_jax.config import require
+        from con360av_jax.data.synthetic import write_scene_clips
+
+        require(self.clips > 0, f"--clips must be positive, but is {self.clips}")
+        require(self.workers > 0, f"--workers must be positive, but is {self.workers}")
+        write_scene_clips(self.out, self.clips, self.seed, workers=self.workers)

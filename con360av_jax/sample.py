@@ -1,0 +1,112 @@
+"""Sampling in batches: noise from seeds, guided DDIM compiled once per batch shape, clips on disk.
+
+The noise of a sample is a function of its seed alone, so a sample does not depend on the batch it is drawn in.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, UInt8
+
+from con360av_jax.config import Config, SamplerConfig
+from con360av_jax.containers import replacing
+from con360av_jax.denoiser import joint_model
+from con360av_jax.diffusion.guidance import Text
+from con360av_jax.diffusion.process import Latents, draw_noise
+from con360av_jax.diffusion.sampler import sample
+from con360av_jax.errors import ConfigError, MediaError
+from con360av_jax.media import write_clip
+from con360av_jax.models.functional import Params
+from con360av_jax.shapes import latent_shapes
+from con360av_jax.sharding import BATCH_AXES, batch_sharding
+
+SEEDS = 2**32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One generated view with its sound, and what it was generated from."""
+
+    video: UInt8[np.ndarray, "frame height width 3"]
+    sound: Float32[np.ndarray, "sample"]
+    """In [-1, 1]."""
+    frames_per_second: int
+    sample_rate: int
+    """Hz."""
+    caption: str
+    seed: int
+    viewpoint: Float32[np.ndarray, "frame 4"] | None = None
+    """Yaw, pitch, horizontal and vertical field of view, rad; None without control."""
+    maps: Float32[np.ndarray, "frame height width 2"] | None = None
+    """Saliency and BASD that the model saw; None without control."""
+
+    def save(self, path: str | Path) -> None:
+        """Writes picture and sound to one .mp4, replaced in one step; raises MediaError for another suffix."""
+        if Path(path).suffix != ".mp4":
+            raise MediaError(f"{path}: a clip is written as .mp4, give a name that ends so")
+        write_clip(path, self.video, self.frames_per_second, self.sound, self.sample_rate)
+
+    def save_control(self, path: str | Path) -> None:
+        """Writes what steered the clip to an .npz: saliency and basd (frame height width 1), viewpoint (frame 4).
+
+        Raises MediaError if the clip was generated without control.
+        """
+        if self.maps is None or self.viewpoint is None:
+            raise MediaError(f"{path}: this clip was generated without maps, there is no control to save")
+        with replacing(path) as partial_path, partial_path.open("wb") as file:
+            np.savez_compressed(file, saliency=self.maps[..., :1], basd=self.maps[..., 1:], viewpoint=self.viewpoint)
+
+
+@partial(jax.jit, static_argnames="config")
+def _noise(seeds: Array, config: Config) -> Latents:
+    wanted = latent_shapes(config)
+    return jax.vmap(lambda seed: draw_noise(jax.random.key(seed), wanted))(seeds)
+
+
+def noise_from_seeds(config: Config, seeds: Sequence[int]) -> Latents:
+    """Standard normal latents of both modalities, one sample per seed; row i depends on seeds[i] only.
+
+    Raises ConfigError if a seed is negative or needs more than 32 bits.
+    """
+    for seed in seeds:
+        if not 0 <= seed < SEEDS:
+            raise ConfigError(f"a seed must lie in [0, {SEEDS}), but is {seed}")
+    return _noise(np.asarray(seeds, np.uint32), config)
+
+
+class BatchSampler:
+    """The sampler of one model on one mesh; compiles once per batch shape and setting."""
+
+    def __init__(self, config: Config, mesh: Mesh):
+        self.mesh = mesh
+        denoise, _ = joint_model(config)
+
+        def run(
+            params: Params, noise: Latents, text: Text, negative_text: Text, maps: Array | None, settings: SamplerConfig
+        ) -> Latents:
+            return sample(partial(denoise, params), noise, text, negative_text, maps, config.schedule, settings)
+
+        self._run = jax.jit(run, static_argnames="settings", out_shardings=batch_sharding(mesh))
+
+    def __call__(
+        self,
+        params: Params,
+        noise_latents: Latents,
+        text: Text,
+        negative_text: Text,
+        maps: Float[Array | np.ndarray, "batch frame height width 2"] | None,
+        settings: SamplerConfig,
+    ) -> Latents:
+        """Latents of both modalities; a batch that does not divide over the mesh is filled up and cut again."""
+        count = next(iter(noise_latents.values())).shape[0]
+        parts = math.prod(self.mesh.shape[name] for name in BATCH_AXES)
+        rows = np.minimum(np.arange(math.ceil(count / parts) * parts), count - 1)
+        filled = jax.tree.map(lambda array: np.asarray(array)[rows], (noise_latents, text, negative_text, maps))
+        latents = self._run(params, *jax.device_put(filled, batch_sharding(self.mesh)), settings=settings)
+        return jax.tree.map(lambda array: array[:count], latents)
