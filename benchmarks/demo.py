@@ -17,12 +17,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from con360av_jax.quick_compile import quick_compile_flags
+
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
-# The demo compiles for longer than it computes: these leave out LLVM's optimisation and the small-matrix library that
-# builds its plans at the first step.
-QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INVALID"
-XLA_FLAGS = os.environ.get("XLA_FLAGS", QUICK_COMPILE)
+XLA_FLAGS = os.environ.get("XLA_FLAGS", quick_compile_flags())
 # What earlier demos wrote, and all that a new one may remove.
 PRODUCTS = ("scene", "pretrained", "dataset", "run", "timings.json", "report.html")
 

@@ -38,7 +38,7 @@ def sound_samples(config: Config) -> int:
 
 
 def latent_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Shape of one sample's latents without batch: audio (time, mel, channel), video (frame, height, width, channel)."""
+    """One sample's latents without batch: audio (time, mel, channel), video (frame, height, width, channel)."""
     audio, video = config.model.vae.audio, config.model.vae.video
     return {
         "audio": (mel_frames(config) // audio.factor, config.mel.bands // audio.factor, audio.latent_channels),

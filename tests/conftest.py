@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-# Compiling is what the tests wait for: without LLVM's optimisation it takes half as long.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
+from con360av_jax.quick_compile import quick_compile_flags
+
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {quick_compile_flags()}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

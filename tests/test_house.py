@@ -19,7 +19,7 @@ FLOORS = (
     ("models", "diffusion"),
     ("denoiser", "tokenizer", "pretrained", "codecs", "fit_codecs", "sharding"),
     ("train", "sample", "pipeline", "evaluate", "report"),
-    ("compile_cache", "commands", "cli", "__main__"),
+    ("compile_cache", "quick_compile", "commands", "cli", "__main__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

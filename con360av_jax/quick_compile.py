@@ -1,0 +1,21 @@
+"""XLA flags for runs that compile for longer than they compute: the demo and the tests, on CPUs.
+
+Set XLA_FLAGS before JAX is imported. Compiled code is two to three times slower, compiling takes half as long.
+"""
+
+from importlib.metadata import version
+
+# In jaxlib 0.10 a library for small matrices builds its plans anew in every first step, which costs longer than a short
+# run computes. Other versions may not know the flag, and XLA ends a process that gives it an unknown one.
+LIBRARY_KINDS = ("INDIVIDUAL_CONVOLUTION", "INDIVIDUAL_DOT", "DOT", "ELTWISE", "REDUCE")
+WITHOUT_LIBRARY = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(
+    f"-LIBRARY_FUSION_TYPE_{kind}" for kind in LIBRARY_KINDS
+)
+
+
+def quick_compile_flags() -> str:
+    """The flags, separated by blanks."""
+    flags = ["--xla_backend_optimization_level=0"]
+    if version("jaxlib").startswith("0.10."):
+        flags.append(WITHOUT_LIBRARY)
+    return " ".join(flags)
