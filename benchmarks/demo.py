@@ -21,7 +21,7 @@ from con360av_jax.quick_compile import quick_compile_flags
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
-XLA_FLAGS = os.environ.get("XLA_FLAGS", quick_compile_flags())
+XLA_FLAGS = os.environ.get("XLA_FLAGS", quick_compile_flags(1))
 # What earlier demos wrote, and all that a new one may remove.
 PRODUCTS = ("scene", "pretrained", "dataset", "run", "timings.json", "report.html")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from con360av_jax.quick_compile import quick_compile_flags
 
-os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {quick_compile_flags()}")
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {quick_compile_flags(0)}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
