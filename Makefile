@@ -38,7 +38,7 @@ types: setup-dev
 	$(BIN)/basedpyright --level error
 
 test: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-full: lint types
 	$(BIN)/python -m pytest
