@@ -66,7 +66,7 @@ def _configure(settings: dict[str, object]) -> None:
 @cache
 def base(config: Config) -> Path:
     """A pretrained folder with random weights."""
-    folder = world() / "base"
+    folder = world() / f"base-{config.name}"
     create_random(folder, config, seed=3)
     return folder
 

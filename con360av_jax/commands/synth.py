@@ -19,9 +19,20 @@ class Synth:
 
     def execute(self) -> None:
         """Writes the clips."""
+        from rich.console import Console
+        from rich.progress import Progress
+
         from con360av_jax.config import require
         from con360av_jax.data.synthetic import write_scene_clips
 
         require(self.clips > 0, f"--clips must be positive, but is {self.clips}")
         require(self.workers > 0, f"--workers must be positive, but is {self.workers}")
-        write_scene_clips(self.out, self.clips, self.seed, workers=self.workers)
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("synth", total=self.clips)
+            write_scene_clips(
+                self.out,
+                self.clips,
+                self.seed,
+                workers=self.workers,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
