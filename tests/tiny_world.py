@@ -74,7 +74,7 @@ def base(config: Config) -> Path:
 @cache
 def dataset(config: Config) -> Path:
     """A dataset of five random records, an odd number so that epochs and batches do not line up."""
-    folder = world() / "dataset"
+    folder = world() / f"dataset-{config.name}"
     samples = (fake_sample(config, number) for number in range(RECORDS))
     write_dataset(folder, samples, config, ALL_FIELDS, [], {"made by": "tests"}, shard_records=2)
     return folder
