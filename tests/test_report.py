@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from con360av_jax.config import Config
-from con360av_jax.config_io import save_config
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.source import write_dataset
 from con360av_jax.errors import CheckpointError, MediaError
@@ -16,18 +15,20 @@ from con360av_jax.geometry import basd
 from con360av_jax.media import write_clip
 from con360av_jax.report.build import write_report
 from con360av_jax.report.figures import draw_footprint, saliency_overlay
+from con360av_jax.train.checkpoint import write_run
 
 
 @pytest.fixture(scope="module")
 def folder(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with five logged steps, a dataset of one sample, and one clip made from it."""
     root = tmp_path_factory.mktemp("report")
-    (root / "run").mkdir()
-    save_config(tiny, root / "run" / "config.json")
+    (root / "base").mkdir()
+    (root / "base" / "report.json").write_text(json.dumps({"origin": "random weights, seed 0"}))
     lines = [{"step": n, "loss": 2.0 / n, "loss_audio": 1.0 / n, "loss_video": 1.0 / n} for n in range(1, 6)]
-    (root / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     sample = fake_sample(tiny, 0)
     write_dataset(root / "dataset", [sample], tiny, tuple(sample.arrays), [], {})
+    write_run(root / "run", tiny, root / "base", root / "dataset")
+    (root / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     sound = (0.1 * np.sin(np.arange(tiny.mel.sample_rate) / 5)).astype(np.float32)
     clip = root / "viewpoint_1.mp4"
     write_clip(clip, sample.arrays["video"], tiny.clip.frames_per_second, sound, tiny.mel.sample_rate)
@@ -51,6 +52,7 @@ def test_the_page_holds_everything_and_needs_no_other_file(folder: Path):
     assert page.count('<video src="data:video/mp4;base64,') == 2, "the generated clip and its target"
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     assert "trained for <strong>5 steps</strong>" in page
+    assert "random weights, seed 0" in page
     assert fake_caption(folder) in page
     assert "&#34;learning_rate&#34;: 0.001" in page
 

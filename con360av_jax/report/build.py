@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from con360av_jax.config import Config
-from con360av_jax.config_io import load_config_json, to_dict
+from con360av_jax.config_io import to_dict
 from con360av_jax.data.schema import Sample
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.errors import CheckpointError, MediaError
@@ -22,6 +22,7 @@ from con360av_jax.geometry import basd
 from con360av_jax.media import probe, read_sound, write_clip
 from con360av_jax.mel import log_mel
 from con360av_jax.report import figures
+from con360av_jax.train.checkpoint import find_base, open_run
 
 PACKAGES = (
     "con360av-jax",
@@ -63,16 +64,18 @@ def write_report(
         timings: JSON list of {name, command, seconds} to show as a table.
 
     Raises:
-        CheckpointError: `run` holds no run, or no step of it was logged.
+        CheckpointError: `run` holds no run, no step of it was logged, or its frozen base is missing.
         MediaError: a clip, its card or its arrays are missing.
         DatasetError: the dataset is damaged.
     """
-    config, metrics = _read_run(run)
+    config, origin, metrics = _read_run(run)
     records = open_dataset(dataset, verify="sizes") if dataset else None
     views = [_view(clip, number, config, records) for number, clip in enumerate(clips)]
     page = Environment(loader=PackageLoader("con360av_jax.report", "."), autoescape=True).get_template("template.html")
     html = page.render(
         name=config.name,
+        origin=origin,
+        trainable=config.train.trainable,
         steps=int(metrics[-1]["step"]),
         metrics=metrics,
         batch_size=config.train.batch_size,
@@ -90,14 +93,16 @@ def write_report(
     return out
 
 
-def _read_run(run: Path) -> tuple[Config, list[dict[str, float]]]:
-    config_file, metrics_file = run / "config.json", run / "metrics.jsonl"
-    if not config_file.is_file() or not metrics_file.is_file():
-        raise CheckpointError(f"{run} is no training run: it needs config.json and metrics.jsonl")
+def _read_run(folder: Path) -> tuple[Config, str, list[dict[str, float]]]:
+    """Settings, where the frozen base's weights came from, and the logged metrics."""
+    run, metrics_file = open_run(folder), folder / "metrics.jsonl"
+    origin = json.loads((find_base(run) / "report.json").read_text())["origin"]
+    if not metrics_file.is_file():
+        raise CheckpointError(f"{folder} has no metrics.jsonl: train first")
     metrics = [json.loads(line) for line in metrics_file.read_text().splitlines()]
     if not metrics:
         raise CheckpointError(f"{metrics_file} holds no step yet: train for at least log_every steps first")
-    return load_config_json(config_file), metrics
+    return run.config, origin, metrics
 
 
 def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> dict:
