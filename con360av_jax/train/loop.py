@@ -28,7 +28,7 @@ from con360av_jax.train.display import StepBar
 from con360av_jax.train.metrics import MetricsLog, drop_after
 from con360av_jax.train.optimizer import make_optimizer, select
 from con360av_jax.train.state import TrainState, init_state, state_shardings
-from con360av_jax.train.step import make_train_step
+from con360av_jax.train.step import cast_floating, make_train_step
 from con360av_jax.train.stop import StopRequest
 
 NullText = dict[str, Float[Array, "..."]]
@@ -121,6 +121,8 @@ def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[Trai
     _, shapes = joint_model(config)
     params = pretrained.params("joint", shardings_for(shapes, mesh))
     trainable, frozen = select(params, config.train.trainable)
+    # Once here, so that the step neither holds nor reads them in float32.
+    frozen = cast_floating(frozen, jnp.dtype(config.train.compute_dtype))
     optimizer = make_optimizer(config.train)
     start = partial(init_state, optimizer=optimizer)
     shardings = state_shardings(jax.eval_shape(start, trainable), optimizer, mesh)
