@@ -152,9 +152,10 @@ class MeshConfig:
 class TrainConfig:
     """The training recipe (Con360-AV, training settings)."""
 
-    trainable: Literal["control", "connectors", "motion", "all"] = "connectors"
+    trainable: str = "connectors"
     """What learns: control = Map Encoder + FiLM; connectors adds the connectors and environment encoders (the
-    published setting); motion adds the motion modules; all = every parameter of the joint model."""
+    published setting); motion adds the motion modules; all = every parameter of the joint model. Anything else is a
+    regular expression that whole parameter paths must match, as "connector/.*|unet/video/conv_out/.*"."""
     batch_size: int = 4
     """Samples per step over all devices."""
     steps: int = 10_000

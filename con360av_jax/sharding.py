@@ -72,7 +72,7 @@ def shardings_for(params: Params, mesh: Mesh, rules: Rules = RULES) -> Params:
     shardings: dict[str, NamedSharding] = {}
     problems: list[str] = []
     for path, leaf in flatten(params).items():
-        spec = next((spec for pattern, spec in rules if re.fullmatch(pattern, path)), None)
+        spec = _first_match(path, rules)
         found = ["no sharding rule matches; add one"] if spec is None else _misfits(spec, leaf.shape, mesh)
         problems += [f"{path.replace('/', '.')}: {problem}" for problem in found]
         if spec is not None and not found:
@@ -81,6 +81,16 @@ def shardings_for(params: Params, mesh: Mesh, rules: Rules = RULES) -> Params:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ShardingError(problems[0] + more)
     return unflatten(shardings)
+
+
+def partition_spec(path: str, ndim: int, rules: Rules = RULES) -> P | None:
+    """How the rules split the parameter at "a/b/c", whatever the mesh; None if none matches."""
+    spec = _first_match(path, rules)
+    return None if spec is None or len(spec) > ndim else _from_the_right(spec, ndim)
+
+
+def _first_match(path: str, rules: Rules) -> P | None:
+    return next((spec for pattern, spec in rules if re.fullmatch(pattern, path)), None)
 
 
 def _from_the_right(spec: P, ndim: int) -> P:

@@ -28,7 +28,7 @@ config = Config(
                 UNetLevel(width=32, layers=1, attention=False, heads=4),
                 UNetLevel(width=48, layers=1, attention=False, heads=4),
                 UNetLevel(width=64, layers=1, heads=4),
-                UNetLevel(width=64, layers=1, heads=4),
+                UNetLevel(width=64, layers=1, attention=False, heads=4),
             ),
             class_width=64,
             norm_groups=16,
@@ -36,7 +36,7 @@ config = Config(
         unet_video=VideoUNetConfig(
             levels=(
                 UNetLevel(width=32, layers=1, attention=False, heads=4),
-                UNetLevel(width=48, layers=1, heads=4),
+                UNetLevel(width=48, layers=1, attention=False, heads=4),
                 UNetLevel(width=64, layers=1, heads=4),
                 UNetLevel(width=64, layers=1, attention=False, heads=4),
             ),
@@ -76,14 +76,16 @@ config = Config(
     ),
     sampler=SamplerConfig(steps=25),
     train=TrainConfig(
-        trainable="connectors",
+        # The published set, and the last layers of the U-Nets: random ones would let nothing learnt through.
+        trainable=r"(map_encoder|film|connector|environment_encoder)/.*"
+        r"|unet/(audio|video)/(up_blocks/3|conv_norm_out|conv_out)/.*",
         batch_size=2,
-        steps=40,
+        steps=48,
         learning_rate=1e-3,
         weight_decay=0.0,
-        ema_decay=0.9,
+        ema_decay=0.0,
         log_every=1,
-        checkpoint_every=20,
+        checkpoint_every=24,
         compute_dtype="float32",
     ),
 )

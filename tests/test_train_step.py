@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from con360av_jax.config import AUDIO_SCHEDULE, VIDEO_SCHEDULE, MeshConfig, PerModality, TrainConfig
 from con360av_jax.diffusion.loss import Batch
@@ -14,6 +15,7 @@ from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.sharding import batch_sharding, make_mesh, replicate, shardings_for
 from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge, select
+from con360av_jax.train.stacking import members
 from con360av_jax.train.state import init_state, state_shardings
 from con360av_jax.train.step import make_train_step
 
@@ -105,6 +107,7 @@ def trained():
         ("control", {"map_encoder", "film"}),
         ("connectors", {"map_encoder", "film", "connector", "environment_encoder"}),
         ("motion", {"map_encoder", "film", "connector", "environment_encoder", "motion_modules"}),
+        (r"film/.*|.*/motion_modules/.*", {"film", "motion_modules"}),
         ("all", {"map_encoder", "film", "connector", "environment_encoder", "motion_modules", "mid"}),
     ],
 )
@@ -118,9 +121,20 @@ def test_selection_takes_the_named_parts_and_loses_nothing(trainable, learns: se
     jax.tree.map(np.testing.assert_array_equal, merge(chosen, frozen), params)
 
 
-def test_selecting_nothing_is_refused():
-    with pytest.raises(ConfigError, match="matches none of the 1 parameters"):
-        select({"unet": {"kernel": jnp.zeros((2,))}}, "control")
+@pytest.mark.parametrize(
+    ("trainable", "message"),
+    [
+        ("control", "matches none of the 1 parameters"),
+        (
+            "conectors",
+            "motion, all or a regular expression for whole paths such as unet/kernel",
+        ),
+        ("unet/(", "no regular expression"),
+    ],
+)
+def test_selecting_nothing_is_refused(trainable: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        select({"unet": {"kernel": jnp.zeros((2,))}}, trainable)
 
 
 def test_a_parameter_cannot_be_trained_and_frozen():
@@ -165,11 +179,18 @@ def test_average_follows_the_parameters_at_its_rate(trained):
         jax.tree.map(lambda found, given: np.testing.assert_allclose(found, given, rtol=1e-5), after.ema, wanted)
 
 
+def test_no_decay_keeps_no_average():
+    config = replace(RECIPE, ema_decay=0.0)
+    state, frozen = _start(config)
+    after, _ = jax.jit(make_train_step(toy, SCHEDULES, config))(state, frozen, _batch(), NULL_TEXT, KEY)
+    jax.tree.map(np.testing.assert_array_equal, after.ema, after.params)
+
+
 def test_frozen_parameters_have_no_optimizer_state(trained):
     _, frozen, history = trained
     state = history[-1][0]
-    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if jnp.ndim(leaf) > 0]
-    assert len(moments) == 2 * len(jax.tree.leaves(state.params))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if jnp.ndim(leaf) > 0)
+    assert moments == 2 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert len(jax.tree.leaves(frozen)) == 3
 
 
@@ -218,7 +239,7 @@ def test_eight_devices_give_the_training_of_one(trained):
     _, _, history = trained
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     state, frozen = _start()
-    places = state_shardings(state, make_optimizer(RECIPE), mesh)
+    places = state_shardings(state, mesh)
     step = jax.jit(make_train_step(toy, SCHEDULES, RECIPE), donate_argnums=0, out_shardings=(places, replicate(mesh)))
     state = jax.device_put(state, places)
     frozen = jax.device_put(frozen, shardings_for(frozen, mesh))
@@ -236,9 +257,11 @@ def test_eight_devices_give_the_training_of_one(trained):
 def test_optimizer_state_lies_where_its_parameters_lie():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     state, _ = _start()
-    places = state_shardings(jax.eval_shape(lambda: state), make_optimizer(RECIPE), mesh)
+    places = state_shardings(jax.eval_shape(lambda: state), mesh)
     assert jax.tree.structure(places) == jax.tree.structure(state)
     specs = [leaf.spec for leaf in jax.tree.leaves(places.params)]
     moments = [leaf.spec for leaf in jax.tree.leaves(places.opt_state) if len(leaf.spec) > 0]
     assert len(set(specs)) > 1
-    assert sorted(map(str, moments)) == sorted([str(spec) for spec in specs if len(spec) > 0] * 2)
+    of_parameters = {path: leaf.spec for path, leaf in flatten(places.params).items()}
+    wanted = [P(None, *of_parameters[paths[0]]) for paths in members(state.params).values()]
+    assert sorted(map(str, moments)) == sorted(map(str, wanted * 2))

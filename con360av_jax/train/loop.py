@@ -125,7 +125,7 @@ def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[Trai
     frozen = cast_floating(frozen, jnp.dtype(config.train.compute_dtype))
     optimizer = make_optimizer(config.train)
     start = partial(init_state, optimizer=optimizer)
-    shardings = state_shardings(jax.eval_shape(start, trainable), optimizer, mesh)
+    shardings = state_shardings(jax.eval_shape(start, trainable), mesh)
     return jax.jit(start, out_shardings=shardings)(trainable), frozen
 
 

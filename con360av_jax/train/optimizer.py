@@ -1,7 +1,6 @@
 """What learns and how: parameters split by path, AdamW with gradient clipping, warm-up then a constant rate."""
 
 import re
-from typing import Literal
 
 import jax
 import optax
@@ -9,11 +8,10 @@ import optax
 from con360av_jax.config import TrainConfig
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten, unflatten
-
-Trainable = Literal["control", "connectors", "motion", "all"]
+from con360av_jax.train.stacking import on_stacks
 
 # Each set contains the one before it; matched against the whole path "a/b/c" of a parameter of the joint model.
-TRAINABLE: dict[Trainable, str] = {
+TRAINABLE: dict[str, str] = {
     "control": r"(map_encoder|film)/.*",
     "connectors": r"(map_encoder|film|connector|environment_encoder)/.*",
     "motion": r"(map_encoder|film|connector|environment_encoder)/.*|.*motion_modules.*",
@@ -21,15 +19,24 @@ TRAINABLE: dict[Trainable, str] = {
 }
 
 
-def select(params: Params, trainable: Trainable) -> tuple[Params, Params]:
+def select(params: Params, trainable: str) -> tuple[Params, Params]:
     """(trainable, frozen) parts of the joint model's parameters; together they hold every leaf once.
 
-    Raises ConfigError if no parameter belongs to the set.
+    `trainable` is a name in TRAINABLE or a regular expression of its own. Raises ConfigError if it is neither, or if no
+    parameter belongs to the set.
     """
     flat = flatten(params)
-    learns = {path: re.fullmatch(TRAINABLE[trainable], path) is not None for path in flat}
+    names = ", ".join(TRAINABLE)
+    try:
+        pattern = re.compile(TRAINABLE.get(trainable, trainable))
+    except re.error as error:
+        raise ConfigError(f"trainable={trainable!r} is no set ({names}) and no regular expression: {error}") from error
+    learns = {path: pattern.fullmatch(path) is not None for path in flat}
     if not any(learns.values()):
-        raise ConfigError(f"trainable={trainable!r} matches none of the {len(flat)} parameters: {TRAINABLE[trainable]}")
+        raise ConfigError(
+            f"trainable={trainable!r} matches none of the {len(flat)} parameters; give {names} or a regular expression "
+            f"for whole paths such as {next(iter(flat))}"
+        )
     chosen = {path: leaf for path, leaf in flat.items() if learns[path]}
     rest = {path: leaf for path, leaf in flat.items() if not learns[path]}
     return unflatten(chosen), unflatten(rest)
@@ -55,7 +62,10 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019) on gradients clipped by their global norm, as in the public baseline."""
+    """AdamW (Loshchilov and Hutter 2019) on gradients clipped by their global norm, as in the public baseline.
+
+    Its state holds small parameters' moments as stacks (train/stacking.py).
+    """
     chain = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(learning_rate(config), b1=0.9, b2=0.999, eps=1e-8, weight_decay=config.weight_decay),
@@ -68,4 +78,4 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         with jax.numpy_dtype_promotion("standard"):
             return chain.update(updates, state, params)
 
-    return optax.GradientTransformation(chain.init, update)
+    return on_stacks(optax.GradientTransformation(chain.init, update))

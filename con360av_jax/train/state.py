@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from con360av_jax.models.functional import Params
 from con360av_jax.sharding import RULES, Rules, shardings_for
+from con360av_jax.train.stacking import stacked_shardings
 
 
 @flax.struct.dataclass
@@ -36,13 +37,15 @@ def init_state(trainable: Params, optimizer: optax.GradientTransformation) -> Tr
     )
 
 
-def state_shardings(
-    state: TrainState, optimizer: optax.GradientTransformation, mesh: Mesh, rules: Rules = RULES
-) -> TrainState:
+def state_shardings(state: TrainState, mesh: Mesh, rules: Rules = RULES) -> TrainState:
     """Shardings of a (possibly abstract) state: the optimizer's moments lie where their parameters lie."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     params = shardings_for(state.params, mesh, rules)
-    opt_state = optax.tree.map_params(
-        optimizer, lambda _, sharding: sharding, state.opt_state, params, transform_non_params=lambda _: everywhere
-    )
+    stacks = stacked_shardings(state.params, mesh, rules)
+
+    def place(path: tuple[jax.tree_util.KeyEntry, ...], _: jax.Array) -> NamedSharding:
+        entry = path[-1]
+        return stacks[entry.key] if isinstance(entry, jax.tree_util.DictKey) else everywhere
+
+    opt_state = jax.tree_util.tree_map_with_path(place, state.opt_state)
     return dataclasses.replace(state, step=everywhere, params=params, ema=params, opt_state=opt_state)

@@ -12,6 +12,7 @@ from con360av_jax.diffusion.guidance import Text
 from con360av_jax.diffusion.loss import Apply, Batch, training_loss
 from con360av_jax.models.functional import Params
 from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge
+from con360av_jax.train.stacking import stack
 from con360av_jax.train.state import TrainState
 
 
@@ -56,9 +57,10 @@ def make_train_step(apply: Apply, schedules: PerModality[NoiseSchedule], config:
         (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
-        ema = cast(Params, optax.incremental_update(params, state.ema, step_size=1.0 - config.ema_decay))
-        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        # Without decay the average is the parameters themselves; saying so spares a short run a kernel per parameter.
+        ema = optax.incremental_update(params, state.ema, 1.0 - config.ema_decay) if config.ema_decay else params
+        metrics["gradient_norm"] = optax.tree.norm(stack(gradients))
         metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
-        return TrainState(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
+        return TrainState(step=state.step + 1, params=params, ema=cast(Params, ema), opt_state=opt_state), metrics
 
     return step

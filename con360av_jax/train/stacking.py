@@ -1,0 +1,72 @@
+"""Small parameters as one array per shape while the optimizer works on them.
+
+A joint model has over a thousand small parameters. Updated one by one they cost a few tiny kernels each: on GPUs the
+launches, on CPUs most of the compile time. What stands in one stack has one shape and one sharding rule, so stacking
+moves nothing between devices and is the same on every mesh; a large parameter stays alone and is never copied.
+"""
+
+import math
+from typing import cast
+
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from con360av_jax.models.functional import Params, flatten, unflatten
+from con360av_jax.sharding import RULES, Rules, partition_spec, shardings_for
+
+# Above this an update is bound by memory, no longer by the number of kernels: 0.5 MiB of float32.
+STACKED_ELEMENTS = 1 << 17
+
+
+def members(params: Params, rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
+    """Which parameters (paths "a/b/c", arrays or shapes) each stack holds, in order; each stands in exactly one.
+
+    A stack is named by shape and split, as "64x64" or "256x64 fsdp,tensor"; a parameter that stays alone by its path.
+    """
+    stacks: dict[str, list[str]] = {}
+    for path, leaf in sorted(flatten(params).items()):
+        split = ",".join(str(axis) for axis in partition_spec(path, leaf.ndim, rules) or ())
+        small = math.prod(leaf.shape) <= STACKED_ELEMENTS
+        shape = "x".join(map(str, leaf.shape)) or "scalar"
+        name = f"{shape} {split}".strip() if small else path.replace("/", ".")
+        stacks.setdefault(name, []).append(path)
+    return {name: tuple(paths) for name, paths in stacks.items()}
+
+
+def stack(params: Params, rules: Rules = RULES) -> Params:
+    """{name of a stack: its members along a new first axis}; the inverse of `unstack`."""
+    flat = flatten(params)
+    return {name: jnp.stack([flat[path] for path in paths]) for name, paths in members(params, rules).items()}
+
+
+def unstack(stacks: Params, like: Params, rules: Rules = RULES) -> Params:
+    """The parameters in the nested dict of `like`, from which only paths and shapes are read."""
+    places = {path: (name, row) for name, paths in members(like, rules).items() for row, path in enumerate(paths)}
+    return unflatten({path: stacks[places[path][0]][places[path][1]] for path in flatten(like)})
+
+
+def stacked_shardings(params: Params, mesh: Mesh, rules: Rules = RULES) -> Params:
+    """Where each stack lies: its members side by side, each split as the rules split it."""
+    places = flatten(shardings_for(params, mesh, rules))
+    return {
+        name: NamedSharding(mesh, PartitionSpec(None, *places[paths[0]].spec))
+        for name, paths in members(params, rules).items()
+    }
+
+
+def on_stacks(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` applied to stacks; it must treat every element alike, as AdamW and clipping by the global norm do."""
+
+    def init(params: optax.Params) -> optax.OptState:
+        return inner.init(stack(cast(Params, params)))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        gradients = cast(Params, updates)
+        stacks = None if params is None else stack(cast(Params, params))
+        changes, state = inner.update(stack(gradients), state, stacks)
+        return unstack(cast(Params, changes), gradients), state
+
+    return optax.GradientTransformation(init, update)
