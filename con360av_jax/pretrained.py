@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from jax.sharding import SingleDeviceSharding
 from con360av_jax.codecs import FRAMES_AT_ONCE, Codecs, codec_factory, compiled_vae, pixels
 from con360av_jax.config import Config
 from con360av_jax.config_io import load_config_json, save_config, write_text
-from con360av_jax.errors import CheckpointError
+from con360av_jax.errors import CheckpointError, Con360Error
 from con360av_jax.models import functional
 from con360av_jax.models.calibrate import calibrate
 from con360av_jax.models.functional import Params, flatten, unflatten
@@ -197,10 +198,12 @@ def write_pretrained(
     parts: Iterable[tuple[str, Params]],
     tokenizers: Mapping[str, TextTokenizer],
     origin: str,
+    describe: Callable[[str, str], Mapping[str, object]] = lambda part, path: {},
 ) -> None:
     """Writes a pretrained folder aside and moves it into place once it is complete; parts are written one by one.
 
-    Raises CheckpointError if `folder` exists.
+    `describe(part, path)` gives what report.json says of a tensor besides its shape, dtype and hash.
+    Raises CheckpointError if `folder` exists or cannot be written; then nothing of it is left.
     """
     folder = Path(folder)
     _refuse_existing(folder)
@@ -213,9 +216,12 @@ def write_pretrained(
         with ocp.StandardCheckpointer() as checkpointer:
             for part, params in parts:
                 checkpointer.save((aside / "params" / part).resolve(), jax.tree.map(np.asarray, params))
-                rows += [_row(part, path, np.asarray(leaf)) for path, leaf in sorted(flatten(params).items())]
-                totals[part] = {"tensors": len(flatten(params)), "parameters": functional.count(params)}
-            checkpointer.wait_until_finished()
+                flat = sorted(flatten(params).items())
+                rows += [{**_row(part, path, np.asarray(leaf)), **describe(part, path)} for path, leaf in flat]
+                totals[part] = {"tensors": len(flat), "parameters": functional.count(params)}
+                # Else two parts stand in memory at once.
+                del params, flat
+                checkpointer.wait_until_finished()
         for checkpoint in sorted((aside / "params").iterdir()):
             write_text(checkpoint.with_suffix(".json"), json.dumps(_file_hashes(checkpoint), indent=1) + "\n")
         for name in MODALITIES:
@@ -223,8 +229,25 @@ def write_pretrained(
         save_config(config, aside / "config.json")
         _write_report(aside, rows, totals, origin)
         os.replace(aside, folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error}") from error
+    except (ValueError, RuntimeError) as error:
+        # Orbax's storage layer answers a full disk with these; errors of the house are the caller's to read.
+        if isinstance(error, Con360Error):
+            raise
+        raise CheckpointError(f"{folder} cannot be written: {_first_line(error)}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.exists():
+            _remove(aside)
+
+
+def _remove(folder: Path) -> None:
+    # After a failure Orbax's threads still write for a moment and put files back.
+    gone = 0
+    while gone < 10:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+        gone = 0 if folder.exists() else gone + 1
 
 
 def _refuse_existing(folder: Path) -> None:

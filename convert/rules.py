@@ -27,6 +27,10 @@ same = Layout("same", lambda x: x, lambda x, shape: x)
 linear = Layout("linear", lambda x: x.T, lambda x, shape: x.T)
 # (out, in, height, width) <-> (height, width, in, out)
 conv2d = Layout("conv2d", lambda x: x.transpose(2, 3, 1, 0), lambda x, shape: x.transpose(3, 2, 0, 1))
+# (out, in, time) <-> (time, in, out)
+conv1d = Layout("conv1d", lambda x: x.transpose(2, 1, 0), lambda x, shape: x.transpose(2, 1, 0))
+# Transposed: (in, out, time) <-> (time, in, out)
+conv1d_transposed = Layout("conv1d_transposed", lambda x: x.transpose(2, 0, 1), lambda x, shape: x.transpose(1, 2, 0))
 # (out, in, 1, ..) <-> (in, out): a convolution of size 1 is a dense layer.
 pointwise = Layout("pointwise", lambda x: x.reshape(x.shape[:2]).T, lambda x, shape: x.T.reshape(shape))
 # (channel, 1, ..) <-> (channel,)
@@ -87,14 +91,15 @@ def to_jax(
         elif path in filled:
             problems.append(f"{name} -> {path}: already filled by another tensor")
         else:
-            filled[path] = layout.to_jax(np.asarray(source[name]))
+            # A copy where the order changes, so that a file's mapped pages are let go of one tensor at a time.
+            filled[path] = np.asarray(layout.to_jax(np.asarray(source[name])), order="C")
             if filled[path].shape != tuple(wanted[path]):
                 problems.append(f"{name} -> {path}: shape {filled[path].shape} given, {tuple(wanted[path])} wanted")
     problems += [
         f"{path}: no tensor for it" for path in wanted if path not in filled and not re.fullmatch(optional, path)
     ]
     _raise(problems)
-    return {path: np.ascontiguousarray(filled[path]) for path in wanted if path in filled}
+    return {path: filled[path] for path in wanted if path in filled}
 
 
 def to_torch(params: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Shape]) -> dict[str, np.ndarray]:
@@ -106,7 +111,7 @@ def to_torch(params: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str
     problems += [f"{name} <- {path}: no such parameter" for name, (path, _) in placed.items() if path not in params]
     _raise(problems)
     return {
-        name: np.ascontiguousarray(layout.to_torch(np.asarray(params[path]), tuple(wanted[name])))
+        name: np.asarray(layout.to_torch(np.asarray(params[path]), tuple(wanted[name])), order="C")
         for name, (path, layout) in placed.items()
     }
 

@@ -9,69 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from original_networks import arrays, randomise, torch
 
 from con360av_jax.config import Config, TextConfig, VAEConfig, VocoderConfig
 from con360av_jax.models import functional
 from con360av_jax.models.text import ClapTextModel, ClipTextModel
 from con360av_jax.models.vae import AutoencoderKL
 from con360av_jax.models.vocoder import ConvTranspose1d, HiFiGAN
+from convert.rules import Table, to_jax
+from convert.tables.text import CLAP_TEXT, CLIP_TEXT
+from convert.tables.vae import VAE
+from convert.tables.vocoder import VOCODER
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
-
-torch = pytest.importorskip("torch", reason="the originals are PyTorch models")
-
-SKIPPED = ("position_ids", "token_type_ids")
-EMBEDDINGS = (
-    "token_embedding",
-    "position_embedding",
-    "word_embeddings",
-    "position_embeddings",
-    "token_type_embeddings",
-)
 
 
-def randomise(model: "Module", seed: int) -> dict[str, np.ndarray]:
-    """Gives every parameter and buffer values far from their initial ones; returns the state."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                fan_in = int(np.prod(tensor.shape[1:])) if tensor.ndim > 1 else 25
-                noise = torch.randn(tensor.shape, generator=generator) / fan_in**0.5
-                around = 1.0 if name.lower().endswith(("norm.weight", "norm1.weight", "norm2.weight", "scale")) else 0.0
-                tensor.copy_(around + noise)
-    model.eval()
-    return {name: tensor.numpy() for name, tensor in model.state_dict().items() if not name.endswith(SKIPPED)}
-
-
-def converted(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Original names and layouts to ours: the same path, channels last."""
-    params = {}
-    for name, value in state.items():
-        *path, leaf = name.split(".")
-        if leaf == "weight" and path[-1] in EMBEDDINGS:
-            leaf = "embedding"
-        elif leaf == "weight" and value.ndim == 1:
-            leaf = "scale"
-        elif leaf == "weight":
-            leaf = "kernel"
-            transposed = path[0] == "upsampler"
-            orders = {2: (1, 0), 3: (2, 0, 1) if transposed else (2, 1, 0), 4: (2, 3, 1, 0)}
-            value = value.transpose(orders[value.ndim])
-            if value.shape[:2] == (1, 1) and value.ndim == 4:
-                value = value[0, 0]  # ours is a linear layer
-        params["/".join([*path, leaf])] = value
-    return params
-
-
-def load(factory: Callable[[nnx.Rngs], nnx.Module], state: dict[str, np.ndarray]) -> Any:
+def load(factory: Callable[[nnx.Rngs], nnx.Module], state: dict[str, np.ndarray], table: Table) -> Any:
     """Our module with the original's weights; every name and shape must match."""
     graphdef, wanted = functional.abstract(factory)
-    given = converted(state)
     shapes = {path: leaf.shape for path, leaf in functional.flatten(wanted).items()}
-    assert {path: leaf.shape for path, leaf in given.items()} == shapes
+    given = to_jax(state, table, shapes)
     return functional.merge(graphdef, functional.unflatten({path: jnp.asarray(leaf) for path, leaf in given.items()}))
 
 
@@ -114,7 +72,7 @@ def test_vae_equals_diffusers(config: VAEConfig, height: int, width: int):
             norm_num_groups=config.norm_groups,
             scaling_factor=config.scaling_factor,
         )
-    vae = load(lambda rngs: AutoencoderKL(config, rngs=rngs), randomise(original, seed=1))
+    vae = load(lambda rngs: AutoencoderKL(config, rngs=rngs), arrays(randomise(original, seed=1)), VAE)
     random = np.random.default_rng(2)
     x = random.standard_normal((2, height, width, config.in_channels)).astype(np.float32)
     z = random.standard_normal((2, height // config.factor, width // config.factor, config.latent_channels))
@@ -152,8 +110,7 @@ def test_clip_text_equals_transformers(masked: bool):
             num_attention_heads=2, max_position_embeddings=12, hidden_act="quick_gelu", layer_norm_eps=config.norm_eps,
         )
     )  # fmt: skip
-    state = {name.removeprefix("text_model."): value for name, value in randomise(original, seed=4).items()}
-    clip = load(lambda rngs: ClipTextModel(config, rngs=rngs), state)
+    clip = load(lambda rngs: ClipTextModel(config, rngs=rngs), arrays(randomise(original, seed=4)), CLIP_TEXT)
     tokens, mask = tokens_and_mask(config)
     with torch.no_grad():
         wanted = original(torch.from_numpy(tokens), torch.from_numpy(mask).long() if masked else None)
@@ -179,7 +136,7 @@ def test_clap_text_equals_transformers():
             type_vocab_size=1, projection_dim=12, projection_hidden_act="relu", pad_token_id=1,
         )
     )  # fmt: skip
-    clap = load(lambda rngs: ClapTextModel(config, rngs=rngs), randomise(original, seed=5))
+    clap = load(lambda rngs: ClapTextModel(config, rngs=rngs), arrays(randomise(original, seed=5)), CLAP_TEXT)
     tokens, mask = tokens_and_mask(config)
     with torch.no_grad():
         embedding = original(torch.from_numpy(tokens), torch.from_numpy(mask).long()).text_embeds
@@ -208,7 +165,7 @@ def test_vocoder_equals_transformers(normalize_before: bool):
             resblock_dilation_sizes=[[1, 3, 5]] * 3, leaky_relu_slope=0.1, normalize_before=normalize_before,
         )
     )  # fmt: skip
-    vocoder = load(lambda rngs: HiFiGAN(config, rngs=rngs), randomise(original, seed=6))
+    vocoder = load(lambda rngs: HiFiGAN(config, rngs=rngs), arrays(randomise(original, seed=6)), VOCODER)
     log_mel = np.random.default_rng(7).normal(-2, 2, (2, 12, 8)).astype(np.float32)
     with torch.no_grad():
         wanted = original(torch.from_numpy(log_mel))

@@ -1,7 +1,7 @@
 """The joint model: two U-Nets side by side, connectors between them, maps of the panorama steering both by FiLM."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from einops import rearrange
@@ -45,46 +45,9 @@ class JointModel(nnx.Module):
         self.unet = nnx.Dict(
             {name: UNet(unet, rngs=rngs, dtype=compute_dtype, remat=remat == "blocks") for name, unet in unets.items()}
         )
-        self.environment_encoder = nnx.Dict(
-            {
-                name: EnvironmentEncoder(
-                    unet, config.connector, time_axis=TIME_AXIS[name], rngs=rngs, dtype=compute_dtype
-                )
-                for name, unet in unets.items()
-            }
-        )
-        self.connector = nnx.Dict(
-            {
-                name: nnx.Dict(
-                    {
-                        site: Connector(
-                            unet.levels[level].width,
-                            config.connector,
-                            groups=unet.norm_groups,
-                            time_axis=TIME_AXIS[name],
-                            rngs=rngs,
-                            dtype=compute_dtype,
-                        )
-                        for site, level in SITES.items()
-                    }
-                )
-                for name, unet in unets.items()
-            }
-        )
-        self.map_encoder = MapEncoder(config.map_encoder, rngs=rngs, dtype=compute_dtype)
-        self.film = nnx.Dict(
-            {
-                name: nnx.Dict(
-                    {
-                        site: FiLM(
-                            config.map_encoder.lstm_width, unet.levels[level].width, rngs=rngs, dtype=compute_dtype
-                        )
-                        for site, level in SITES.items()
-                    }
-                )
-                for name, unet in unets.items()
-            }
-        )
+        new = additions(config, rngs=rngs, compute_dtype=compute_dtype)
+        self.environment_encoder, self.connector = new.environment_encoder, new.connector
+        self.map_encoder, self.film = new.map_encoder, new.film
 
     def __call__(
         self,
@@ -179,3 +142,47 @@ class JointModel(nnx.Module):
             return output
 
         return at_site
+
+
+class Additions(NamedTuple):
+    """What the joint model adds to the two U-Nets; the dicts are over modalities (and sites)."""
+
+    environment_encoder: nnx.Dict
+    connector: nnx.Dict
+    map_encoder: MapEncoder
+    film: nnx.Dict
+
+
+def additions(config: ModelConfig, *, rngs: nnx.Rngs, compute_dtype: DTypeLike = jnp.float32) -> Additions:
+    """Fresh modules of one joint model."""
+    unets: dict[str, AudioUNetConfig | VideoUNetConfig] = {"audio": config.unet_audio, "video": config.unet_video}
+
+    def at_sites(make: Callable[[str, int], nnx.Module]) -> nnx.Dict:
+        """`make(modality, width)` for every modality and site."""
+        return nnx.Dict(
+            {
+                name: nnx.Dict({site: make(name, unet.levels[level].width) for site, level in SITES.items()})
+                for name, unet in unets.items()
+            }
+        )
+
+    def encoder(name: str) -> nnx.Module:
+        return EnvironmentEncoder(
+            unets[name], config.connector, time_axis=TIME_AXIS[name], rngs=rngs, dtype=compute_dtype
+        )
+
+    def connector(name: str, width: int) -> nnx.Module:
+        groups = unets[name].norm_groups
+        return Connector(
+            width, config.connector, groups=groups, time_axis=TIME_AXIS[name], rngs=rngs, dtype=compute_dtype
+        )
+
+    def film(name: str, width: int) -> nnx.Module:
+        return FiLM(config.map_encoder.lstm_width, width, rngs=rngs, dtype=compute_dtype)
+
+    return Additions(
+        environment_encoder=nnx.Dict({name: encoder(name) for name in unets}),
+        connector=at_sites(connector),
+        map_encoder=MapEncoder(config.map_encoder, rngs=rngs, dtype=compute_dtype),
+        film=at_sites(film),
+    )

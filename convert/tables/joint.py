@@ -1,7 +1,12 @@
 """The joint model: AudioLDM's and AnimateDiff's U-Nets (diffusers names) and the audio-video baseline's connectors."""
 
+from dataclasses import replace
+
 from con360av_jax.models.joint import SITES
 from convert.rules import Rule, Skip, Table, conv2d, linear, pointwise, under, vector
+
+# The same numbers as `pointwise`, stored with three axes of length 1.
+pointwise3d = replace(pointwise, name="pointwise3d")
 
 ATTENTION: Table = (
     Rule(r"(to_[qkv])\.weight", r"\1.kernel", linear),
@@ -73,9 +78,9 @@ TEMPORAL: Table = (
     Rule(r"temporal_rel_pos_bias\.net\.([01])\.0\.bias", r"attn.bias.\1.bias"),
     Rule(r"temporal_rel_pos_bias\.net\.2\.weight", r"attn.bias.2.kernel", linear),
     Rule(r"temporal_rel_pos_bias\.net\.2\.bias", r"attn.bias.2.bias"),
-    Rule(r"ff\.proj_in\.0\.weight", r"ff.proj_in.proj.kernel", pointwise),
+    Rule(r"ff\.proj_in\.0\.weight", r"ff.proj_in.proj.kernel", pointwise3d),
     Rule(r"ff\.proj_out\.0\.g", r"ff.norm.scale", vector),
-    Rule(r"ff\.proj_out\.1\.weight", r"ff.proj_out.kernel", pointwise),
+    Rule(r"ff\.proj_out\.1\.weight", r"ff.proj_out.kernel", pointwise3d),
     Rule(r"frameshiftblock\.out_layers\.0\.weight", r"norm.scale"),
     Rule(r"frameshiftblock\.out_layers\.0\.bias", r"norm.bias"),
     Rule(r"frameshiftblock\.out_layers\.2\.weight", r"conv.kernel", conv2d),

@@ -1,0 +1,115 @@
+"""Reading the config.json of an original library's network: nothing is dropped or assumed in silence."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from con360av_jax.errors import ConfigError
+
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Original:
+    """What the constructor of one class of an original library takes."""
+
+    name: str
+    read: Json
+    fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    idle: tuple[str, ...] = ()
+    strict: bool = True
+    """Whether an option that is none of these is an error; transformers and schedulers write many that mean nothing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one config.json, missing ones filled in with the original library's defaults."""
+
+    original: Original
+    given: Json = field(repr=False)
+
+    def __post_init__(self):
+        """Raises ConfigError for options that are unknown or have a value that is not implemented."""
+        for name, supported in self.original.fixed.items():
+            if name in self.given:
+                self.only(name, *supported)
+        if self.original.strict:
+            # Those that begin with "_" say which class and version wrote the file.
+            known = {*self.original.read, *self.original.fixed, *self.original.idle}
+            for name, value in self.given.items():
+                if name not in known and not name.startswith("_") and value is not None:
+                    self.refuse(name, "unknown: remove it from config.json if it has no effect")
+
+    def __getitem__(self, name: str) -> object:
+        return self.given[name] if name in self.given else self.original.read[name]
+
+    def refuse(self, name: str, why: str) -> NoReturn:
+        """Raises ConfigError about the option `name`."""
+        value = self.given.get(name, self.original.read.get(name))
+        raise ConfigError(f"{self.original.name}: option {name}={value!r} is {why}")
+
+    def only(self, name: str, *supported: object) -> None:
+        """Raises ConfigError unless the option, and each of its entries where it is a list, is one of `supported`."""
+        value = self.given.get(name, self.original.read.get(name))
+        if not all(_is_one_of(entry, supported) for entry in entries(value)):
+            names = " or ".join(repr(entry) for entry in supported)
+            self.refuse(name, f"not implemented, supported is {names}: convert another checkpoint")
+
+    def integer(self, name: str, least: int = 1) -> int:
+        """A whole number, `least` or more."""
+        value = self[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            self.refuse(name, f"no whole number from {least} on")
+        return value
+
+    def number(self, name: str) -> float:
+        """A finite number."""
+        value = self[name]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            self.refuse(name, "no finite number")
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        """True or False."""
+        self.only(name, True, False)
+        return bool(self[name])
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers from 1 on."""
+        value = self[name]
+        numbers = whole_numbers(value)
+        if not isinstance(value, list | tuple) or len(numbers) != len(value) or any(number < 1 for number in numbers):
+            self.refuse(name, "no list of whole numbers from 1 on")
+        return numbers
+
+    def per_level(self, name: str, levels: int) -> tuple[int, ...]:
+        """A whole number for each level; one number stands for all of them."""
+        values = (self.integer(name),) * levels if isinstance(self[name], int) else self.integers(name)
+        if len(values) != levels:
+            self.refuse(name, f"a list of {len(values)}, but there are {levels} levels")
+        return values
+
+    def for_all(self, name: str) -> int:
+        """A whole number, given once or as a list of the same number; our networks have no choice per level."""
+        values = (self.integer(name),) if isinstance(self[name], int) else self.integers(name)
+        if len(set(values)) != 1:
+            self.refuse(name, "not implemented, supported is the same number everywhere: convert another checkpoint")
+        return values[0]
+
+
+def whole_numbers(value: object) -> tuple[int, ...]:
+    """Those of a list's entries that are whole numbers."""
+    return tuple(entry for entry in value if type(entry) is int) if isinstance(value, list | tuple) else ()
+
+
+def entries(value: object) -> list[object]:
+    """All entries of a list of lists, in order; anything else is its own only entry."""
+    if isinstance(value, list | tuple) and value:
+        return [leaf for entry in value for leaf in entries(entry)]
+    return [value]
+
+
+def _is_one_of(value: object, supported: tuple[object, ...]) -> bool:
+    """Whether `value` is among `supported`; 1 and 1.0 are the same, 1 and True are not."""
+    return any(value == entry and isinstance(value, bool) == isinstance(entry, bool) for entry in supported)

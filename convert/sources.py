@@ -1,0 +1,108 @@
+"""Where published weights lie: folders in the layouts of AudioLDM, Stable Diffusion, AnimateDiff and the baseline.
+
+audioldm          diffusers' AudioLDMPipeline: unet, vae, text_encoder, tokenizer, vocoder, scheduler
+stable_diffusion  diffusers' StableDiffusionPipeline (1.5): unet, vae, text_encoder, tokenizer, scheduler
+motion            diffusers' MotionAdapter folder, or AnimateDiff's original motion module file
+connectors        the baseline's unet_svg folder, or its weights file alone
+baseline          the baseline's whole pipeline: unet_a, unet_v, unet_svg, vae_a, vae_v, text_encoder_a, ...
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from con360av_jax.errors import CheckpointError
+from convert.weights import Weights, open_weights
+
+Json = Mapping[str, object]
+
+# A component's name here -> its folder in each layout.
+AUDIOLDM = {"unet_a": "unet", "vae_a": "vae", "text_encoder_a": "text_encoder", "vocoder": "vocoder"}
+STABLE_DIFFUSION = {"unet_v": "unet", "vae_v": "vae", "text_encoder_v": "text_encoder"}
+BASELINE = (*AUDIOLDM, *STABLE_DIFFUSION, "unet_svg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One network: its tensors, and its config.json (empty for a weights file without one)."""
+
+    path: Path
+    weights: Weights
+    config: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Everything that a pretrained folder is made of."""
+
+    components: Mapping[str, Component]
+    """unet_a, vae_a, text_encoder_a, vocoder, unet_v, vae_v, text_encoder_v; "motion" and "unet_svg" if given."""
+    tokenizers: Mapping[str, Path]
+    """Folders, by modality."""
+    schedulers: Mapping[str, Json]
+    """scheduler_config.json, by modality."""
+    origin: str
+    """Where all of it came from, in words."""
+
+
+def published(audioldm: Path, stable_diffusion: Path, motion: Path, connectors: Path | None) -> Sources:
+    """The parts as their authors publish them; raises CheckpointError naming what is missing."""
+    components = {name: component(audioldm / folder) for name, folder in AUDIOLDM.items()}
+    components |= {name: component(stable_diffusion / folder) for name, folder in STABLE_DIFFUSION.items()}
+    components["motion"] = component(motion)
+    if connectors is not None:
+        components["unet_svg"] = component(connectors)
+    names = [audioldm.name, stable_diffusion.name, motion.name, *([] if connectors is None else [connectors.name])]
+    return Sources(
+        components=components,
+        tokenizers={"audio": audioldm / "tokenizer", "video": stable_diffusion / "tokenizer"},
+        schedulers={
+            "audio": read_json(audioldm / "scheduler" / "scheduler_config.json"),
+            "video": _animatediff_schedule(read_json(stable_diffusion / "scheduler" / "scheduler_config.json")),
+        },
+        origin="weights of " + ", ".join(names),
+    )
+
+
+def baseline(folder: Path) -> Sources:
+    """The audio-video baseline's pipeline as it was saved; raises CheckpointError naming what is missing."""
+    return Sources(
+        components={name: component(folder / name) for name in BASELINE},
+        tokenizers={"audio": folder / "tokenizer_a", "video": folder / "tokenizer_v"},
+        schedulers={
+            "audio": read_json(folder / "scheduler_a" / "scheduler_config.json"),
+            "video": read_json(folder / "scheduler_v" / "scheduler_config.json"),
+        },
+        origin=f"weights of {folder.name}",
+    )
+
+
+def component(path: Path) -> Component:
+    """A network's folder (config.json beside its weights) or its weights file alone."""
+    config = path / "config.json" if path.is_dir() else path.with_name("config.json")
+    return Component(
+        path=path, weights=open_weights(path), config=read_json(config) if path.is_dir() or config.is_file() else {}
+    )
+
+
+def read_json(path: Path) -> Json:
+    """A JSON object; raises CheckpointError if the file is missing or holds anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): download the whole folder") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): download it again") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds no JSON object: download it again")
+    return content
+
+
+def _animatediff_schedule(scheduler: Json) -> Json:
+    """Stable Diffusion's scheduler as AnimateDiff and the baseline run it.
+
+    The motion modules were trained with *linear* betas between the same ends, and are sampled in steps that include the
+    last one; Stable Diffusion's own file says otherwise.
+    """
+    return {**scheduler, "beta_schedule": "linear", "timestep_spacing": "linspace", "steps_offset": 1}
