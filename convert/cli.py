@@ -40,19 +40,25 @@ class Base:
     """Name or path of a config that gives what is not about these networks: clip, Map Encoder, training."""
     dtype: Dtype = "stored"
     """Type of the parameters; stored keeps what the files hold."""
+    from_hub: bool = False
+    """Sources that are no paths are Hugging Face ids: download them. Nothing is downloaded without this."""
 
     def execute(self, console: Console) -> None:
         """Converts and says what was made."""
         from con360av_jax.config_io import load_config
         from convert.base import convert_base
+        from convert.hub import local
         from convert.sources import Sources, baseline, published
 
-        parts = (self.audioldm, self.stable_diffusion, self.motion)
+        given_paths = (self.baseline, self.audioldm, self.stable_diffusion, self.motion, self.connectors)
+        pipeline, sound, picture, motion, connectors = (
+            None if path is None else local(path, self.from_hub) for path in given_paths
+        )
         sources: Sources
-        if self.baseline is not None and not any((*parts, self.connectors)):
-            sources = baseline(self.baseline)
-        elif self.baseline is None and self.audioldm and self.stable_diffusion and self.motion:
-            sources = published(self.audioldm, self.stable_diffusion, self.motion, self.connectors)
+        if pipeline is not None and not any((sound, picture, motion, connectors)):
+            sources = baseline(pipeline)
+        elif pipeline is None and sound and picture and motion:
+            sources = published(sound, picture, motion, connectors)
         else:
             raise ConfigError("give either --baseline, or all of --audioldm, --stable-diffusion and --motion")
         given = load_config(self.config) if self.config else None
@@ -105,6 +111,7 @@ Verb: TypeAlias = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code (0, 2 for an error that the user can mend, 130 after Ctrl-C)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("absl", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

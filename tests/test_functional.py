@@ -1,14 +1,12 @@
 """Modules to pure functions and back, and parameter counts at published width."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from con360av_jax.config import AudioUNetConfig, Config, ConnectorConfig, MapEncoderConfig, UNetLevel, VideoUNetConfig
+from con360av_jax.config_io import load_config
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import JointModel
@@ -61,20 +59,10 @@ def test_abstract_has_the_structure_and_shapes_of_init():
 
 
 @pytest.fixture(scope="module")
-def published(tiny: Config) -> Params:
-    """Shapes of the joint model at published width (FACTS: AudioLDM-m, Stable Diffusion 1.5, AnimateDiff v1-5-2)."""
-    audio = tuple(UNetLevel(width=width, attention=width > 192) for width in (192, 384, 576, 960))
-    video = tuple(UNetLevel(width=width, attention=level < 3) for level, width in enumerate((320, 640, 1280, 1280)))
-    text = tiny.model.text
-    config = replace(
-        tiny.model,
-        unet_audio=AudioUNetConfig(levels=audio),
-        unet_video=VideoUNetConfig(levels=video),
-        connector=ConnectorConfig(),
-        map_encoder=MapEncoderConfig(),
-        text=replace(text, audio=replace(text.audio, projection=512), video=replace(text.video, width=768)),
-    )
-    return functional.abstract(lambda rngs: JointModel(config, rngs=rngs))[1]
+def published() -> Params:
+    """Shapes of the joint model at published width."""
+    model = load_config("published").model
+    return functional.abstract(lambda rngs: JointModel(model, rngs=rngs))[1]
 
 
 def _millions(params: Params) -> float:
