@@ -1,10 +1,10 @@
 """The frozen base on disk: every network's weights, both tokenizers, the config and a report with a hash per tensor.
 
 FOLDER/config.json              all settings
-FOLDER/params/PART/             one Orbax checkpoint per part, so that a part opens alone and on any mesh
-FOLDER/params/PART.json         sha256 of every file of that checkpoint
+FOLDER/params/PART/CHUNK/       Orbax checkpoints of at most 1 GiB; a part opens alone and on any mesh
+FOLDER/params/PART.json         sha256 of every file of a part's checkpoints
 FOLDER/tokenizer_{audio,video}/ transformers' files
-FOLDER/report.json              per tensor: part, path, shape, dtype, sha256; totals; sha256 of every other file
+FOLDER/report.json              per tensor: part, chunk, path, shape, dtype, sha256; totals; sha256 of every other file
 """
 
 import hashlib
@@ -22,22 +22,22 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
-from con360av_jax.codecs import FRAMES_AT_ONCE, Codecs, codec_factory, compiled_vae, pixels
+from con360av_jax.codecs import Codecs, codec_factory
 from con360av_jax.config import Config
 from con360av_jax.config_io import load_config_json, save_config, write_text
 from con360av_jax.errors import CheckpointError, Con360Error
 from con360av_jax.models import functional
-from con360av_jax.models.calibrate import calibrate
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.joint import JointModel
-from con360av_jax.shapes import MODALITIES, latent_shapes, mel_frames
-from con360av_jax.tokenizer import TextTokenizer, load_tokenizer, tokenise, train_tokenizers
+from con360av_jax.shapes import MODALITIES
+from con360av_jax.tokenizer import TextTokenizer, load_tokenizer, tokenise
 
-__all__ = ["PARTS", "Codecs", "Pretrained", "base_hash", "create_random", "open_pretrained", "tokenise",
+__all__ = ["PARTS", "Codecs", "Pretrained", "base_hash", "open_pretrained", "tokenise",
            "write_pretrained"]  # fmt: skip
 
 PARTS = ("joint", "vae_audio", "vae_video", "text_audio", "text_video", "vocoder")
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+CHUNK_BYTES = 1 << 30
 
 
 def part_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:
@@ -62,23 +62,26 @@ class Pretrained:
 
         Raises CheckpointError if the part is missing or damaged.
         """
-        # From the report, not the module: tracing a thousand layers takes longer than reading them.
-        shapes = unflatten(
-            {row["path"]: jax.ShapeDtypeStruct(row["shape"], row["dtype"]) for row in _rows(self.report, part)}
-        )
-        shardings = shardings or jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), shapes)
-        wanted = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
-        )
         path = self.folder / "params" / part
         self._require_intact(path)
+        places = flatten(shardings) if shardings else {}
+        here = SingleDeviceSharding(jax.devices()[0])
+        chunks: dict[int, dict[str, jax.ShapeDtypeStruct]] = {}
+        # From the report, not the module: tracing a thousand layers takes longer than reading them.
+        for row in _rows(self.report, part):
+            sharding = places[row["path"]] if shardings else here
+            leaf = jax.ShapeDtypeStruct(row["shape"], row["dtype"], sharding=sharding)
+            chunks.setdefault(row["chunk"], {})[row["path"]] = leaf
+        found: Params = {}
         try:
             with ocp.StandardCheckpointer() as checkpointer:
-                return checkpointer.restore(path.resolve(), wanted)
+                for number, wanted in chunks.items():
+                    found |= flatten(checkpointer.restore((path / str(number)).resolve(), unflatten(wanted)))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path} is missing or damaged ({_first_line(error)}): make or convert the pretrained folder again"
             ) from error
+        return unflatten(found)
 
     def verify(self) -> None:
         """Reads all weights and compares them with report.json; raises CheckpointError naming the first difference."""
@@ -139,59 +142,6 @@ def base_hash(folder: str | Path) -> str:
     return _sha256(path.read_bytes())
 
 
-def create_random(folder: str | Path, config: Config, seed: int) -> Pretrained:
-    """Makes a pretrained folder with random weights for every part, to train small models from nothing.
-
-    Tokenizers are trained on captions of procedural scenes. Autoencoders are calibrated (models/calibrate.py) on smooth
-    random pictures and mels, so that latents have about unit variance under the config's scaling_factor; published
-    weights carry a factor that was measured for them. The same seed gives the same weights.
-
-    Raises CheckpointError if `folder` exists, ConfigError if a vocabulary is too small.
-    """
-
-    def parts() -> Iterable[tuple[str, Params]]:
-        for number, part in enumerate(PARTS):
-            params = functional.init(part_factory(part, config), jax.random.fold_in(jax.random.key(seed), number))
-            if part.startswith("vae_"):
-                params = _calibrated(params, part, config, np.random.default_rng((seed, number)))
-            yield part, params
-
-    _refuse_existing(Path(folder))
-    write_pretrained(folder, config, parts(), train_tokenizers(config, seed), origin=f"random weights, seed {seed}")
-    return open_pretrained(folder)
-
-
-def _calibrated(params: Params, part: str, config: Config, random: np.random.Generator) -> Params:
-    modality = part.removeprefix("vae_")
-    vae, latent = getattr(config.model.vae, modality), latent_shapes(config)[modality]
-    if modality == "video":
-        shape = (FRAMES_AT_ONCE, config.clip.height, config.clip.width, 3)
-        inputs = pixels((np.clip(0.5 + 0.2 * _smooth(random, shape, 8), 0, 1) * 255).astype(np.uint8))
-        latent = (FRAMES_AT_ONCE, *latent[1:])
-    else:
-        inputs = -5 + 2 * _smooth(random, (1, mel_frames(config), config.mel.bands, 1), 4)
-        latent = (1, *latent)
-    noise = random.standard_normal(latent).astype(np.float32)
-    # The codecs' own compiled programs at their own shapes: the encoding that follows finds them in the cache.
-    encode, decode = compiled_vae(part, config.model)
-    return calibrate(params, encode, decode, inputs, noise, vae.scaling_factor)
-
-
-def _smooth(random: np.random.Generator, shape: tuple[int, ...], cells: int) -> np.ndarray:
-    """Noise of unit variance, float32, with about `cells` blobs along the height and the width."""
-    batch, height, width, channels = shape
-    coarse = random.standard_normal((batch, cells, cells, channels))
-    rows, columns = (_interpolation(length, cells) for length in (height, width))
-    noise = np.einsum("hi,wj,bijc->bhwc", rows, columns, coarse)
-    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
-
-
-def _interpolation(length: int, cells: int) -> np.ndarray:
-    """Matrix (length, cells) that interpolates linearly between cells."""
-    position = np.linspace(0, cells - 1, length)
-    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(cells)))
-
-
 def write_pretrained(
     folder: str | Path,
     config: Config,
@@ -206,7 +156,7 @@ def write_pretrained(
     Raises CheckpointError if `folder` exists or cannot be written; then nothing of it is left.
     """
     folder = Path(folder)
-    _refuse_existing(folder)
+    refuse_existing(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     rows: list[dict[str, object]] = []
@@ -215,13 +165,16 @@ def write_pretrained(
         aside.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
             for part, params in parts:
-                checkpointer.save((aside / "params" / part).resolve(), jax.tree.map(np.asarray, params))
-                flat = sorted(flatten(params).items())
-                rows += [{**_row(part, path, np.asarray(leaf)), **describe(part, path)} for path, leaf in flat]
+                flat = flatten(params)
                 totals[part] = {"tensors": len(flat), "parameters": functional.count(params)}
-                # Else two parts stand in memory at once.
-                del params, flat
-                checkpointer.wait_until_finished()
+                # Else the part stands in memory as a whole until the next one does.
+                del params
+                for number, paths in enumerate(_chunks(flat)):
+                    chunk = {path: np.asarray(flat.pop(path)) for path in paths}
+                    rows += [{**_row(part, number, path, leaf), **describe(part, path)} for path, leaf in chunk.items()]
+                    checkpointer.save((aside / "params" / part / str(number)).resolve(), unflatten(chunk))
+                    del chunk
+                    checkpointer.wait_until_finished()
         for checkpoint in sorted((aside / "params").iterdir()):
             write_text(checkpoint.with_suffix(".json"), json.dumps(_file_hashes(checkpoint), indent=1) + "\n")
         for name in MODALITIES:
@@ -250,14 +203,29 @@ def _remove(folder: Path) -> None:
         gone = 0 if folder.exists() else gone + 1
 
 
-def _refuse_existing(folder: Path) -> None:
+def refuse_existing(folder: Path) -> None:
+    """Raises CheckpointError if there is anything at `folder`."""
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: remove it or choose another folder")
 
 
-def _row(part: str, path: str, leaf: np.ndarray) -> dict[str, object]:
+def _chunks(flat: Params) -> list[list[str]]:
+    """Paths in order, cut where a chunk would hold more than CHUNK_BYTES: Orbax copies what it writes."""
+    chunks: list[list[str]] = [[]]
+    size = 0
+    for path in sorted(flat):
+        if chunks[-1] and size + flat[path].nbytes > CHUNK_BYTES:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(path)
+        size += flat[path].nbytes
+    return chunks
+
+
+def _row(part: str, chunk: int, path: str, leaf: np.ndarray) -> dict[str, object]:
     return {
         "part": part,
+        "chunk": chunk,
         "path": path,
         "shape": list(leaf.shape),
         "dtype": leaf.dtype.name,

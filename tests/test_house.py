@@ -17,7 +17,7 @@ FLOORS = (
     ("model_config", "config", "shapes", "config_io"),
     ("geometry", "viewpoint", "ambisonics", "containers", "media", "mel", "data"),
     ("models", "diffusion"),
-    ("denoiser", "tokenizer", "pretrained", "codecs", "fit_codecs", "sharding"),
+    ("denoiser", "tokenizer", "pretrained", "codecs", "random_base", "sharding"),
     ("train", "sample", "pipeline", "evaluate", "report"),
     ("compile_cache", "quick_compile", "commands", "cli", "__main__"),
 )

@@ -21,10 +21,10 @@ from con360av_jax.pretrained import (
     PARTS,
     Pretrained,
     base_hash,
-    create_random,
     open_pretrained,
     write_pretrained,
 )
+from con360av_jax.random_base import create_random
 from con360av_jax.shapes import latent_shapes, mel_frames, text_shapes
 from con360av_jax.sharding import make_mesh
 from con360av_jax.tokenizer import tokenise, train_tokenizers
@@ -181,9 +181,21 @@ def test_a_failure_leaves_nothing_behind(pretrained: Pretrained, tiny: Config, t
         yield "vocoder", pretrained.params("vocoder")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match="cannot be written: disk full"):
         write_pretrained(tmp_path / "base", tiny, parts(), pretrained.tokenizers, origin="a test")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_in_several_chunks_is_read_as_one(
+    pretrained: Pretrained, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("con360av_jax.pretrained.CHUNK_BYTES", 40_000)
+    parts = [(part, pretrained.params(part)) for part in PARTS]
+    write_pretrained(tmp_path / "base", tiny, parts, pretrained.tokenizers, origin="a test")
+    again = open_pretrained(tmp_path / "base", verify=True)
+    assert len([path for path in (tmp_path / "base" / "params" / "vocoder").iterdir() if path.is_dir()]) > 2
+    for part, params in parts:
+        jax.tree.map(np.testing.assert_array_equal, again.params(part), params)
 
 
 @pytest.mark.parametrize("name", ["report.json", "config.json", "params/vocoder", "tokenizer_audio"])

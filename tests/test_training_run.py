@@ -15,7 +15,8 @@ from tiny_world import leaves_equal, with_train
 
 from con360av_jax.config import Config, MeshConfig
 from con360av_jax.errors import CheckpointError, DatasetError, ShardingError
-from con360av_jax.pretrained import create_random, open_pretrained
+from con360av_jax.pretrained import open_pretrained
+from con360av_jax.random_base import create_random
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train import checkpoint, loop
 from con360av_jax.train.loop import load_state, train

@@ -16,7 +16,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from con360av_jax.config import AudioUNetConfig, Config, MeshConfig, VideoUNetConfig
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.source import write_dataset
-from con360av_jax.pretrained import create_random, open_pretrained
+from con360av_jax.pretrained import open_pretrained
+from con360av_jax.random_base import create_random
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress, write_run
 from con360av_jax.train.loop import load_state

@@ -27,7 +27,7 @@ class Init:
         config = override(load_config(self.config), settings)
 
         from con360av_jax.compile_cache import enable_compile_cache
-        from con360av_jax.pretrained import create_random
+        from con360av_jax.random_base import create_random
 
         enable_compile_cache()
         create_random(self.out, config, self.seed)
