@@ -6,13 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 from rich.console import Console
 
 from con360av_jax.commands.options import parse
 from con360av_jax.errors import Con360Error, ConfigError
+
+if TYPE_CHECKING:
+    from convert.sources import Sources
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -21,11 +24,9 @@ Dtype: TypeAlias = Literal["stored", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
-    """Make a pretrained folder from published weights: --baseline, or --audioldm, --stable-diffusion and --motion."""
+class _FromPublished:
+    """Where published weights lie."""
 
-    out: Path
-    """Folder to make."""
     baseline: Path | None = None
     """The audio-video baseline's saved pipeline (unet_a, unet_v, unet_svg, vae_a, ...)."""
     audioldm: Path | None = None
@@ -36,34 +37,76 @@ class Base:
     """diffusers' motion adapter folder, or AnimateDiff's motion module file (.ckpt, .safetensors)."""
     connectors: Path | None = None
     """The baseline's unet_svg folder or weights file. Left out: connectors start as initialised."""
+    from_hub: bool = False
+    """Sources that are no paths are Hugging Face ids: download them. Nothing is downloaded without this."""
+
+    def sources(self) -> "Sources":
+        """Opens them; raises ConfigError if they are no full set, CheckpointError if one is missing or damaged."""
+        from convert.hub import local
+        from convert.sources import baseline, published
+
+        paths = (self.baseline, self.audioldm, self.stable_diffusion, self.motion, self.connectors)
+        pipeline, sound, picture, motion, connectors = (
+            None if path is None else local(path, self.from_hub) for path in paths
+        )
+        if pipeline is not None and not any((sound, picture, motion, connectors)):
+            return baseline(pipeline)
+        if pipeline is None and sound and picture and motion:
+            return published(sound, picture, motion, connectors)
+        raise ConfigError("give either --baseline, or all of --audioldm, --stable-diffusion and --motion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base(_FromPublished):
+    """Make a pretrained folder from published weights: --baseline, or --audioldm, --stable-diffusion and --motion."""
+
+    out: Path
+    """Folder to make."""
     config: str = ""
     """Name or path of a config that gives what is not about these networks: clip, Map Encoder, training."""
     dtype: Dtype = "stored"
     """Type of the parameters; stored keeps what the files hold."""
-    from_hub: bool = False
-    """Sources that are no paths are Hugging Face ids: download them. Nothing is downloaded without this."""
 
-    def execute(self, console: Console) -> None:
+    def execute(self, console: Console) -> int:
         """Converts and says what was made."""
         from con360av_jax.config_io import load_config
         from convert.base import convert_base
-        from convert.hub import local
-        from convert.sources import Sources, baseline, published
 
-        given_paths = (self.baseline, self.audioldm, self.stable_diffusion, self.motion, self.connectors)
-        pipeline, sound, picture, motion, connectors = (
-            None if path is None else local(path, self.from_hub) for path in given_paths
-        )
-        sources: Sources
-        if pipeline is not None and not any((sound, picture, motion, connectors)):
-            sources = baseline(pipeline)
-        elif pipeline is None and sound and picture and motion:
-            sources = published(sound, picture, motion, connectors)
-        else:
-            raise ConfigError("give either --baseline, or all of --audioldm, --stable-diffusion and --motion")
+        sources = self.sources()
         given = load_config(self.config) if self.config else None
         convert_base(sources, self.out, None if self.dtype == "stored" else _dtype(self.dtype), given)
         console.print(f"{self.out}: {sources.origin}", highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(_FromPublished):
+    """Run the originals and a pretrained folder made from them side by side on random inputs; exit 1 if they differ."""
+
+    base: Path
+    """The pretrained folder."""
+    parts: tuple[str, ...] = ()
+    """Networks to compare (unet_a, unet_v, vae_a, vae_v, text_encoder_a, text_encoder_v, vocoder); all if left out."""
+    tolerance: float | None = None
+    """Largest relative L2 error of a network; 1e-4 if left out, 2e-2 where the folder's weights were rounded."""
+    seed: int = 0
+    """Seed of the inputs."""
+    html: Path | None = None
+    """A page to write, with every layer's error."""
+
+    def execute(self, console: Console) -> int:
+        """Compares, prints the table, writes the page; 1 if anything is above its tolerance."""
+        from con360av_jax.compile_cache import enable_compile_cache
+        from convert.verification import passed, verify
+        from convert.verification_report import environment, render, write_html
+
+        enable_compile_cache()
+        sources = self.sources()
+        results = verify(sources, self.base, self.seed, self.parts or None, self.tolerance)
+        console.print(render(results))
+        if self.html is not None:
+            write_html(results, self.html, environment(sources, self.base))
+        return 0 if passed(results) else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +122,13 @@ class Export:
     weights: Literal["ema", "last"] = "ema"
     """Of a run: the moving average of the trained weights, or the weights of the last step."""
 
-    def execute(self, console: Console) -> None:
+    def execute(self, console: Console) -> int:
         """Exports and says where."""
         from convert.export import export
 
         export(self.source, self.out, None if self.dtype == "stored" else _dtype(self.dtype), self.weights == "ema")
         console.print(f"{self.out}: unet_a, unet_v, unet_svg, control, ...", highlight=False, soft_wrap=True)
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,22 +138,26 @@ class Inspect:
     path: Annotated[Path, tyro.conf.Positional]
     """A weights file, a network's or pipeline's folder, a pretrained folder or a checkpoint."""
 
-    def execute(self, console: Console) -> None:
+    def execute(self, console: Console) -> int:
         """Prints one row per network."""
         from convert.inspection import inspect_path, render
 
         console.print(render(inspect_path(self.path)))
+        return 0
 
 
 Verb: TypeAlias = (
     Annotated[Base, tyro.conf.subcommand("base")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code (0, 2 for an error that the user can mend, 130 after Ctrl-C)."""
+    """Runs one verb; returns the exit code: 0, 1 if `verify` found a difference, 2 for an error that the user can mend,
+    130 after Ctrl-C.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("absl", "jax", "orbax"):
@@ -125,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         )
         if verb is not None:
-            verb.execute(Console())
+            return verb.execute(Console())
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED

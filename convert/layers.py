@@ -1,0 +1,145 @@
+"""Layer by layer: each of our layers is given what the original's layers before it returned.
+
+A layer's error is thus its own and not inherited, and every layer that differs is found, not the first one alone.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from einops import rearrange
+from flax import nnx
+
+from con360av_jax.models import functional
+from con360av_jax.models.functional import Params
+from convert.own_run import Arrays, Network, watched
+
+# Dense layers of ours whose counterpart in transformers ends in the activation that ours leaves to its caller.
+ACTIVATED_INSIDE = r"text_model\.(encoder\.layer\.\d+\.intermediate|pooler)"
+# These layers run in our motion modules before pixels are folded into the batch, in the original's behind.
+PER_PIXEL = r"motion_modules\.\d+\.proj_in$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One output or one layer of both sides."""
+
+    name: str
+    """Of a layer: its name in the original's library."""
+    error: float | None
+    """||converted - original||_2 / ||original||_2; None where the two cannot be compared."""
+    note: str = ""
+    """Why they cannot."""
+
+
+def compare(name: str, found: np.ndarray, wanted: np.ndarray) -> Comparison:
+    """Relative L2 error of `found`; infinite where only zeros are wanted and something else was found."""
+    if found.shape != wanted.shape:
+        return Comparison(name=name, error=None, note=f"shape {found.shape} here, {wanted.shape} there")
+    difference, size = (float(np.linalg.norm(x.astype(np.float64).ravel())) for x in (found - wanted, wanted))
+    return Comparison(name=name, error=0.0 if difference == 0 else difference / size if size else math.inf)
+
+
+def layer_names(tensors: Mapping[str, str], below: Sequence[str]) -> dict[str, str]:
+    """Names of the original's layers by our paths, both dotted, from those of the weights.
+
+    A layer's ancestors follow as long as both sides call its last step the same; layers left out here have one name.
+
+    Args:
+        tensors: names of the original's tensors by the paths of ours.
+        below: where in these paths our module begins; all else is another module's.
+    """
+    names: dict[str, str] = {}
+    for path, tensor in tensors.items():
+        ours, theirs = path.split("/")[len(below) : -1], tensor.split(".")[:-1]
+        while ours and theirs:
+            names[".".join(ours)] = ".".join(theirs)
+            if ours.pop() != theirs.pop():
+                break
+    return names
+
+
+def compare_layers(
+    network: Network,
+    graphdef: "nnx.GraphDef[nnx.Module]",
+    params: Params,
+    inputs: Mapping[str, jax.Array],
+    wanted: Arrays,
+    names: Mapping[str, str],
+) -> list[Comparison]:
+    """Every layer of ours in the order in which they end.
+
+    Args:
+        network: how our module is called.
+        graphdef: its structure.
+        params: its parameters.
+        inputs: its inputs.
+        wanted: outputs of the original's layers by name, channels last.
+        names: of the original's layers, by the paths of ours; others have the same name on both sides.
+    """
+    notes: dict[str, str] = {}  # of every layer, in order; empty if it is compared
+
+    # Compiled as a whole: one by one, the operations of a U-Net take three times as long to compile.
+    @jax.jit
+    def layers(params: Params, inputs: Mapping[str, jax.Array], original: Mapping[str, jax.Array]) -> Any:
+        pairs: dict[str, tuple[jax.Array, jax.Array]] = {}
+
+        def visit(path: str, output: Any, options: Mapping[str, Any]) -> Any:
+            name = names.get(path, path)
+            # A down block returns all skip features; the last is its output.
+            found = output[-1] if isinstance(output, list) else output
+            notes[name] = _obstacle(name, path, found.shape, wanted)
+            if notes[name]:
+                return output
+            theirs = in_our_layout(original[name], found.shape, path)
+            if options.get("silu"):  # our norms have the activation that follows within
+                theirs = jax.nn.silu(theirs)
+            pairs[name] = found, theirs
+            return output if isinstance(output, list) else theirs
+
+        module = functional.merge(graphdef, params)
+        with watched(module, visit):
+            network.run(module, inputs)
+        return pairs
+
+    pairs = jax.device_get(layers(params, inputs, wanted))
+    return [
+        Comparison(name=name, error=None, note=note) if note else compare(name, *pairs[name])
+        for name, note in notes.items()
+    ]
+
+
+def _obstacle(name: str, path: str, shape: tuple[int, ...], wanted: Arrays) -> str:
+    """Why our layer cannot be compared; "" if it can."""
+    if name not in wanted:
+        return "the original ran no such layer"
+    if re.fullmatch(ACTIVATED_INSIDE, name):
+        return "the original's ends in its activation"
+    return "" if in_our_layout(wanted[name], shape, path) is not None else f"{shape} here, {wanted[name].shape} there"
+
+
+def in_our_layout(theirs: Any, shape: tuple[int, ...], path: str) -> Any:
+    """The original's channels-last output (NumPy or JAX) in our shape; None if it does not fit.
+
+    The original folds frames (or, in motion modules, pixels) into the batch, and repeats for every frame what all
+    frames of a clip share.
+    """
+    if theirs.ndim == 0 or theirs.shape[-1] != shape[-1]:
+        return None
+    if re.search(PER_PIXEL, path):
+        batch, frames, height, width, channels = shape
+        fits = theirs.shape == (batch * height * width, frames, channels)
+        return rearrange(theirs, "(b h w) f c -> b f h w c", b=batch, h=height) if fits else None
+    if theirs.size == math.prod(shape):
+        return theirs.reshape(shape)
+    if theirs.size % math.prod(shape) or theirs.shape[0] % shape[0]:
+        return None
+    repeated = theirs.reshape(shape[0], -1, *shape[1:])
+    # Equal rows may leave a matrix product with other last bits, depending on where in the batch they stand.
+    rounding = 1e-5 * np.abs(theirs).max() if isinstance(theirs, np.ndarray) else 0.0
+    same = not isinstance(theirs, np.ndarray) or (np.abs(repeated - repeated[:, :1]) <= rounding).all()
+    return repeated[:, 0] if same else None

@@ -1,0 +1,203 @@
+"""The verb `verify`: every network that a public library can run, original and converted side by side.
+
+    error    ||converted - original||_2 / ||original||_2                                                           (1)
+
+of the whole network, each running on its own from the same random inputs; and of every layer, where each of our layers
+is given what the original's layers before it returned, so that a layer's error is its own and not inherited.
+"""
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.progress import track
+
+from con360av_jax.errors import CheckpointError, ConfigError
+from con360av_jax.models import functional
+from con360av_jax.models.functional import Params
+from con360av_jax.pretrained import Pretrained, open_pretrained
+from convert import originals_run
+from convert.base import make_config
+from convert.layers import Comparison, compare, compare_layers, layer_names
+from convert.own_run import NETWORKS, Network
+from convert.sources import Sources
+
+# What the design promises in float32, and what weights rounded to half precision keep of it.
+LAYER_TOLERANCE, NETWORK_TOLERANCE, ROUNDED_TOLERANCE = 1e-5, 1e-4, 2e-2
+TIMED_RUNS = 3
+NO_LIBRARY = "no library runs these connectors: compared with stored reference tensors in the tests, not here"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartResult:
+    """Everything measured of one component."""
+
+    part: str
+    original: str
+    """Class of the original, or why there is none."""
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: tuple[Comparison, ...]
+    layers: tuple[Comparison, ...]
+    """In the order in which they end."""
+    tolerance: float
+    layer_tolerance: float
+    original_seconds: float
+    """Median of three runs."""
+    converted_seconds: float
+    """The same of our compiled program."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> float | None:
+        """The largest of the outputs' errors; None if nothing ran."""
+        return _largest(self.outputs)
+
+    @property
+    def layer_error(self) -> float | None:
+        """The largest of the layers' errors."""
+        return _largest(self.layers)
+
+    @property
+    def diverging(self) -> str | None:
+        """The first layer above its tolerance."""
+        return next((row.name for row in self.layers if _above(row.error, self.layer_tolerance)), None)
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether all errors are within their tolerances; None if nothing ran."""
+        if not self.outputs:
+            return None
+        complete = all(row.error is not None for row in self.outputs)
+        return complete and self.diverging is None and not _above(self.error, self.tolerance)
+
+
+def verify(
+    sources: Sources,
+    base: Path,
+    seed: int = 0,
+    parts: tuple[str, ...] | None = None,
+    tolerance: float | None = None,
+) -> list[PartResult]:
+    """Compares a pretrained folder with what it was converted from, one network in memory at a time.
+
+    Args:
+        sources: the originals.
+        base: the pretrained folder.
+        seed: of the random inputs.
+        parts: which components, see own_run.NETWORKS; all if left out.
+        tolerance: of a network's error; 1e-4 if left out, 2e-2 where the folder's weights were rounded.
+
+    Raises:
+        ConfigError: an unknown part.
+        CheckpointError: the folder or a source is damaged, they are of different networks, or PyTorch is missing.
+    """
+    for name in parts or ():
+        if name not in NETWORKS:
+            raise ConfigError(f"part {name!r} given, but there are {', '.join(NETWORKS)}: choose among these")
+    pretrained = open_pretrained(base)
+    config = pretrained.config
+    wanted = make_config(sources, config.name, config).model
+    if differing := [name for name in vars(wanted) if getattr(wanted, name) != getattr(config.model, name)]:
+        raise CheckpointError(
+            f"{base} was not made from these sources, its networks differ ({', '.join(differing)}): give the others"
+        )
+    # Else a GPU would multiply in fewer bits than float32 has.
+    with jax.default_matmul_precision("highest"):
+        results = [
+            _verify_part(name, sources, pretrained, seed, tolerance)
+            for name in track(tuple(NETWORKS) if parts is None else parts, description="verify")
+        ]
+    if parts is None and "unet_svg" in sources.components:
+        results.append(_not_run("unet_svg", NO_LIBRARY))
+    return results
+
+
+def passed(results: Iterable[PartResult]) -> bool:
+    """Whether something was compared and all of it is within its tolerances."""
+    ran = [result.passed for result in results if result.passed is not None]
+    return bool(ran) and all(ran)
+
+
+def _verify_part(
+    component: str, sources: Sources, pretrained: Pretrained, seed: int, tolerance: float | None
+) -> PartResult:
+    network, model = NETWORKS[component], pretrained.config.model
+    inputs = network.inputs(model, np.random.default_rng((seed, list(NETWORKS).index(component))))
+    original = originals_run.build(component, network.part, sources)
+    with originals_run.recording(original) as layers:
+        wanted = originals_run.run(component, original, inputs)
+    original_seconds = _median_seconds(partial(originals_run.run, component, original, inputs))
+    names = layer_names(originals_run.library_names(original, component, network.part, sources), network.below)
+    # So that the two networks, 5 GB each at full size, never stand in memory together.
+    del original
+    gc.collect()
+    given = {name: jnp.asarray(array) for name, array in inputs.items()}
+    graphdef, _ = functional.abstract(partial(network.make, pretrained.config))
+    params = network.params(pretrained)
+    rows = compare_layers(network, graphdef, params, given, layers, names)
+    converted = jax.jit(partial(_run, network, graphdef))
+    found = jax.device_get(converted(params, given))
+    rounded = _rounded(component, network, sources, pretrained)
+    library, kind = originals_run.CLASSES[component]
+    return PartResult(
+        part=component,
+        original=f"{library} {kind}",
+        inputs={name: array.shape for name, array in inputs.items()},
+        outputs=tuple(compare(name, found[name], wanted[name]) for name in wanted),
+        layers=tuple(rows),
+        tolerance=tolerance if tolerance is not None else ROUNDED_TOLERANCE if rounded else NETWORK_TOLERANCE,
+        layer_tolerance=ROUNDED_TOLERANCE if rounded else LAYER_TOLERANCE,
+        original_seconds=original_seconds,
+        converted_seconds=_median_seconds(lambda: jax.block_until_ready(converted(params, given))),
+        notes=(f"weights were rounded to {rounded}, compared in float32",) if rounded else (),
+    )
+
+
+def _run(
+    network: Network, graphdef: "nnx.GraphDef[nnx.Module]", params: Params, inputs: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    return network.run(functional.merge(graphdef, params), inputs)
+
+
+def _not_run(part: str, why: str) -> PartResult:
+    return PartResult(
+        part=part, original=why, inputs={}, outputs=(), layers=(), tolerance=NETWORK_TOLERANCE,
+        layer_tolerance=LAYER_TOLERANCE, original_seconds=0.0, converted_seconds=0.0,
+    )  # fmt: skip
+
+
+def _rounded(component: str, network: Network, sources: Sources, pretrained: Pretrained) -> str:
+    """The half-precision types of those tensors that the source holds in another type; "" if there are none."""
+    stored = originals_run.stored_types(component, network.part, sources)
+    tensors: Any = pretrained.report["tensors"]
+    held = {row["path"]: row["dtype"] for row in tensors if row["part"] == network.part and row["path"] in stored}
+    return ", ".join(sorted({kind for path, kind in held.items() if kind.endswith("float16") and kind != stored[path]}))
+
+
+def _above(error: float | None, tolerance: float) -> bool:
+    # Not a number is above every tolerance.
+    return error is not None and not error <= tolerance
+
+
+def _largest(rows: Sequence[Comparison]) -> float | None:
+    errors = [row.error for row in rows if row.error is not None]
+    return max(errors, key=lambda error: (math.isnan(error), error), default=None)
+
+
+def _median_seconds(run: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

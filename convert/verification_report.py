@@ -1,0 +1,102 @@
+"""What `verify` found, as a table for the terminal and as one self-contained HTML page."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from jinja2 import Environment, PackageLoader
+from rich.table import Table as Grid
+from rich.text import Text
+
+from con360av_jax.config_io import write_text
+from con360av_jax.errors import CheckpointError
+from con360av_jax.pretrained import base_hash, open_pretrained
+from convert.sources import Sources
+from convert.verification import PartResult, passed
+
+PACKAGES = ("con360av-jax", "jax", "flax", "numpy", "torch", "diffusers", "transformers")
+HEADINGS = (
+    "part and original",
+    "error",
+    "worst\nlayer",
+    "first layer\nthat diverges",
+    "original\ns",
+    "converted\ns",
+    "result",
+)
+VERDICTS: Mapping[bool | None, str] = {True: "equal", False: "differs", None: "not compared"}
+
+
+def environment(sources: Sources, base: Path) -> dict[str, str]:
+    """What the numbers hold for: both sides' origins, the machine, and the versions of what ran."""
+    import torch
+
+    return {
+        "sources": sources.origin,
+        "base": f"{base.resolve().name}: {open_pretrained(base).report['origin']}",
+        "base's sha256": base_hash(base),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "original ran on": f"cpu, {torch.get_num_threads()} threads",
+        "converted ran on": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def render(results: Sequence[PartResult]) -> Grid:
+    """One row per part, for the terminal."""
+    grid = Grid()
+    for heading in HEADINGS:
+        number = heading not in ("part and original", "first layer\nthat diverges")
+        grid.add_column(heading, overflow="fold", justify="right" if number else "left", no_wrap=number)
+    styles = {True: "green", False: "bold red", None: "dim"}
+    for result in results:
+        cells = (
+            "\n".join((result.part, result.original, *result.notes)),
+            number_or_dash(result.error),
+            number_or_dash(result.layer_error),
+            result.diverging or "-",
+            *(seconds(result, value) for value in (result.original_seconds, result.converted_seconds)),
+        )
+        # As text, because rich would take brackets in a foreign name for markup.
+        grid.add_row(*map(Text, cells), Text(VERDICTS[result.passed], style=styles[result.passed]))
+    return grid
+
+
+def write_html(results: Sequence[PartResult], path: Path, environment: Mapping[str, str]) -> None:
+    """Writes the page with every layer's error; replaces `path` in one step.
+
+    Raises CheckpointError if it cannot be written.
+    """
+    templates = Environment(loader=PackageLoader("convert", "."), autoescape=True)
+    templates.globals.update(number=number_or_dash, seconds=seconds, worst_layer=worst_layer, verdicts=VERDICTS)
+    page = templates.get_template("verification.html").render(
+        results=results, passed=passed(results), environment=environment
+    )
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(aside, page)
+        os.replace(aside, path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def worst_layer(result: PartResult) -> str:
+    """Name of the layer with the largest error; "" if none was compared."""
+    return next((row.name for row in result.layers if row.error is result.layer_error and row.error is not None), "")
+
+
+def number_or_dash(error: float | None) -> str:
+    """An error with two digits."""
+    return "-" if error is None else f"{error:.1e}"
+
+
+def seconds(result: PartResult, value: float) -> str:
+    """A time in s; a dash if nothing ran."""
+    return "-" if result.passed is None else f"{value:.3f}"
