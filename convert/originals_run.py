@@ -85,7 +85,7 @@ def _fill(model: "Module", component: str, pretrained_part: str, sources: Source
     import torch
 
     state = model.state_dict()
-    today = library_names(model, component, pretrained_part, sources)
+    today = names_in_library(model, component, pretrained_part, sources)
     paths = {key: path for path, key in _source_keys(component, pretrained_part, sources).items()}
     filled, problems = set(), []
     for source in _sources_of(component, sources).values():
@@ -130,7 +130,7 @@ def stored_types(component: str, pretrained_part: str, sources: Sources) -> dict
     return {path: infos[file][key].dtype for path, (file, key) in keys.items()}
 
 
-def library_names(model: "Module", component: str, pretrained_part: str, sources: Sources) -> dict[str, str]:
+def names_in_library(model: "Module", component: str, pretrained_part: str, sources: Sources) -> dict[str, str]:
     """The library's name of every tensor, by its path in the pretrained part's parameters."""
     placed, _ = place((f"{component}.{name}" for name in model.state_dict()), part_table(pretrained_part, sources))
     return {path: name.partition(".")[2] for name, (path, _) in placed.items()}

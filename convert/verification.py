@@ -137,7 +137,7 @@ def _verify_part(
     with originals_run.recording(original) as layers:
         wanted = originals_run.run(component, original, inputs)
     original_seconds = _median_seconds(partial(originals_run.run, component, original, inputs))
-    names = layer_names(originals_run.library_names(original, component, network.part, sources), network.below)
+    names = layer_names(originals_run.names_in_library(original, component, network.part, sources), network.below)
     # So that the two networks, 5 GB each at full size, never stand in memory together.
     del original
     gc.collect()
