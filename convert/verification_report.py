@@ -19,7 +19,7 @@ from convert.verification import PartResult, passed
 
 PACKAGES = ("con360av-jax", "jax", "flax", "numpy", "torch", "diffusers", "transformers")
 HEADINGS = (
-    "part and original",
+    "part",
     "error",
     "worst\nlayer",
     "first layer\nthat diverges",
@@ -50,12 +50,16 @@ def render(results: Sequence[PartResult]) -> Grid:
     """One row per part, for the terminal."""
     grid = Grid()
     for heading in HEADINGS:
-        number = heading not in ("part and original", "first layer\nthat diverges")
-        grid.add_column(heading, overflow="fold", justify="right" if number else "left", no_wrap=number)
+        text = heading in ("part", "first layer\nthat diverges")
+        wrapped = heading == "first layer\nthat diverges"
+        grid.add_column(heading, overflow="fold", justify="left" if text else "right", no_wrap=not wrapped)
+    # Below the table: beside the numbers a terminal has no room for it.
+    originals = [": ".join((result.part, "; ".join((result.original, *result.notes)))) for result in results]
+    grid.caption, grid.caption_justify = Text("\n".join(originals)), "left"
     styles = {True: "green", False: "bold red", None: "dim"}
     for result in results:
         cells = (
-            "\n".join((result.part, result.original, *result.notes)),
+            result.part,
             number_or_dash(result.error),
             number_or_dash(result.layer_error),
             result.diverging or "-",
