@@ -165,6 +165,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Largest global norm of the gradient."""
     ema_decay: float = 0.9999
+    """Decay of the moving average per step; 0 keeps none, it is then the parameters themselves."""
     text_dropout: float = 0.1
     """Share of samples trained with the empty caption."""
     map_dropout: float = 0.1

@@ -25,7 +25,7 @@ from jax.sharding import SingleDeviceSharding
 from con360av_jax.codecs import Codecs, codec_factory
 from con360av_jax.config import Config
 from con360av_jax.config_io import load_config_json, save_config, write_text
-from con360av_jax.errors import CheckpointError, Con360Error
+from con360av_jax.errors import CheckpointError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.joint import JointModel
@@ -172,9 +172,8 @@ def write_pretrained(
                 for number, paths in enumerate(_chunks(flat)):
                     chunk = {path: np.asarray(flat.pop(path)) for path in paths}
                     rows += [{**_row(part, number, path, leaf), **describe(part, path)} for path, leaf in chunk.items()]
-                    checkpointer.save((aside / "params" / part / str(number)).resolve(), unflatten(chunk))
+                    _save(checkpointer, aside / "params" / part / str(number), unflatten(chunk), folder)
                     del chunk
-                    checkpointer.wait_until_finished()
         for checkpoint in sorted((aside / "params").iterdir()):
             write_text(checkpoint.with_suffix(".json"), json.dumps(_file_hashes(checkpoint), indent=1) + "\n")
         for name in MODALITIES:
@@ -182,16 +181,18 @@ def write_pretrained(
         save_config(config, aside / "config.json")
         _write_report(aside, rows, totals, origin)
         os.replace(aside, folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {error}") from error
-    except (ValueError, RuntimeError) as error:
-        # Orbax's storage layer answers a full disk with these; errors of the house are the caller's to read.
-        if isinstance(error, Con360Error):
-            raise
-        raise CheckpointError(f"{folder} cannot be written: {_first_line(error)}") from error
     finally:
         if aside.exists():
             _remove(aside)
+
+
+def _save(checkpointer: ocp.StandardCheckpointer, path: Path, chunk: Params, folder: Path) -> None:
+    try:
+        checkpointer.save(path.resolve(), chunk)
+        checkpointer.wait_until_finished()
+    except (OSError, ValueError, RuntimeError) as error:
+        # Orbax's storage layer answers a full disk with any of these.
+        raise CheckpointError(f"{folder} cannot be written: {_first_line(error)}") from error
 
 
 def _remove(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
 from rich.progress import track
 
 from con360av_jax.config import (
@@ -46,7 +45,7 @@ from convert.weights import require_finite
 CONTROL = r"(map_encoder|film)/.*"
 CONTROL_AND_CONNECTORS = r"(map_encoder|film|connector|environment_encoder)/.*"
 
-# The structure of the published baseline; its code fills in these values where its config leaves them out.
+# The structure of the published baseline, taken where its config leaves it out; tensors of another one fit no rule.
 PUBLISHED_CONNECTORS: dict[str, object] = {
     "with_connector": [False, False, True, True],
     "channel_mult_connector": [2, 4],
@@ -118,7 +117,7 @@ def convert_base(sources: Sources, out: Path, dtype: np.dtype | None = None, con
             for name, (path, _) in place(tensors, table)[0].items():
                 origins[part, path] = tensors.origins[name]
             if fresh := [path for path in wanted if path not in filled]:
-                drawn = flatten(initial_additions(whole.model))
+                drawn = flatten(initial_additions(whole.model, {path.split("/")[0] for path in fresh}))
                 filled |= {path: np.asarray(drawn[path]) for path in fresh}
             yield part, unflatten({path: cast_floating(filled.pop(path), dtype) for path in wanted})
 
@@ -235,9 +234,19 @@ def _optional(part: str, sources: Sources) -> str:
     return CONTROL if "unet_svg" in sources.components else CONTROL_AND_CONNECTORS
 
 
-def initial_additions(model: ModelConfig) -> dict[str, Array]:
-    """Fresh Map Encoder, FiLM, connectors and environment encoders, flat, by their paths in the joint model."""
-    return flatten(functional.init(lambda rngs: nnx.Dict(additions(model, rngs=rngs)._asdict()), jax.random.key(0)))
+def initial_additions(model: ModelConfig, names: Collection[str]) -> Params:
+    """Fresh modules of the joint model, nested by their paths in it.
+
+    Args:
+        model: settings.
+        names: which: "map_encoder", "film", "connector", "environment_encoder".
+    """
+
+    def chosen(rngs: nnx.Rngs) -> nnx.Dict:
+        # Drawn only when asked for: connectors alone are two gigabytes at full width.
+        return nnx.Dict({name: additions(model, rngs=rngs)[name]() for name in sorted(names)})
+
+    return functional.init(chosen, jax.random.key(0))
 
 
 def cast_floating(value: np.ndarray, dtype: np.dtype | None) -> np.ndarray:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -84,10 +84,12 @@ def _export_joint(out: Path, config: Config, params: Params, dtype: np.dtype | N
         prefix = f"unet/{name}/"
         unet = {path.removeprefix(prefix): leaf for path, leaf in params.items() if path.startswith(prefix)}
         _write(out / folder, settings, unet, UNET, dtype, lambda _, shape: motion.skipped(shape))
-    for path, table, settings in (
+    own = (
         (out / "unet_svg" / DIFFUSERS, CONNECTORS, connectors_json(model)),
         (out / "control" / DIFFUSERS, CONTROL, control_json(model)),
-    ):
+    )
+    require_a_name_for_each([path for path in params if not path.startswith("unet/")], (*CONNECTORS, *CONTROL), params)
+    for path, table, settings in own:
         path.parent.mkdir()
         write_text(path.with_name("config.json"), _json(settings))
         tensors = to_torch(params, table, names_and_shapes(table, params))
@@ -189,6 +191,16 @@ def names_and_shapes(table: Table, params: Mapping[str, np.ndarray]) -> dict[str
         for name, (path, layout) in placed.items()
         if path in params
     }
+
+
+def require_a_name_for_each(paths: Iterable[str], table: Table, params: Mapping[str, np.ndarray]) -> None:
+    """Raises CheckpointError if a parameter at `paths` has no published name, for it would be missing in the export."""
+    named = {path for path, _ in place(names_and_shapes(table, params), table)[0].values()}
+    if missing := [path for path in paths if path not in named]:
+        raise CheckpointError(
+            f"{len(missing)} parameters have no published name, for example {missing[0]}: nothing exported; "
+            "add them to convert/tables"
+        )
 
 
 def spellings(pattern: str) -> list[str]:

@@ -268,6 +268,17 @@ def test_too_small_a_disk_is_noticed_beforehand(base: Path, pipeline: Path, tiny
     assert_nothing_left(tmp_path, set())
 
 
+def test_a_parameter_without_a_published_name_is_not_dropped(tiny: Config, tmp_path: Path):
+    """The table knows ten convolutions."""
+    encoder = replace(tiny.model.map_encoder, widths=(8,) * 11, strides=(2, 2, *(1,) * 9))
+    deep = replace(tiny, model=replace(tiny.model, map_encoder=encoder))
+    parts = ((part, _random(deep, part, number)) for number, part in enumerate(PARTS))
+    write_pretrained(tmp_path / "base", deep, parts, train_tokenizers(tiny, 0), origin="noise")
+    with pytest.raises(CheckpointError, match=r"4 parameters have no published name, for example map_encoder/.*/10/"):
+        export(tmp_path / "base", tmp_path / "torch")
+    assert_nothing_left(tmp_path, {"base"})
+
+
 def test_half_a_choice_of_sources_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert main(["base", "--out", str(tmp_path / "base"), "--audioldm", str(tmp_path)]) == 2
     assert "give either --baseline, or all of" in capsys.readouterr().err

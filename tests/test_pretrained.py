@@ -181,7 +181,7 @@ def test_a_failure_leaves_nothing_behind(pretrained: Pretrained, tiny: Config, t
         yield "vocoder", pretrained.params("vocoder")
         raise OSError("disk full")
 
-    with pytest.raises(CheckpointError, match="cannot be written: disk full"):
+    with pytest.raises(OSError, match="disk full"):
         write_pretrained(tmp_path / "base", tiny, parts(), pretrained.tokenizers, origin="a test")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,7 +1,7 @@
 """The joint model: two U-Nets side by side, connectors between them, maps of the panorama steering both by FiLM."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, TypedDict
 
 import jax.numpy as jnp
 from einops import rearrange
@@ -46,8 +46,8 @@ class JointModel(nnx.Module):
             {name: UNet(unet, rngs=rngs, dtype=compute_dtype, remat=remat == "blocks") for name, unet in unets.items()}
         )
         new = additions(config, rngs=rngs, compute_dtype=compute_dtype)
-        self.environment_encoder, self.connector = new.environment_encoder, new.connector
-        self.map_encoder, self.film = new.map_encoder, new.film
+        self.environment_encoder, self.connector = new["environment_encoder"](), new["connector"]()
+        self.map_encoder, self.film = new["map_encoder"](), new["film"]()
 
     def __call__(
         self,
@@ -144,17 +144,17 @@ class JointModel(nnx.Module):
         return at_site
 
 
-class Additions(NamedTuple):
-    """What the joint model adds to the two U-Nets; the dicts are over modalities (and sites)."""
+class Additions(TypedDict):
+    """What builds each part that the joint model adds to the two U-Nets; the dicts are over modalities (and sites)."""
 
-    environment_encoder: nnx.Dict
-    connector: nnx.Dict
-    map_encoder: MapEncoder
-    film: nnx.Dict
+    environment_encoder: Callable[[], nnx.Dict]
+    connector: Callable[[], nnx.Dict]
+    map_encoder: Callable[[], MapEncoder]
+    film: Callable[[], nnx.Dict]
 
 
 def additions(config: ModelConfig, *, rngs: nnx.Rngs, compute_dtype: DTypeLike = jnp.float32) -> Additions:
-    """Fresh modules of one joint model."""
+    """Builders of fresh modules of one joint model."""
     unets: dict[str, AudioUNetConfig | VideoUNetConfig] = {"audio": config.unet_audio, "video": config.unet_video}
 
     def at_sites(make: Callable[[str, int], nnx.Module]) -> nnx.Dict:
@@ -181,8 +181,8 @@ def additions(config: ModelConfig, *, rngs: nnx.Rngs, compute_dtype: DTypeLike =
         return FiLM(config.map_encoder.lstm_width, width, rngs=rngs, dtype=compute_dtype)
 
     return Additions(
-        environment_encoder=nnx.Dict({name: encoder(name) for name in unets}),
-        connector=at_sites(connector),
-        map_encoder=MapEncoder(config.map_encoder, rngs=rngs, dtype=compute_dtype),
-        film=at_sites(film),
+        environment_encoder=lambda: nnx.Dict({name: encoder(name) for name in unets}),
+        connector=lambda: at_sites(connector),
+        map_encoder=lambda: MapEncoder(config.map_encoder, rngs=rngs, dtype=compute_dtype),
+        film=lambda: at_sites(film),
     )
