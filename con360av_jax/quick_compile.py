@@ -1,4 +1,4 @@
-"""XLA flags for runs that compile for longer than they compute: the demo and the tests, on CPUs.
+"""XLA flags for CPUs: for runs that compile for longer than they compute (the demo, the tests), and for long ones.
 
 Set XLA_FLAGS before JAX is imported; `python -m con360av_jax.quick_compile` writes the flags for a shell to use.
 """
@@ -24,6 +24,13 @@ def quick_compile_flags(optimization_level: int) -> str:
     if version("jaxlib").startswith("0.10."):
         flags.append(WITHOUT_LIBRARY)
     return " ".join(flags)
+
+
+def fast_run_flags() -> str:
+    """Flags under which networks of published width run fastest: convolutions go to Eigen, which does them faster."""
+    if not version("jaxlib").startswith("0.10."):
+        return ""
+    return "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,148 @@
+"""Timing in turns: every contestant once per round, so that a machine that slows down slows all of them alike.
+
+ratio    seconds of the original / seconds of ours, of one round; the median is reported, above 1 ours is faster (1)
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from con360av_jax.config import Config
+from con360av_jax.config_io import config_hash, load_config
+from con360av_jax.quick_compile import fast_run_flags
+
+Contestants = Mapping[str, Callable[[], object]]
+Json = dict[str, object]
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers")
+# What the names of our programs begin with.
+OURS = "jax"
+
+
+def options(about: str | None) -> argparse.ArgumentParser:
+    """What every benchmark can be asked."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="published", help="config whose networks run")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds after one that is not")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and computation"
+    )
+    parser.add_argument("--torch-compile", action="store_true", help="also run the original under torch.compile")
+    parser.add_argument("--out", type=Path, help="JSON file with the results")
+    return parser
+
+
+def prepare() -> None:
+    """Sets what has to be set before JAX starts its backend; what the user has set stays."""
+    os.environ.setdefault("XLA_FLAGS", fast_run_flags())
+    # PyTorch needs room on the same GPU.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def interleaved(contestants: Contestants, rounds: int, about: str) -> dict[str, list[float]]:
+    """Seconds of every counted round; each function returns only when its result is there."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in track(range(rounds + 1), description=about, console=Console(stderr=True)):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def standings(seconds: Mapping[str, list[float]]) -> Json:
+    """Medians, all rounds, and equation (1) of every original against every program of ours."""
+    ratios = {}
+    for ours in (name for name in seconds if name.startswith(OURS)):
+        for theirs in (name for name in seconds if not name.startswith(OURS)):
+            pairs = [one / other for one, other in zip(seconds[theirs], seconds[ours], strict=True)]
+            ratios[f"{theirs} / {ours}"] = {
+                "median": statistics.median(pairs),
+                "lowest": min(pairs),
+                "highest": max(pairs),
+            }
+    return {
+        "seconds": {name: {"median": statistics.median(row), "rounds": row} for name, row in seconds.items()},
+        "ratios": ratios,
+    }
+
+
+def environment(config: Config) -> Json:
+    """Command, commit, device and config of a run: what a number has to be quoted with."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": commit(),
+        "config": {"name": config.name, "hash": config_hash(config)},
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "cores": os.cpu_count(),
+        "processor": processor(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := installed(name))},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def commit() -> str:
+    """Of this checkout, marked if it is changed."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def installed(package: str) -> str:
+    """Its version, or "" if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def processor() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def publish(results: Json, out: Path | None) -> None:
+    """Writes the JSON, if asked for, and a table to the terminal."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(results, indent=2) + "\n")
+    table = Table("case", "what", "median", "lowest", "highest", "unit")
+    cases = results["cases"]
+    for name, case in cases.items() if isinstance(cases, dict) else ():
+        for contestant, row in case["seconds"].items():
+            table.add_row(
+                name, contestant, f"{row['median']:.3f}", f"{min(row['rounds']):.3f}", f"{max(row['rounds']):.3f}", "s"
+            )
+        for pair, row in case["ratios"].items():
+            table.add_row(name, pair, *(f"{row[key]:.2f}" for key in ("median", "lowest", "highest")), "")
+        for contestant, error in case["errors"].items():
+            table.add_row(name, f"{contestant}, relative L2 error", f"{error:.1e}")
+        for program, row in case["compiled"].items():
+            for key, unit in (("compile_seconds", "s"), ("parameters_gib", "GiB"), ("temporaries_gib", "GiB")):
+                if key in row:
+                    table.add_row(name, f"{program}, {key.rpartition('_')[0]}", f"{row[key]:.2f}", "", "", unit)
+    Console(width=120).print(table)
+
+
+def configured(arguments: argparse.Namespace) -> Config:
+    """The config that was asked for."""
+    return load_config(arguments.config)

@@ -1,0 +1,154 @@
+"""One joint denoising step at published width: converted JAX against the two U-Nets in PyTorch, one clip.
+
+    python benchmarks/denoise_step.py --frames 8 --out benchmarks/results/denoise_step_cpu.json
+
+Contestants: "jax" is both U-Nets with converted weights, "torch eager" the same two networks in diffusers, and "jax
+joint" the whole model: both U-Nets with environment encoders, connectors, Map Encoder and FiLM between them. No public
+library runs the connectors, so the whole model has no peer; its ratio is against the two U-Nets alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import contest
+import jax
+import jax.numpy as jnp
+import numpy as np
+import originals
+
+from con360av_jax.config import Config
+from con360av_jax.denoiser import joint_model
+from con360av_jax.models import functional
+from con360av_jax.models.functional import KeyStream, Params
+from con360av_jax.models.joint import additions
+from con360av_jax.shapes import MODALITIES, latent_shapes, padded_time
+from convert.base import cast_floating
+
+UNETS = {"audio": "unet_a", "video": "unet_v"}
+
+
+def inputs(config: Config) -> dict[str, Any]:
+    """Random arguments of the joint model for one clip, float32."""
+    random, model, clip = np.random.default_rng(0), config.model, config.clip
+    shapes = latent_shapes(config)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape, np.float32)
+
+    return {
+        "latents": {name: normal(1, *shapes[name]) for name in MODALITIES},
+        "timesteps": {name: np.full((1,), 500, np.int32) for name in MODALITIES},
+        "text": {
+            "audio": normal(1, model.unet_audio.class_width),
+            "video": normal(1, model.text.video.tokens, model.unet_video.context_width),
+        },
+        "clean_estimates": {name: normal(1, *shapes[name]) for name in MODALITIES},
+        "maps": random.random((1, clip.frames, clip.map_height, clip.map_width, 2), np.float32),
+    }
+
+
+def torch_step(models: dict[str, Any], given: dict[str, Any], dtype: str) -> Callable[[], dict[str, Any]]:
+    """Both U-Nets of diffusers, one after the other, from the same arguments."""
+    # Our model pads sound's time to what halves evenly; diffusers is given the padded latent.
+    sound = given["latents"]["audio"]
+    sound = np.pad(sound, ((0, 0), (0, padded_time(sound.shape[1]) - sound.shape[1]), (0, 0), (0, 0)))
+    picture, text = given["latents"]["video"], given["text"]["video"]
+    arguments = {
+        "audio": (np.moveaxis(sound, -1, 1), given["timesteps"]["audio"], given["text"]["audio"]),
+        # AnimateDiff's pipeline repeats the text for every frame, the network does not.
+        "video": (
+            np.moveaxis(picture, -1, 1),
+            given["timesteps"]["video"],
+            np.repeat(text, picture.shape[1], axis=0),
+        ),
+    }
+    runs = {
+        "audio": lambda unet, x, t, text: unet(x, t, encoder_hidden_states=None, class_labels=text).sample,
+        "video": lambda unet, x, t, text: unet(x, t, encoder_hidden_states=text).sample,
+    }
+    steps = {name: originals.theirs(models[name], runs[name], arguments[name], dtype) for name in MODALITIES}
+    return lambda: {name: step() for name, step in steps.items()}
+
+
+def parameters(config: Config, models: dict[str, Any], dtype: str) -> Params:
+    """Converted U-Nets, and fresh connectors, Map Encoder and FiLM."""
+    params: Params = {"unet": {name: originals.convert(UNETS[name], config, models[name], dtype)[1] for name in models}}
+    builders: Any = additions(config.model, rngs=KeyStream(jax.random.key(0)))
+    for name, build in builders.items():
+        params[name] = functional.split(build())[1]
+    return jax.tree.map(lambda leaf: jnp.asarray(cast_floating(np.asarray(leaf), np.dtype(dtype))), params)
+
+
+def errors(found: dict[str, Any], wanted: dict[str, np.ndarray]) -> dict[str, float]:
+    """Relative L2 error of each modality's noise prediction."""
+    return {
+        name: originals.relative_error(np.asarray(found[name].astype(jnp.float32)), wanted[name]) for name in MODALITIES
+    }
+
+
+def main() -> None:
+    parser = contest.options(__doc__)
+    parser.add_argument("--frames", type=int, default=8, help="of the clip's picture; its sound stays as it is")
+    arguments = parser.parse_args()
+    contest.prepare()
+    config = contest.configured(arguments)
+    if arguments.frames % config.clip.seconds:
+        parser.error(
+            f"--frames {arguments.frames} given, but a clip of {config.clip.seconds} s has whole frames a second"
+        )
+    config = replace(config, clip=replace(config.clip, frames_per_second=arguments.frames // config.clip.seconds))
+    config = replace(config, train=replace(config.train, compute_dtype=arguments.dtype))
+    results: contest.Json = {**contest.environment(config), "dtype": arguments.dtype}
+    results["cases"] = {f"denoise, {arguments.frames} frames": race(config, arguments)}
+    contest.publish(results, arguments.out)
+
+
+def race(config: Config, arguments: Any) -> contest.Json:
+    """Times all contestants and compares the U-Nets' outputs with the original's in float32."""
+    import torch
+
+    given = inputs(config)
+    models = {name: originals.build(component, config) for name, component in UNETS.items()}
+    params = parameters(config, models, arguments.dtype)
+    time = given["latents"]["audio"].shape[1]
+    wanted = {
+        name: np.moveaxis(originals.as_numpy(noise), 1, -1)[:, :time] if name == "audio" else originals.as_numpy(noise)
+        for name, noise in torch_step(models, given, "float32")().items()
+    }
+    wanted["video"] = np.moveaxis(wanted["video"], 1, -1)
+    denoise, _ = joint_model(config)
+    on_device = jax.tree.map(jnp.asarray, given)
+
+    def unets(params: Params, latents: Any, timesteps: Any, text: Any) -> dict[str, jax.Array]:
+        return {
+            name: denoise(params, latents, timesteps, text, modalities=(name,))[name]  # one alone: no connectors
+            for name in MODALITIES
+        }
+
+    def joint(params: Params, given: Any) -> dict[str, jax.Array]:
+        return denoise(params, **given)
+
+    alone = [on_device[name] for name in ("latents", "timesteps", "text")]
+    run, program = originals.compiled(unets, params, *alone)
+    run_joint, joint_program = originals.compiled(joint, params, on_device)
+    contestants: dict[str, Callable[[], object]] = {
+        contest.OURS: run,
+        "torch eager": torch_step(models, given, arguments.dtype),
+        "jax joint": run_joint,
+    }
+    if arguments.torch_compile:
+        faster = {name: torch.compile(model) for name, model in models.items()}
+        contestants["torch.compile"] = torch_step(faster, given, arguments.dtype)
+    found: Any = run()
+    seconds = contest.interleaved(contestants, arguments.rounds, "denoise")
+    difference = errors(found, wanted)
+    return {
+        **contest.standings(seconds),
+        "errors": {f"{contest.OURS} {name}": error for name, error in difference.items()},
+        "compiled": {contest.OURS: program, "jax joint": joint_program},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The published networks as the original libraries build them, with random weights, and the same weights converted.
+
+Weights go through the converter's own tables, in memory; inputs and outputs keep each side's own layout.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import contest
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conversion import networks
+from flax import nnx
+
+from con360av_jax.config import Config
+from con360av_jax.models import functional
+from con360av_jax.models.functional import Params, flatten, unflatten
+from con360av_jax.models.unet import UNet
+from convert.base import cast_floating
+from convert.own_run import NETWORKS
+from convert.rules import Table, to_jax
+from convert.tables.joint import UNET
+from convert.tables.text import CLAP_TEXT, CLIP_TEXT
+from convert.tables.vae import VAE
+from convert.tables.vocoder import VOCODER
+
+TABLES: Mapping[str, Table] = {
+    "unet_a": UNET,
+    "unet_v": UNET,
+    "vae_a": VAE,
+    "vae_v": VAE,
+    "text_encoder_a": CLAP_TEXT,
+    "text_encoder_v": CLIP_TEXT,
+    "vocoder": VOCODER,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One thing that both sides compute."""
+
+    name: str
+    component: str
+    inputs: tuple[np.ndarray, ...]
+    """In our layout."""
+    ours: Callable[..., jax.Array]
+    """(module, *inputs) to one output."""
+    theirs: Callable[..., Any]
+    """(model, *inputs in its layout) to one output."""
+    to_theirs: Callable[..., tuple[np.ndarray, ...]]
+    """Inputs in the original's layout."""
+    from_theirs: Callable[[np.ndarray], np.ndarray]
+    """The original's output in our layout."""
+
+
+def build(component: str, config: Config, seed: int = 0) -> Any:
+    """The library's network on the CPU in float32, in evaluation mode, with the library's random weights."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing diffusers warns about its own dependencies
+        import diffusers
+        import transformers
+        from diffusers.utils import logging
+
+        logging.set_verbosity_error()
+        torch.manual_seed(seed)
+        settings = networks(config)[component]
+        if "_class_name" in settings:
+            model = getattr(diffusers, str(settings["_class_name"])).from_config(settings)
+        else:
+            options: Any = transformers.AutoConfig.for_model(**cast(Mapping[str, Any], settings))
+            model = getattr(transformers, options.architectures[0])(options)
+    return model.eval().requires_grad_(False)
+
+
+def convert(component: str, config: Config, model: Any, dtype: str) -> tuple["nnx.GraphDef[nnx.Module]", Params]:
+    """Our network with the original's weights in `dtype`; raises CheckpointError if the tables do not fit."""
+    make = partial(NETWORKS[component].make, config)
+    if component.startswith("unet"):
+        unet = config.model.unet_audio if component == "unet_a" else config.model.unet_video
+        make = partial(_unet, unet, jnp.dtype(dtype))
+    graphdef, shapes = functional.abstract(make)
+    wanted = {path: leaf.shape for path, leaf in flatten(shapes).items()}
+    tensors = to_jax({name: tensor.numpy() for name, tensor in model.state_dict().items()}, TABLES[component], wanted)
+    return graphdef, unflatten({path: jnp.asarray(cast_floating(tensors[path], np.dtype(dtype))) for path in wanted})
+
+
+def _unet(unet: Any, dtype: Any, rngs: nnx.Rngs) -> nnx.Module:
+    return UNet(unet, rngs=rngs, dtype=dtype)
+
+
+def theirs(model: Any, run: Callable[..., Any], inputs: tuple[np.ndarray, ...], dtype: str) -> Callable[[], np.ndarray]:
+    """The original on the device that JAX computes on; calling it waits for the result and returns it in float32."""
+    import torch
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    # What XLA does with float32 products on a GPU unless told otherwise.
+    torch.set_float32_matmul_precision("high")
+    model.to(device=device, dtype=getattr(torch, dtype))
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in inputs]
+    tensors = [x.to(getattr(torch, dtype)) if x.is_floating_point() else x.long() for x in tensors]
+
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            output = run(model, *tensors)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            return output
+
+    return call
+
+
+def as_numpy(tensor: Any) -> np.ndarray:
+    """A tensor of the original on the host, float32."""
+    return tensor.float().cpu().numpy()
+
+
+def compiled(run: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], jax.Array], contest.Json]:
+    """Our program, ready to call, with the time that compiling took and the memory it needs."""
+    start = time.perf_counter()
+    program = jax.jit(run).lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    memory = program.memory_analysis()
+    rows: contest.Json = {"compile_seconds": seconds}
+    if memory is not None:
+        rows |= {
+            "parameters_gib": memory.argument_size_in_bytes / 2**30,
+            "temporaries_gib": memory.temp_size_in_bytes / 2**30,
+        }
+    return lambda: jax.block_until_ready(program(*arguments)), rows
+
+
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """||found - wanted||_2 / ||wanted||_2 in float64."""
+    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def race(case: Case, config: Config, rounds: int, torch_compile: bool) -> contest.Json:
+    """Times one case on both sides in float32 and compares the outputs."""
+    import torch
+
+    model = build(case.component, config)
+    graphdef, params = convert(case.component, config, model, "float32")
+
+    def ours(params: Params, *inputs: jax.Array) -> jax.Array:
+        return case.ours(functional.merge(graphdef, params), *inputs)
+
+    run, program = compiled(ours, params, *map(jnp.asarray, case.inputs))
+    eager = theirs(model, case.theirs, case.to_theirs(*case.inputs), "float32")
+    contestants: dict[str, Callable[[], object]] = {contest.OURS: run, "torch eager": eager}
+    if torch_compile:
+        faster = torch.compile(case.theirs)
+        contestants["torch.compile"] = theirs(model, faster, case.to_theirs(*case.inputs), "float32")
+    wanted = case.from_theirs(as_numpy(eager()))
+    error = relative_error(np.asarray(run()), wanted)
+    seconds = contest.interleaved(contestants, rounds, case.name)
+    return {
+        **contest.standings(seconds),
+        "errors": {contest.OURS: error},
+        "compiled": {contest.OURS: program},
+    }
+
+
+def main(about: str | None, cases: Callable[[Config], list[Case]]) -> None:
+    """The command line of a benchmark whose cases follow from the config."""
+    arguments = contest.options(about).parse_args()
+    if arguments.dtype != "float32":
+        raise SystemExit("this network computes in float32: leave --dtype out")
+    contest.prepare()
+    config = contest.configured(arguments)
+    results: contest.Json = {**contest.environment(config), "dtype": "float32"}
+    results["cases"] = {
+        case.name: race(case, config, arguments.rounds, arguments.torch_compile) for case in cases(config)
+    }
+    contest.publish(results, arguments.out)

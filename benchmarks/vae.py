@@ -1,0 +1,54 @@
+"""Both autoencoders at published width: converted JAX against diffusers' AutoencoderKL, decoding and encoding.
+
+python benchmarks/vae.py --out benchmarks/results/vae_cpu.json
+"""
+
+import numpy as np
+import originals
+
+from con360av_jax.codecs import FRAMES_AT_ONCE
+from con360av_jax.config import Config
+from con360av_jax.shapes import latent_shapes, mel_frames
+
+
+def cases(config: Config) -> list[originals.Case]:
+    """Eight frames of picture, and one clip's log-mel, both ways."""
+    random = np.random.default_rng(0)
+    latents = latent_shapes(config)
+    shapes = {
+        "video": ((FRAMES_AT_ONCE, *latents["video"][1:]), (FRAMES_AT_ONCE, config.clip.height, config.clip.width, 3)),
+        "audio": ((1, *latents["audio"]), (1, mel_frames(config), config.mel.bands, 1)),
+    }
+    found = []
+    for name, (latent, picture) in shapes.items():
+        z, x = (random.standard_normal(shape, np.float32) for shape in (latent, picture))
+        size = " x ".join(map(str, picture[:-1]))
+        layout = {"to_theirs": channels_first, "from_theirs": lambda output: np.moveaxis(output, 1, -1)}
+        found += [
+            originals.Case(
+                name=f"decode {name}, {size}",
+                component=f"vae_{name[0]}",
+                inputs=(z,),
+                ours=lambda vae, z: vae.decode(z),
+                theirs=lambda vae, z: vae.decode(z).sample,
+                **layout,
+            ),
+            originals.Case(
+                name=f"encode {name}, {size}",
+                component=f"vae_{name[0]}",
+                inputs=(x,),
+                ours=lambda vae, x: vae.encode(x)[0],
+                theirs=lambda vae, x: vae.encode(x).latent_dist.mean,
+                **layout,
+            ),
+        ]
+    return found
+
+
+def channels_first(x: np.ndarray) -> tuple[np.ndarray]:
+    """(batch, height, width, channel) as diffusers takes it."""
+    return (np.moveaxis(x, -1, 1),)
+
+
+if __name__ == "__main__":
+    originals.main(__doc__, cases)

@@ -1,0 +1,32 @@
+"""HiFi-GAN at published width: converted JAX against transformers' SpeechT5HifiGan, one clip of sound.
+
+python benchmarks/vocoder.py --out benchmarks/results/vocoder_cpu.json
+"""
+
+import numpy as np
+import originals
+
+from con360av_jax.config import Config
+from con360av_jax.shapes import mel_frames
+
+
+def cases(config: Config) -> list[originals.Case]:
+    """A clip's log-mel to its sound."""
+    frames, bands = mel_frames(config), config.mel.bands
+    mel = np.random.default_rng(0).normal(-5, 2, (1, frames, bands)).astype(np.float32)
+    samples = frames * int(np.prod(config.model.vocoder.upsample_rates))
+    return [
+        originals.Case(
+            name=f"vocoder, {samples / config.mel.sample_rate:.2f} s of sound",
+            component="vocoder",
+            inputs=(mel,),
+            ours=lambda vocoder, mel: vocoder(mel),
+            theirs=lambda vocoder, mel: vocoder(mel)[:, :samples],
+            to_theirs=lambda mel: (mel,),
+            from_theirs=lambda sound: sound,
+        )
+    ]
+
+
+if __name__ == "__main__":
+    originals.main(__doc__, cases)
