@@ -22,7 +22,7 @@ from rich.table import Table
 
 from con360av_jax.config import Config
 from con360av_jax.config_io import config_hash, load_config
-from con360av_jax.quick_compile import fast_run_flags
+from con360av_jax.quick_compile import choose_fast_run
 
 Contestants = Mapping[str, Callable[[], object]]
 Json = dict[str, object]
@@ -46,7 +46,7 @@ def options(about: str | None) -> argparse.ArgumentParser:
 
 def prepare() -> None:
     """Sets what has to be set before JAX starts its backend; what the user has set stays."""
-    os.environ.setdefault("XLA_FLAGS", fast_run_flags())
+    choose_fast_run()
     # PyTorch needs room on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 

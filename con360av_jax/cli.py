@@ -15,6 +15,7 @@ from con360av_jax.commands.sample import Sample
 from con360av_jax.commands.synth import Synth
 from con360av_jax.commands.train import Train
 from con360av_jax.errors import Con360Error, ConfigError
+from con360av_jax.quick_compile import choose_fast_run
 
 Verb: TypeAlias = (
     Annotated[Synth, tyro.conf.subcommand("synth")]
@@ -32,6 +33,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code (0, 2 for an error that the user can mend, 130 after Ctrl-C)."""
     _quiet_libraries()
+    choose_fast_run()
     try:
         parsed = parse(lambda: _read(sys.argv[1:] if arguments is None else list(arguments)))
         if parsed is None:

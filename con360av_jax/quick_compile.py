@@ -3,6 +3,7 @@
 Set XLA_FLAGS before JAX is imported; `python -m con360av_jax.quick_compile` writes the flags for a shell to use.
 """
 
+import os
 import sys
 from importlib.metadata import version
 
@@ -31,6 +32,12 @@ def fast_run_flags() -> str:
     if not version("jaxlib").startswith("0.10."):
         return ""
     return "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+
+
+def choose_fast_run() -> None:
+    """Sets XLA_FLAGS to `fast_run_flags` unless the user has set them; has to come before JAX's first computation."""
+    if flags := fast_run_flags():
+        os.environ.setdefault("XLA_FLAGS", flags)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from con360av_jax.commands.options import parse
 from con360av_jax.errors import Con360Error, ConfigError
+from con360av_jax.quick_compile import choose_fast_run
 
 if TYPE_CHECKING:
     from convert.sources import Sources
@@ -162,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("absl", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    choose_fast_run()
     try:
         verb = parse(
             lambda: tyro.cli(

@@ -20,6 +20,7 @@ from con360av_jax.config_io import load_config
 from con360av_jax.data.schema import Manifest, Sample
 from con360av_jax.data.source import write_dataset
 from con360av_jax.errors import CheckpointError, Con360Error, DatasetError
+from con360av_jax.quick_compile import choose_fast_run
 from preprocess.captions import CAPTION_BACKENDS, CaptionName
 from preprocess.encode import open_encoder
 from preprocess.inputs import Input, SplitName, find_inputs
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, 2 for an error that the user can mend, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    choose_fast_run()
     try:
         options = parse(
             lambda: tyro.cli(

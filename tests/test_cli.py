@@ -1,6 +1,7 @@
 """The command line: help is fast and light, verbs do their work, and errors are one line with exit code 2."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_world
 
-from con360av_jax import cli
+from con360av_jax import cli, quick_compile
 from con360av_jax.compile_cache import cache_folder, enable_compile_cache
 from con360av_jax.config import Config
 from con360av_jax.config_io import save_config
@@ -191,3 +192,16 @@ def test_the_compile_cache_is_the_user_s_own_and_can_be_switched_off(tmp_path: P
         assert enable_compile_cache() is None
     finally:
         jax.config.update("jax_compilation_cache_dir", str(tiny_world.world() / "xla"))
+
+
+def test_the_command_line_chooses_fast_convolutions_unless_the_user_has_chosen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert cli.main(["--help"]) == 0
+    assert os.environ["XLA_FLAGS"] == ""
+    monkeypatch.delenv("XLA_FLAGS")
+    # Another version may not know the flag, and XLA then ends the process.
+    for version, flags in (("0.10.2", True), ("0.12.0.1", False)):
+        monkeypatch.setattr(quick_compile, "version", lambda name, version=version: version)
+        monkeypatch.delenv("XLA_FLAGS", raising=False)
+        assert cli.main(["--help"]) == 0
+        assert ("INDIVIDUAL_CONVOLUTION" in os.environ.get("XLA_FLAGS", "")) is flags
