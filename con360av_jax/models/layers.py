@@ -4,6 +4,8 @@
                  mean_g = E_c[mean_c],  var_g = E_c[var_c + (mean_c - mean_g)^2]      c: channels of group g       (2)
     GEGLU        y = (x W_v + b_v) * gelu(x W_g + b_g),  gelu exact (erf)                                          (3)
     time         e(t) = [cos(t w), sin(t w)],  w_i = 10000^(-i / half)                                             (4)
+    doubling     y[2i] = w_0 x[i-1] + (w_1 + w_2) x[i],  y[2i+1] = (w_0 + w_1) x[i] + w_2 x[i+1]                   (5)
+                 the 3-tap convolution of x with every element twice, along height and along width
 
 Layout is channels-last; convolutions accept any number of leading axes.
 """
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import repeat
+from einops import rearrange, repeat
 from flax import nnx
 from jax.core import Tracer
 from jax.typing import DTypeLike
@@ -79,6 +81,44 @@ def conv(
         bias_init=zeros,
         rngs=rngs,
     )
+
+
+def doubled(
+    convolution: nnx.Conv, x: Float[Array, "*lead height width channel"]
+) -> Float[Array, "*lead double_height double_width out"]:
+    """The 3x3 `convolution` of `x` with its pixels repeated to twice the height and width.
+
+    On CPUs by equation (5), which multiplies 4/9 as often; elsewhere as written, in one large convolution.
+    """
+    if jax.default_backend() == "cpu":
+        return _doubled_by_phases(convolution, x)
+    return convolution(repeat(x, "... h w c -> ... (h p) (w q) c", p=2, q=2))
+
+
+# Row p: which of a kernel's 3 taps fall on each of the 2 elements that output phase p reads.
+_PHASES = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+
+
+def _doubled_by_phases(convolution: nnx.Conv, x: Array) -> Array:
+    """Equation (5): one 2x2 convolution with four times the outputs; each phase is a shifted window of its result."""
+    dtype = jnp.dtype(convolution.dtype or x.dtype)
+    kernel = jnp.einsum("pah,qbw,hwio->abipqo", _PHASES, _PHASES, convolution.kernel[...].astype(jnp.float32))
+    out = kernel.shape[-1]
+    lead, (height, width) = x.shape[:-3], x.shape[-3:-1]
+    y = jax.lax.conv_general_dilated(
+        x.reshape(math.prod(lead), *x.shape[-3:]).astype(dtype),
+        rearrange(kernel, "a b i p q o -> a b i (p q o)").astype(dtype),
+        window_strides=(1, 1),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    windows = [
+        y[:, p : p + height, q : q + width, (2 * p + q) * out : (2 * p + q + 1) * out] for p in (0, 1) for q in (0, 1)
+    ]
+    y = rearrange(jnp.stack(windows), "(p q) n h w o -> n (h p) (w q) o", p=2)
+    if convolution.bias is not None:
+        y = y + per_channel(convolution.bias[...], y).astype(dtype)
+    return y.reshape(*lead, *y.shape[-3:])
 
 
 def per_channel(vector: Float[Array, "channel"], like: Float[Array, "..."]) -> Float[Array, "... channel"]:

@@ -4,12 +4,11 @@ y = skip(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + W silu(e))))             
 """
 
 import jax
-from einops import repeat
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from con360av_jax.models.layers import GroupNorm, conv, linear
+from con360av_jax.models.layers import GroupNorm, conv, doubled, linear
 
 
 class ResnetBlock(nnx.Module):
@@ -69,4 +68,4 @@ class Upsample(nnx.Module):
         self, x: Float[Array, "batch frame height width channel"]
     ) -> Float[Array, "batch frame double_height double_width channel"]:
         """Nearest neighbour."""
-        return self.conv(repeat(x, "b f h w c -> b f (h p) (w q) c", p=2, q=2))
+        return doubled(self.conv, x)

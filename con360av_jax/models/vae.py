@@ -11,13 +11,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange, repeat
+from einops import rearrange
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
 from con360av_jax.config import VAEConfig
-from con360av_jax.models.layers import GroupNorm, conv, linear, uniform, zeros
+from con360av_jax.models.layers import GroupNorm, conv, doubled, linear, uniform, zeros
 
 FLOAT32 = jnp.dtype(jnp.float32)
 Conv3x3 = partial(conv, dtype=FLOAT32)
@@ -90,7 +90,7 @@ class Upsample(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch double_h double_w channel"]:
-        return self.conv(repeat(x, "batch height width channel -> batch (height 2) (width 2) channel"))
+        return doubled(self.conv, x)
 
 
 class DownBlock(nnx.Module):
