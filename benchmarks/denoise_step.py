@@ -73,11 +73,15 @@ def torch_step(models: dict[str, Any], given: dict[str, Any], dtype: str) -> Cal
 
 def parameters(config: Config, models: dict[str, Any], dtype: str) -> Params:
     """Converted U-Nets, and fresh connectors, Map Encoder and FiLM."""
-    params: Params = {"unet": {name: originals.convert(UNETS[name], config, models[name], dtype)[1] for name in models}}
+    # The largest first: while it is converted it stands in memory twice.
+    params: Params = {"unet": {}}
+    for name in ("video", "audio"):
+        params["unet"][name] = originals.convert(UNETS[name], config, models[name], dtype)[1]
     builders: Any = additions(config.model, rngs=KeyStream(jax.random.key(0)))
     for name, build in builders.items():
-        params[name] = functional.split(build())[1]
-    return jax.tree.map(lambda leaf: jnp.asarray(cast_floating(np.asarray(leaf), np.dtype(dtype))), params)
+        fresh = functional.split(build())[1]
+        params[name] = jax.tree.map(lambda leaf: jnp.asarray(cast_floating(np.asarray(leaf), np.dtype(dtype))), fresh)
+    return params
 
 
 def errors(found: dict[str, Any], wanted: dict[str, np.ndarray]) -> dict[str, float]:
