@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table as Grid
@@ -19,6 +19,7 @@ from convert.tables.motion import ANIMATEDIFF, MOTION_ADAPTER
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
+from convert.weight_norm import fold_weight_norm, folded_name
 from convert.weights import NAMED, Weights, open_weights, weight_files
 
 OWN = "con360av-jax"
@@ -59,6 +60,8 @@ class PartSummary:
     """A name of FAMILIES; OWN for what is converted already, UNKNOWN where no table fits."""
     unmatched: tuple[str, ...] = ()
     """Names that not exactly one entry of the family's table applies to; of an unknown family, all names."""
+    folded: int = 0
+    """Weights that are stored with weight normalisation, as two tensors each."""
 
 
 def inspect_path(path: Path) -> list[PartSummary]:
@@ -89,7 +92,7 @@ def render(summaries: Iterable[PartSummary]) -> Grid:
             f"{part.tensors:,}",
             f"{part.parameters:,}",
             "\n".join(f"{count:,} {dtype}" for dtype, count in part.dtypes.items()),
-            f"{part.family}\n{_shortened(part.unmatched)}".strip(),
+            "\n".join(filter(None, (part.family, _folding(part.folded), _shortened(part.unmatched)))),
         )
         # As text, because rich would take brackets in a foreign name for markup.
         grid.add_row(*map(Text, cells))
@@ -112,9 +115,13 @@ def _unmatched(names: Iterable[str], table: Table) -> tuple[str, ...]:
 
 
 def _network(name: str, weights: Weights) -> PartSummary:
-    family, unmatched = recognise(weights)
     files = tuple(dict.fromkeys(info.file for info in weights.infos.values()))
-    return _summary(name, files, [(i.shape, i.dtype) for i in weights.infos.values()], family, unmatched)
+    summary = _summary(name, files, [(info.shape, info.dtype) for info in weights.infos.values()], UNKNOWN)
+    family, unmatched = recognise(dict.fromkeys(map(folded_name, weights)))
+    if family == UNKNOWN:  # and so are the axes that its weights may be normalised over
+        return replace(summary, unmatched=tuple(weights))
+    folded = len(weights) - len(fold_weight_norm(weights))
+    return replace(summary, family=family, unmatched=unmatched, folded=folded)
 
 
 def _summary(
@@ -166,6 +173,10 @@ def _training_step(path: Path) -> list[PartSummary]:
                 raise CheckpointError(f"{step / name} is missing or damaged ({error!r})") from error
             summaries.append(_summary(f"{step.name}/{name}", (step / name,), arrays, OWN))
     return summaries
+
+
+def _folding(folded: int) -> str:
+    return f"weight normalisation of {folded:,} weights, folded on reading" if folded else ""
 
 
 def _shortened(names: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from con360av_jax.errors import CheckpointError
+from convert.weight_norm import fold_weight_norm
 from convert.weights import Weights, open_weights
 
 Json = Mapping[str, object]
@@ -79,10 +80,12 @@ def baseline(folder: Path) -> Sources:
 
 
 def component(path: Path) -> Component:
-    """A network's folder (config.json beside its weights) or its weights file alone."""
+    """A network's folder (config.json beside its weights) or its weights file alone; weight normalisation is folded."""
     config = path / "config.json" if path.is_dir() else path.with_name("config.json")
     return Component(
-        path=path, weights=open_weights(path), config=read_json(config) if path.is_dir() or config.is_file() else {}
+        path=path,
+        weights=fold_weight_norm(open_weights(path)),
+        config=read_json(config) if path.is_dir() or config.is_file() else {},
     )
 
 

@@ -1,4 +1,4 @@
-"""Tensor files, read one tensor at a time and never trusted: safetensors, and PyTorch's pickles without their code.
+"""Tensor files, read one tensor at a time and never trusted: safetensors, and PyTorch's pickles (pickled.py).
 
 A safetensors file is 8 bytes of header length (little-endian), a JSON header {name: dtype, shape, data_offsets} and the
 tensors' bytes; offsets count from the end of the header. The safetensors package checks the header; tensors are
@@ -8,27 +8,22 @@ memory-mapped here, so that none is copied before it is used.
 import json
 import math
 import os
-import pickle
-import re
 import struct
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from con360av_jax.errors import CheckpointError
+from convert.pickled import PICKLES, dtype_name, load_tensors, to_numpy
+from convert.wording import first_line, some
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 INDEX = ".index.json"
 
 # A component's folder is searched for these names, first match first ..
@@ -47,10 +42,6 @@ DTYPES: dict[str, np.dtype] = {
     **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-
-# What PyTorch's reader raises on damaged bytes, besides pickle.UnpicklingError.
-DAMAGE = (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError,
-          ArithmeticError, MemoryError, struct.error)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +101,7 @@ def open_weights(path: Path) -> Weights:
     if len(files) != 1:
         found = [file.name for file in files] or sorted(entry.name for entry in path.iterdir())
         raise CheckpointError(
-            f"{path} holds {'several weight files' if files else 'no weights'}: found {_some(found) or 'nothing'}; "
+            f"{path} holds {'several weight files' if files else 'no weights'}: found {some(found) or 'nothing'}; "
             f"looked for {', '.join(NAMED)}, then for a single {' or '.join(LOOSE)}; give the file itself"
         )
     return replace(open_weights(files[0]), path=path)
@@ -186,7 +177,7 @@ def _open_safetensors(path: Path, file: BinaryIO) -> Weights:
         with safe_open(path, framework="np"):
             pass  # opening checks that sizes fit shapes and that tensors fill the file without gap or overlap
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors: {_first_line(error)}; get it again") from error
+        raise CheckpointError(f"{path} is damaged or no safetensors: {first_line(error)}; get it again") from error
     file.seek(0)
     (length,) = struct.unpack("<Q", file.read(8))
     infos: dict[str, TensorInfo] = {}
@@ -209,73 +200,25 @@ def _map_tensor(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int
     try:
         mapped = np.memmap(path, dtype, "r", offset, shape)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} changed or vanished while it was being read ({_first_line(error)})") from error
+        raise CheckpointError(f"{path} changed or vanished while it was being read ({first_line(error)})") from error
     return np.require(np.asarray(mapped), requirements="A")
 
 
 def _open_pickle(path: Path, start: bytes) -> Weights:
-    try:
-        import torch
-    except ImportError as error:
-        raise CheckpointError(f"reading {path} needs torch: pip install -e '.[torch]'") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a TorchScript archive warns before it is refused
-            # Files from before PyTorch 1.6 are no zip archives and cannot be mapped.
-            content = torch.load(path, weights_only=True, mmap=start.startswith(b"PK\x03\x04"), map_location="cpu")
-    except pickle.UnpicklingError as error:
-        stranger = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"asks for {stranger[1]}, which could run code" if stranger else "is damaged or holds more than tensors"
-        raise CheckpointError(f"{path} {what}: refused, nothing of it was run; get it as safetensors") from error
-    except DAMAGE as error:
-        raise CheckpointError(f"{path} is damaged or not PyTorch's: {_first_line(error)}; get it again") from error
-    tensors = _state_dict(path, content)
-    problems = []
-    infos: dict[str, TensorInfo] = {}
-    for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            problems.append(f"{name} is a {type(tensor).__name__}, not a tensor")
-            continue
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        strange = tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_neg()
-        if strange or dtype not in {known.name for known in DTYPES.values()}:
-            problems.append(f"{name} is stored as {dtype}, {tensor.layout}, {tensor.device}")
-        elif tensor.numel() * tensor.itemsize > path.stat().st_size:
-            problems.append(f"{name} claims the shape {tuple(tensor.shape)}, which the file is too small for")
-        infos[name] = TensorInfo(file=path, shape=tuple(tensor.shape), dtype=dtype)
-    if problems:
-        raise CheckpointError(f"{path} holds more than plain tensors: {_some(problems, '; ')}")
-    return Weights(path, infos, {name: partial(_torch_to_numpy, tensor) for name, tensor in tensors.items()})
-
-
-def _state_dict(path: Path, content: object) -> "Mapping[str, Tensor]":
-    """The named tensors themselves, without a training script's wrapper around them."""
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}: wanted named tensors (a state dict)")
-    inner = [key for key in ("state_dict", "model", "module") if isinstance(content.get(key), Mapping)]
-    if len(inner) > 1:
-        raise CheckpointError(f"{path} holds several sets of weights ({', '.join(inner)}): save the one you mean alone")
-    return content[inner[0]] if inner else content
-
-
-def _torch_to_numpy(tensor: "Tensor") -> np.ndarray:
-    import torch
-
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:  # which NumPy does not know
-        array = tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    else:
-        array = tensor.numpy()
-    array = np.require(array, requirements=["C", "A"]).view()
-    array.flags.writeable = False
-    return array
+    # Files from before PyTorch 1.6 are no zip archives and cannot be mapped.
+    tensors = load_tensors(path, {known.name for known in DTYPES.values()}, mapped=start.startswith(b"PK\x03\x04"))
+    infos = {
+        name: TensorInfo(file=path, shape=tuple(tensor.shape), dtype=dtype_name(tensor))
+        for name, tensor in tensors.items()
+    }
+    return Weights(path, infos, {name: partial(to_numpy, tensor) for name, tensor in tensors.items()})
 
 
 def _open_index(path: Path) -> Weights:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read ({_first_line(error)}): get it again") from error
+        raise CheckpointError(f"{path} cannot be read ({first_line(error)}): get it again") from error
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
         raise CheckpointError(f"{path} is no index of shards: wanted weight_map, from tensor names to file names")
@@ -287,14 +230,6 @@ def _open_index(path: Path) -> Weights:
     for shard, weights in shards.items():
         problems += [f"{name} of {shard} is not in the index" for name in weights if places.get(name) != shard]
     if problems:
-        raise CheckpointError(f"{path} and its shards do not fit: {_some(problems, '; ')}; get them again")
+        raise CheckpointError(f"{path} and its shards do not fit: {some(problems, '; ')}; get them again")
     infos = {name: shards[shard].infos[name] for name, shard in places.items()}
     return Weights(path, infos, {name: shards[shard].readers[name] for name, shard in places.items()})
-
-
-def _some(words: list[str], separator: str = ", ") -> str:
-    return separator.join(words[:8]) + (f"{separator}and {len(words) - 8} more" if len(words) > 8 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:160]

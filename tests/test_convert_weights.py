@@ -3,12 +3,9 @@
 import errno
 import json
 import os
-import pickle
 import resource
 import struct
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -20,48 +17,13 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from stored_tensors import assert_damage_is_told, assert_same, refusal, resident_bytes, tensors
 
 from con360av_jax.config import Config
 from con360av_jax.errors import CheckpointError
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from convert.inspection import inspect_path, render
 from convert.weights import NAMED, open_weights, require_finite, weight_files, write_weights
-
-
-@pytest.fixture
-def torch() -> Any:
-    return pytest.importorskip("torch", reason="PyTorch's files are written by PyTorch: pip install -e '.[torch]'")
-
-
-def tensors() -> dict[str, np.ndarray]:
-    """Every dtype in 0 to 3 dimensions, one of them empty."""
-    random = np.random.default_rng(0)
-    return {
-        f"{dtype}.{number}": np.asarray(100 * random.standard_normal(shape)).astype(np.dtype(dtype))
-        for dtype in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "uint8", "bool")
-        for number, shape in enumerate(((), (3,), (2, 3), (0, 2), (2, 1, 5)))
-    }
-
-
-def torch_tensors(torch: Any) -> dict[str, Any]:
-    bits = {name: torch.from_numpy(x.view(np.uint16) if "bfloat" in name else x) for name, x in tensors().items()}
-    return {name: x.view(torch.bfloat16) if "bfloat" in name else x for name, x in bits.items()}
-
-
-def assert_same(given: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> None:
-    assert sorted(given) == sorted(wanted)
-    for name, array in wanted.items():
-        found = given[name]
-        assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes()), name
-        assert found.flags.c_contiguous and found.flags.aligned, name
-
-
-def refusal(path: Path) -> str:
-    """The one line that opening `path` fails with."""
-    with pytest.raises(CheckpointError) as caught:
-        open_weights(path)
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
-    return str(caught.value)
 
 
 def raw(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:
@@ -87,67 +49,9 @@ def test_what_is_written_reads_back_byte_for_byte(tmp_path: Path):
     assert_same(load_file(other), plain)
 
 
-@pytest.mark.parametrize("name", ["a.bin", "a.ckpt", "a.pt", "a.pth", "before_1.6.bin"])
-def test_files_of_pytorch_give_the_same_bytes(torch: Any, tmp_path: Path, name: str):
-    state, path = torch_tensors(torch), tmp_path / name
-    state["float32.2"] = torch.nn.Parameter(state["float32.2"].T.contiguous().T)
-    wrapped = [{"epoch": 3, "optimizer": {"lr": 0.1}, name: state} for name in ("state_dict", "model", "module")]
-    for content in (state, *wrapped):
-        torch.save(content, path, _use_new_zipfile_serialization=name.startswith("a"))
-        assert_same(open_weights(path), tensors())
-
-
-def test_only_plain_tensors_pass(torch: Any, tmp_path: Path):
-    one, endless = torch.zeros(1), {}
-    endless["state_dict"] = endless
-    for content, line in (
-        ({"a": one, "epoch": 3}, "epoch is a int"), ({"a": {"b": one}}, "a is a dict"), ([one], "holds a list"),
-        (one, "holds a Tensor"), ({"a": torch.eye(2).to_sparse()}, "torch.sparse_coo"), (endless, "is a dict"),
-        ({"a": one.to(torch.complex64)}, "complex64"), ({"a": one.expand(10**9, 10**3)}, "too small for"),
-        ({"model": {"a": one}, "module": {"a": one}}, "several sets of weights"),
-    ):  # fmt: skip
-        torch.save(content, tmp_path / "a.bin")
-        assert line in refusal(tmp_path / "a.bin")
-
-
-class Hostile(str):
-    """Makes a folder of this name where it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, (str(self),)
-
-
-def test_a_hostile_pickle_is_refused_and_does_not_run(torch: Any, tmp_path: Path):
-    hostile, path = Hostile(tmp_path / "ran"), tmp_path / "model.bin"
-    for zipped in (True, False):
-        for content in (hostile, {"a": hostile}, {"state_dict": {"a": torch.zeros(1)}, "epoch": hostile}):
-            torch.save(content, path, _use_new_zipfile_serialization=zipped)
-            assert "mkdir, which could run code: refused" in refusal(path)
-    for protocol in range(6):
-        path.write_bytes(pickle.dumps(hostile, protocol))
-        assert "refused" in refusal(path)
-    assert not (tmp_path / "ran").exists()
-    pickle.loads(pickle.dumps(hostile))
-    assert (tmp_path / "ran").exists(), "it would not have run anyway"
-
-
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_files_damaged_anywhere_fail_in_one_line_or_open(torch: Any, tmp_path: Path, kind: str):
-    random, path = np.random.default_rng(0), tmp_path / ("a.safetensors" if kind == "safetensors" else "a.bin")
-    write_weights(path, tensors(), {})
-    if kind != "safetensors":
-        torch.save(torch_tensors(torch), path, _use_new_zipfile_serialization=kind == "zip")
-    whole = path.read_bytes()
-    for length in (1, *range(100, len(whole), len(whole) // 9), len(whole) - 1):
-        path.write_bytes(whole[:length])
-        assert "damaged" in refusal(path)
-    for _ in range(100):
-        damaged = np.frombuffer(whole, np.uint8).copy()
-        damaged[random.integers(0, len(whole), 20)] = random.integers(0, 256, 20)
-        path.write_bytes(damaged.tobytes())
-        with suppress(CheckpointError):
-            weights = open_weights(path)
-            assert all(weights[name].shape == info.shape for name, info in weights.infos.items())
+def test_a_safetensors_file_damaged_anywhere_fails_in_one_line_or_opens(tmp_path: Path):
+    write_weights(path := tmp_path / "a.safetensors", tensors(), {})
+    assert_damage_is_told(path)
 
 
 @pytest.mark.parametrize(("header", "size", "length"), [
@@ -182,28 +86,24 @@ def test_what_is_no_file_of_weights_is_told(tmp_path: Path, name: str, monkeypat
     assert ("damaged" if name == "model.safetensors" else "pip install -e '.[torch]'") in refusal(tmp_path / name)
 
 
-def sharded(folder: Path, torch: Any = None) -> tuple[Path, dict[str, str]]:
+def sharded(folder: Path) -> tuple[Path, dict[str, str]]:
     """An index, and what it says of its two shards."""
-    stem, ending = ("pytorch_model", "bin") if torch else ("model", "safetensors")
-    places = {name: f"{stem}-{number % 2}.{ending}" for number, name in enumerate(tensors())}
+    places = {name: f"model-{number % 2}.safetensors" for number, name in enumerate(tensors())}
     for shard in set(places.values()):
-        everything = torch_tensors(torch) if torch else tensors()
-        content = {name: tensor for name, tensor in everything.items() if places[name] == shard}
-        torch.save(content, folder / shard) if torch else write_weights(folder / shard, content, {})
-    index = folder / f"{stem}.{ending}.index.json"
+        write_weights(folder / shard, {name: x for name, x in tensors().items() if places[name] == shard}, {})
+    index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     return index, places
 
 
-def test_shards_are_one_set_in_the_order_of_the_index_and_select_takes_a_prefix_off(torch: Any, tmp_path: Path):
-    for index, _ in (sharded(tmp_path), sharded(tmp_path, torch)):
-        weights = open_weights(index)
-        assert list(weights) == list(tensors())
-        assert [(x.dtype, x.shape) for x in weights.infos.values()] == [(x.dtype, x.shape) for x in tensors().values()]
-        assert_same(weights, tensors())
-        below = {name.removeprefix("int64."): x for name, x in tensors().items() if name.startswith("int64.")}
-        assert_same(weights.select("int64"), below)
-        assert weights.select("") is weights and not weights.select("int6") and "0" not in weights
+def test_shards_are_one_set_in_the_order_of_the_index_and_select_takes_a_prefix_off(tmp_path: Path):
+    weights = open_weights(sharded(tmp_path)[0])
+    assert list(weights) == list(tensors())
+    assert [(x.dtype, x.shape) for x in weights.infos.values()] == [(x.dtype, x.shape) for x in tensors().values()]
+    assert_same(weights, tensors())
+    below = {name.removeprefix("int64."): x for name, x in tensors().items() if name.startswith("int64.")}
+    assert_same(weights.select("int64"), below)
+    assert weights.select("") is weights and not weights.select("int6") and "0" not in weights
 
 
 def test_an_index_that_its_shards_do_not_fit_is_refused(tmp_path: Path):
@@ -234,18 +134,21 @@ def test_a_folder_gives_its_usual_file_first_and_else_its_only_one(tmp_path: Pat
         assert weight_files(tmp_path) == [tmp_path / name]
 
 
-def test_opening_a_large_file_and_reading_a_small_tensor_costs_no_memory(torch: Any, tmp_path: Path):
+def test_opening_a_large_file_and_reading_a_small_tensor_costs_no_memory(tmp_path: Path):
     path = raw(tmp_path / "a.safetensors", {"big": entry(0, 2**33, (2**31,)), "small": entry(2**33, 2**33 + 8)})
     os.truncate(path, path.stat().st_size + 2**33 + 8)
-    torch.save({"big": torch.zeros(2**25), "small": torch.zeros(2)}, tmp_path / "a.bin")
-    open_weights(tmp_path / "a.bin")  # imports what torch.load needs
-    for name, large in (("a.safetensors", 2**31), ("a.bin", 2**25)):
-        resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
-        weights = open_weights(tmp_path / name)
-        assert weights.infos["big"].shape == (large,) and weights["small"].tolist() == [0, 0]
-        assert weights["big"][large // 2] == 0
-        grown = int(Path("/proc/self/statm").read_text().split()[1]) - resident_pages
-        assert grown * resource.getpagesize() < 50 * 2**20
+    before = resident_bytes()
+    weights = open_weights(path)
+    assert weights.infos["big"].shape == (2**31,) and weights["small"].tolist() == [0, 0]
+    assert weights["big"][2**30] == 0
+    assert resident_bytes() - before < 50 * 2**20
+
+
+def test_a_tensor_that_was_let_go_leaves_memory(tmp_path: Path):
+    write_weights(path := tmp_path / "a.safetensors", {f"{i}": np.ones(2**22, np.float32) for i in range(8)}, {})
+    weights, before = open_weights(path), resident_bytes()
+    assert sum(float(weights[name].max()) for name in weights) == 8
+    assert resident_bytes() - before < 40 * 2**20, "128 MiB were read, 16 at a time"
 
 
 def test_weights_that_are_not_finite_are_named():

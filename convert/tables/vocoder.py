@@ -1,4 +1,4 @@
-"""The vocoder: transformers' SpeechT5HifiGan, saved without weight normalisation as transformers and AudioLDM do."""
+"""The vocoder: transformers' SpeechT5HifiGan, after its weight normalisation, if any, is folded (weight_norm.py)."""
 
 from convert.rules import Rule, Table, conv1d, conv1d_transposed
 
