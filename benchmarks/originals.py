@@ -89,7 +89,7 @@ def convert(component: str, config: Config, model: Any, dtype: str) -> tuple["nn
     wanted = {path: leaf.shape for path, leaf in flatten(shapes).items()}
     tensors = to_jax({name: tensor.numpy() for name, tensor in model.state_dict().items()}, TABLES[component], wanted)
     kind = np.dtype(dtype)
-    return graphdef, unflatten({path: jnp.asarray(cast_floating(tensors.pop(path), kind)) for path in wanted})
+    return graphdef, unflatten({path: jnp.asarray(cast_floating(tensors[path], kind)) for path in wanted})
 
 
 def _unet(unet: Any, dtype: Any, rngs: nnx.Rngs) -> nnx.Module:

@@ -1,7 +1,7 @@
 """The frozen base on disk: every network's weights, both tokenizers, the config and a report with a hash per tensor.
 
 FOLDER/config.json              all settings
-FOLDER/params/PART/CHUNK/       Orbax checkpoints of at most 1 GiB; a part opens alone and on any mesh
+FOLDER/params/PART/CHUNK/       Orbax checkpoints of at most 0.5 GiB; a part opens alone, or part of it, on any mesh
 FOLDER/params/PART.json         sha256 of every file of a part's checkpoints
 FOLDER/tokenizer_{audio,video}/ transformers' files
 FOLDER/report.json              per tensor: part, chunk, path, shape, dtype, sha256; totals; sha256 of every other file
@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,18 +26,17 @@ from con360av_jax.codecs import Codecs, codec_factory
 from con360av_jax.config import Config
 from con360av_jax.config_io import load_config_json, save_config, write_text
 from con360av_jax.errors import CheckpointError
-from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.joint import JointModel
 from con360av_jax.shapes import MODALITIES
 from con360av_jax.tokenizer import TextTokenizer, load_tokenizer, tokenise
 
-__all__ = ["PARTS", "Codecs", "Pretrained", "base_hash", "open_pretrained", "tokenise",
-           "write_pretrained"]  # fmt: skip
+__all__ = ["PARTS", "Codecs", "Pretrained", "base_hash", "open_pretrained", "tokenise", "write_pretrained"]
 
 PARTS = ("joint", "vae_audio", "vae_video", "text_audio", "text_video", "vocoder")
 REPORT_VERSION = 2
-CHUNK_BYTES = 1 << 30
+# Writing a chunk takes about four times its size in memory.
+CHUNK_BYTES = 1 << 29
 
 
 def part_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:
@@ -57,49 +56,77 @@ class Pretrained:
     """By modality: "audio" is CLAP's, "video" CLIP's."""
     report: Mapping[str, object] = field(repr=False)
 
-    def params(self, part: str, shardings: Params | None = None) -> Params:
-        """Reads one of PARTS, straight into `shardings` (a nested dict like the parameters) if given.
+    def params(self, part: str, shardings: Params | None = None, below: tuple[str, ...] = ()) -> Params:
+        """Reads one of PARTS, or of it only what lies `below` a path such as ("unet", "audio").
 
-        Raises CheckpointError if the part is missing or damaged.
+        `shardings` is a nested dict like the result, which is then read straight into them.
+        Raises CheckpointError if the part is missing or damaged, or if it has nothing below that path.
         """
-        path = self.folder / "params" / part
-        self._require_intact(path)
-        places = flatten(shardings) if shardings else {}
-        here = SingleDeviceSharding(jax.devices()[0])
-        chunks: dict[int, dict[str, jax.ShapeDtypeStruct]] = {}
-        # From the report, not the module: tracing a thousand layers takes longer than reading them.
-        for row in _rows(self.report, part):
-            sharding = places[row["path"]] if shardings else here
-            leaf = jax.ShapeDtypeStruct(row["shape"], row["dtype"], sharding=sharding)
-            chunks.setdefault(row["chunk"], {})[row["path"]] = leaf
-        found: Params = {}
-        try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                for number, wanted in chunks.items():
-                    found |= flatten(checkpointer.restore((path / str(number)).resolve(), unflatten(wanted)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path} is missing or damaged ({_first_line(error)}): make or convert the pretrained folder again"
-            ) from error
-        return unflatten(found)
+        chunks = self._chunks(part, shardings, below)
+        return unflatten({path: leaf for chunk in chunks for path, leaf in chunk.items()})
 
     def verify(self) -> None:
         """Reads all weights and compares them with report.json; raises CheckpointError naming the first difference."""
         for part in PARTS:
-            where = self.folder / "params" / part
             hashes = {row["path"]: row["sha256"] for row in _rows(self.report, part)}
-            for path, leaf in flatten(self.params(part)).items():
-                if _sha256(np.asarray(leaf).tobytes()) != hashes[path]:
-                    raise CheckpointError(
-                        f"{where}: tensor {path} differs from report.json: make or convert the folder again"
-                    )
+            for chunk in self._chunks(part):
+                for path in sorted(chunk):
+                    if _sha256(np.asarray(chunk.pop(path)).tobytes()) != hashes[path]:
+                        raise _damaged(self.folder / "params" / part, f"tensor {path} differs from report.json")
 
-    def _require_intact(self, checkpoint: Path) -> None:
-        # Orbax answers damaged bytes with exceptions of every kind, so it is not shown any.
-        listing = checkpoint.with_suffix(".json")
-        wanted = json.loads(listing.read_text(encoding="utf-8")) if listing.is_file() else None
-        if wanted is None or wanted != _file_hashes(checkpoint):
-            raise CheckpointError(f"{checkpoint} is damaged: make or convert the pretrained folder again")
+    def _chunks(
+        self, part: str, shardings: Params | None = None, below: tuple[str, ...] = ()
+    ) -> Iterator[dict[str, jax.Array]]:
+        """The wanted parameters, chunk by chunk and flat; chunks without any are not opened."""
+        folder = self.folder / "params" / part
+        prefix, here = "".join(f"{name}/" for name in below), SingleDeviceSharding(jax.devices()[0])
+        places = flatten(shardings) if shardings else {}
+        chunks: dict[int, Params] = {}
+        # From the report, not the module: tracing a thousand layers takes longer than reading them.
+        for row in _rows(self.report, part):
+            if row["path"].startswith(prefix):
+                sharding = places[row["path"].removeprefix(prefix)] if shardings else here
+                leaf = jax.ShapeDtypeStruct(row["shape"], row["dtype"], sharding=sharding)
+                chunks.setdefault(row["chunk"], {})[row["path"]] = leaf
+        if below and not chunks:
+            raise CheckpointError(f"{folder} has no parameters below {prefix}: report.json lists the paths that it has")
+        _require_intact(folder, {str(number) for number in chunks})
+        for number, wanted in chunks.items():
+            found = _restore(folder / str(number), wanted)
+            yield {path.removeprefix(prefix): found.pop(path) for path in wanted}
+
+
+def _restore(chunk: Path, wanted: Params) -> dict[str, jax.Array]:
+    """Reads the wanted parameters (flat) of a chunk, and only these."""
+    item = unflatten(wanted)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            places = ocp.checkpoint_utils.construct_restore_args(item)
+            args = ocp.args.PyTreeRestore(item=item, restore_args=places, partial_restore=True)
+            found = flatten(checkpointer.restore(chunk.resolve(), args=args))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(chunk.parent, _first_line(error)) from error
+    # A partial restore hands back what it was asked with where a chunk has no such parameter.
+    for path in wanted:
+        if not isinstance(found[path], jax.Array):
+            raise _damaged(chunk.parent, f"{path} is not in chunk {chunk.name}")
+    return found
+
+
+def _require_intact(part: Path, chunks: Collection[str]) -> None:
+    """Raises CheckpointError if files are missing in a part or foreign to it, or those of `chunks` were changed."""
+    # Orbax answers damaged bytes with exceptions of every kind, so it is not shown any.
+    try:
+        wanted: dict[str, str] = json.loads(part.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(part, _first_line(error)) from error
+    read = [name for name in wanted if name.split("/")[0] in chunks]
+    if set(_files(part)) != wanted.keys() or any(_file_hash(part / name) != wanted[name] for name in read):
+        raise _damaged(part, "its files are not those that were written")
+
+
+def _damaged(part: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{part} is damaged ({why}): make or convert the pretrained folder again")
 
 
 def open_pretrained(folder: str | Path, verify: bool = False) -> Pretrained:
@@ -152,6 +179,8 @@ def write_pretrained(
 ) -> None:
     """Writes a pretrained folder aside and moves it into place once it is complete; parts are written one by one.
 
+    A part's leaves are arrays, or functions that return one: these are called in the order of their paths, and what
+    they return is held until a chunk of CHUNK_BYTES is full and written.
     `describe(part, path)` gives what report.json says of a tensor besides its shape, dtype and hash.
     Raises CheckpointError if `folder` exists or cannot be written; then nothing of it is left.
     """
@@ -166,16 +195,17 @@ def write_pretrained(
         with ocp.StandardCheckpointer() as checkpointer:
             for part, params in parts:
                 flat = flatten(params)
-                totals[part] = {"tensors": len(flat), "parameters": functional.count(params)}
                 # Else the part stands in memory as a whole until the next one does.
                 del params
-                for number, paths in enumerate(_chunks(flat)):
-                    chunk = {path: np.asarray(flat.pop(path)) for path in paths}
+                totals[part] = {"tensors": len(flat), "parameters": 0}
+                for number, chunk in enumerate(_full_chunks(flat)):
+                    totals[part]["parameters"] += sum(leaf.size for leaf in chunk.values())
                     rows += [{**_row(part, number, path, leaf), **describe(part, path)} for path, leaf in chunk.items()]
                     _save(checkpointer, aside / "params" / part / str(number), unflatten(chunk), folder)
-                    del chunk
+                    chunk.clear()  # `del` would not do: enumerate holds on to it while the next one is read.
         for checkpoint in sorted((aside / "params").iterdir()):
-            write_text(checkpoint.with_suffix(".json"), json.dumps(_file_hashes(checkpoint), indent=1) + "\n")
+            hashes = {name: _file_hash(checkpoint / name) for name in _files(checkpoint)}
+            write_text(checkpoint.with_suffix(".json"), json.dumps(hashes, indent=1) + "\n")
         for name in MODALITIES:
             tokenizers[name].save_pretrained(aside / f"tokenizer_{name}")
         save_config(config, aside / "config.json")
@@ -210,17 +240,19 @@ def refuse_existing(folder: Path) -> None:
         raise CheckpointError(f"{folder} exists already: remove it or choose another folder")
 
 
-def _chunks(flat: Params) -> list[list[str]]:
-    """Paths in order, cut where a chunk would hold more than CHUNK_BYTES: Orbax copies what it writes."""
-    chunks: list[list[str]] = [[]]
+def _full_chunks(flat: Params) -> Iterator[dict[str, np.ndarray]]:
+    """Empties `flat` in the order of its paths, cut where a chunk would hold more than CHUNK_BYTES: Orbax copies."""
+    chunk: dict[str, np.ndarray] = {}
     size = 0
     for path in sorted(flat):
-        if chunks[-1] and size + flat[path].nbytes > CHUNK_BYTES:
-            chunks.append([])
-            size = 0
-        chunks[-1].append(path)
-        size += flat[path].nbytes
-    return chunks
+        leaf = flat.pop(path)
+        tensor = np.asarray(leaf() if callable(leaf) else leaf)
+        if chunk and size + tensor.nbytes > CHUNK_BYTES:
+            yield chunk
+            chunk, size = {}, 0
+        chunk[path] = tensor
+        size += tensor.nbytes
+    yield chunk
 
 
 def _row(part: str, chunk: int, path: str, leaf: np.ndarray) -> dict[str, object]:
@@ -251,12 +283,13 @@ def _rows(report: Mapping[str, object], part: str) -> list[dict]:
     return [row for row in rows if row["part"] == part] if isinstance(rows, list) else []
 
 
-def _file_hashes(folder: Path) -> dict[str, str]:
-    hashes = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            hashes[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sha256(data: bytes) -> str:

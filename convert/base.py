@@ -1,17 +1,15 @@
 """The verb `base`: published PyTorch weights become one pretrained folder, part by part, or nothing is written."""
 
-import hashlib
 import math
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from rich.progress import track
 
 from con360av_jax.config import (
@@ -27,19 +25,18 @@ from con360av_jax.config import (
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
-from con360av_jax.models.joint import additions
 from con360av_jax.pretrained import PARTS, part_factory, write_pretrained
 from con360av_jax.shapes import MODALITIES
 from con360av_jax.tokenizer import load_tokenizer
 from convert import settings
-from convert.rules import Table, place, to_jax, under
+from convert.rules import Table, to_jax, under
 from convert.sources import Component, Sources
 from convert.tables.joint import CONNECTORS, UNET
 from convert.tables.motion import ANIMATEDIFF, MOTION_ADAPTER
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
-from convert.weights import require_finite
+from convert.tensors import FreshAdditions, Tensors
 
 # What no published file holds; connectors join them where the baseline's are not given.
 CONTROL = r"(map_encoder|film)/.*"
@@ -66,30 +63,6 @@ PART_TABLES: dict[str, tuple[str, Table]] = {
 }
 
 
-@dataclass
-class Tensors(Mapping[str, np.ndarray]):
-    """The tensors of several components under "component.name"; each one read is checked and its origin noted."""
-
-    components: Mapping[str, Component]
-    origins: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Of every tensor read so far: file, name in it, sha256 of its bytes."""
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        component, _, key = name.partition(".")
-        weights = self.components[component].weights
-        tensor = weights[key]
-        require_finite(f"{weights.path}: {key}", tensor)
-        digest = hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8).data).hexdigest()
-        self.origins[name] = {"file": str(weights.infos[key].file), "key": key, "sha256": digest}
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"{name}.{key}" for name, component in self.components.items() for key in component.weights)
-
-    def __len__(self) -> int:
-        return sum(len(component.weights) for component in self.components.values())
-
-
 def convert_base(sources: Sources, out: Path, dtype: np.dtype | None = None, config: Config | None = None) -> Config:
     """Writes the pretrained folder `out`; returns the config that goes with it.
 
@@ -105,28 +78,51 @@ def convert_base(sources: Sources, out: Path, dtype: np.dtype | None = None, con
         ConfigError: a config.json asks for something that the models do not have.
     """
     whole = make_config(sources, out.name, config)
-    origins: dict[tuple[str, str], dict[str, str]] = {}
-
-    def parts() -> Iterable[tuple[str, Params]]:
-        for part in track(PARTS, description="convert"):
-            tensors = Tensors(part_components(part, sources))
-            table = part_table(part, sources)
-            wanted = flatten(functional.abstract(part_factory(part, whole))[1])
-            shapes = {path: leaf.shape for path, leaf in wanted.items()}
-            filled = to_jax(tensors, table, shapes, optional=_optional(part, sources))
-            for name, (path, _) in place(tensors, table)[0].items():
-                origins[part, path] = tensors.origins[name]
-            if fresh := [path for path in wanted if path not in filled]:
-                drawn = flatten(initial_additions(whole.model, {path.split("/")[0] for path in fresh}))
-                filled |= {path: np.asarray(drawn[path]) for path in fresh}
-            yield part, unflatten({path: cast_floating(filled.pop(path), dtype) for path in wanted})
-
     require_space(out, sum(component_bytes(component, dtype) for component in sources.components.values()))
     tokenizers = {name: load_tokenizer(sources.tokenizers[name], name) for name in MODALITIES}
+    # Of all parts before the first tensor is read: gigabytes are not written in vain.
+    parts = {part: PartSource(part, sources, whole, dtype) for part in PARTS}
     write_pretrained(
-        out, whole, parts(), tokenizers, sources.origin, lambda part, path: {"source": origins.get((part, path), {})}
+        out,
+        whole,
+        ((part, parts[part].params()) for part in track(PARTS, description="convert")),
+        tokenizers,
+        sources.origin,
+        lambda part, path: {"source": parts[part].origin(path)},
     )
     return whole
+
+
+class PartSource:
+    """One of PARTS before it is read: where each parameter comes from, known to be complete and to fit.
+
+    Args:
+        part: one of PARTS.
+        sources: what to convert.
+        config: of the networks.
+        dtype: of all floating-point parameters; as stored if None.
+
+    Raises CheckpointError listing every name and shape that does not fit.
+    """
+
+    def __init__(self, part: str, sources: Sources, config: Config, dtype: np.dtype | None):
+        wanted = flatten(functional.abstract(part_factory(part, config))[1])
+        self.shapes = {path: leaf.shape for path, leaf in wanted.items()}
+        self.tensors = Tensors(part_components(part, sources))
+        self.dtype = dtype
+        self.filled = to_jax(self.tensors, part_table(part, sources), self.shapes, optional=_optional(part, sources))
+        self.fresh = FreshAdditions(config.model)
+
+    def params(self) -> Params:
+        """What write_pretrained wants: leaves are functions that read or draw a tensor."""
+        return unflatten({path: partial(self._read, path) for path in self.shapes})
+
+    def _read(self, path: str) -> np.ndarray:
+        return cast_floating(self.filled[path] if path in self.filled else self.fresh.take(path), self.dtype)
+
+    def origin(self, path: str) -> dict[str, str]:
+        """File, name in it and sha256 of a parameter that was read; empty for one that was drawn."""
+        return self.tensors.origins[self.filled.placed[path][0]] if path in self.filled else {}
 
 
 def make_config(sources: Sources, name: str, given: Config | None) -> Config:
@@ -232,21 +228,6 @@ def _optional(part: str, sources: Sources) -> str:
     if part != "joint":
         return r"(?!)"
     return CONTROL if "unet_svg" in sources.components else CONTROL_AND_CONNECTORS
-
-
-def initial_additions(model: ModelConfig, names: Collection[str]) -> Params:
-    """Fresh modules of the joint model, nested by their paths in it.
-
-    Args:
-        model: settings.
-        names: which: "map_encoder", "film", "connector", "environment_encoder".
-    """
-
-    def chosen(rngs: nnx.Rngs) -> nnx.Dict:
-        # Drawn only when asked for: connectors alone are two gigabytes at full width.
-        return nnx.Dict({name: additions(model, rngs=rngs)[name]() for name in sorted(names)})
-
-    return functional.init(chosen, jax.random.key(0))
 
 
 def cast_floating(value: np.ndarray, dtype: np.dtype | None) -> np.ndarray:

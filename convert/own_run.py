@@ -43,9 +43,7 @@ class Network:
 
     def params(self, pretrained: Pretrained) -> Params:
         """The component's parameters in float32, whatever they are stored as."""
-        params = pretrained.params(self.part)
-        for name in self.below:
-            params = params[name]
+        params = pretrained.params(self.part, below=self.below)
         return jax.tree.map(lambda leaf: leaf.astype(FLOAT32), params)
 
 

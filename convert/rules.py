@@ -4,8 +4,9 @@ A rule's pattern must match a whole source name; exactly one rule applies to eac
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -74,32 +75,77 @@ def under(source: str, target: str, table: Iterable[Rule | Skip]) -> list[Rule |
     ]
 
 
+@runtime_checkable
+class Described(Protocol):
+    """A mapping that knows its tensors' shapes without reading them (convert.weights.Weights)."""
+
+    @property
+    def infos(self) -> Mapping[str, Any]:
+        """By name: objects with a `shape`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Converted(Mapping[str, np.ndarray]):
+    """Source tensors under their paths and in our layout; each is read when it is asked for, and not kept."""
+
+    source: Mapping[str, np.ndarray] = field(repr=False)
+    placed: Mapping[str, tuple[str, Layout]] = field(repr=False)
+    """Name in the source and layout of every path, in the model's order."""
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        name, layout = self.placed[path]
+        # A copy where the order changes, so that a file's mapped pages are let go of one tensor at a time.
+        return np.asarray(layout.to_jax(np.asarray(self.source[name])), order="C")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.placed)
+
+    def __len__(self) -> int:
+        return len(self.placed)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self.placed
+
+
 def to_jax(
     source: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Shape], *, optional: str = r"(?!)"
-) -> dict[str, np.ndarray]:
+) -> Converted:
     """Every source tensor under its path; `wanted` are the shapes of the flat parameter tree.
 
+    Nothing is read of a `Described` source until a tensor is asked for, all problems are found beforehand.
     Paths that match the regex `optional` may stay unfilled (they are left out of the result).
     Raises CheckpointError listing every problem: names without a rule or with two, paths that do not exist, are filled
     twice or not at all, shapes that differ.
     """
     placed, problems = place(source, table)
-    filled: dict[str, np.ndarray] = {}
+    filled: dict[str, tuple[str, Layout]] = {}
+    infos = source.infos if isinstance(source, Described) else None
     for name, (path, layout) in placed.items():
         if path not in wanted:
             problems.append(f"{name} -> {path}: the model has no such parameter")
         elif path in filled:
             problems.append(f"{name} -> {path}: already filled by another tensor")
         else:
-            # A copy where the order changes, so that a file's mapped pages are let go of one tensor at a time.
-            filled[path] = np.asarray(layout.to_jax(np.asarray(source[name])), order="C")
-            if filled[path].shape != tuple(wanted[path]):
-                problems.append(f"{name} -> {path}: shape {filled[path].shape} given, {tuple(wanted[path])} wanted")
+            filled[path] = name, layout
+            given = tuple(infos[name].shape) if infos is not None else np.shape(source[name])
+            if (shape := _shape_here(layout, given)) != tuple(wanted[path]):
+                found = f"shape {shape} given" if shape is not None else f"shape {given} is none of a {layout.name}"
+                problems.append(f"{name} -> {path}: {found}, {tuple(wanted[path])} wanted")
     problems += [
         f"{path}: no tensor for it" for path in wanted if path not in filled and not re.fullmatch(optional, path)
     ]
     _raise(problems)
-    return {path: filled[path] for path in wanted if path in filled}
+    return Converted(source, {path: filled[path] for path in wanted if path in filled})
+
+
+def _shape_here(layout: Layout, shape: Shape) -> Shape | None:
+    """Our shape of a tensor of the given shape; None if it has not the axes that the layout moves."""
+    try:
+        # One element seen everywhere: shapes are worked out by the layout itself, without the memory.
+        return layout.to_jax(np.broadcast_to(np.empty((), np.int8), shape)).shape
+    except ValueError:
+        return None
 
 
 def to_torch(params: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str, Shape]) -> dict[str, np.ndarray]:

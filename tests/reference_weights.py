@@ -88,7 +88,7 @@ def converted_params(weights: dict[str, np.ndarray], shapes: Params) -> Params:
     wanted = {path: leaf.shape for path, leaf in flatten(shapes).items()}
     found = to_jax(weights, JOINT, wanted, optional=NOT_IN_BASELINE)
     zeros = {path: np.zeros(shape, np.float32) for path, shape in wanted.items() if path not in found}
-    return unflatten({path: jnp.asarray((found | zeros)[path]) for path in wanted})
+    return unflatten({path: jnp.asarray(zeros[path] if path in zeros else found[path]) for path in wanted})
 
 
 def _outputs() -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ from convert.cli import main
 from convert.export import export
 from convert.published import image_unet_json, motion_adapter_json
 from convert.sources import baseline, published
+from convert.tensors import Tensors
 from convert.weights import open_weights, write_weights
 
 torch = pytest.importorskip("torch", reason="export asks the original libraries for their names")
@@ -206,6 +207,18 @@ def test_damage_is_one_error_and_leaves_nothing(tiny: Config, copy: Path, tmp_pa
         "decoder.conv_in.gain": tensors[name],
         "surplus.weight": tensors[name],
     })  # fmt: skip
+
+
+def test_all_parts_are_known_to_fit_before_a_tensor_is_read(
+    tiny: Config, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weights = copy / "vocoder" / "model.safetensors"
+    write_weights(weights, {**open_weights(weights), "surplus": np.zeros(1)}, {})
+    reads: list[str] = []
+    monkeypatch.setattr(Tensors, "__getitem__", lambda _, name: reads.append(name))
+    with pytest.raises(CheckpointError, match=r"vocoder.surplus: no entry applies"):
+        convert_base(baseline(copy), tmp_path / "base", config=tiny)
+    assert reads == []
 
 
 def _with_nan(tensor: np.ndarray) -> np.ndarray:

@@ -218,6 +218,11 @@ def test_damaged_weights_are_found(damaged: Path):
     chunks[-1].write_bytes(chunks[-1].read_bytes()[:100])
     with pytest.raises(CheckpointError, match="params/vocoder is damaged"):
         open_pretrained(damaged).params("vocoder")
+    for content in ("{", None):
+        listing = damaged / "params" / "joint.json"
+        listing.unlink() if content is None else listing.write_text(content)
+        with pytest.raises(CheckpointError, match="params/joint is damaged"):
+            open_pretrained(damaged).params("joint")
 
 
 def test_changed_weights_and_files_are_found_by_their_hash(damaged: Path):
