@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from con360av_jax import containers
 from con360av_jax.errors import MediaError
 from con360av_jax.media import probe, read_frames, read_sound, write_clip, write_wav
 
@@ -156,6 +157,20 @@ def test_colours_survive_the_round_trip(tmp_path):
 def test_the_same_arrays_give_the_same_bytes(tmp_path, ramp):
     write_clip(tmp_path / "again.mp4", grey_ramp(25), 10, ambisonic(2.5), 16_000, lossless_sound=True)
     assert (tmp_path / "again.mp4").read_bytes() == ramp.read_bytes()
+
+
+def test_the_bytes_do_not_depend_on_the_processors_vector_code(tmp_path, monkeypatch):
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.is_file() or "avx2" not in cpu.read_text():
+        pytest.skip("needs a processor with AVX2")
+    row, column = np.mgrid[:480, :960]
+    noise = np.random.default_rng(1).normal(0, 6, (4, 480, 960, 1))
+    waves = 128 + 60 * np.sin(column / 37 + row / 23)[..., None] + noise + [0, 10, -10]
+    video = np.clip(waves, 0, 255).astype(np.uint8)
+    write_clip(tmp_path / "one.mp4", video, 8, None, 16_000)
+    monkeypatch.setitem(containers.H264_OPTIONS, "x264-params", "asm=AVX2")
+    write_clip(tmp_path / "two.mp4", video, 8, None, 16_000)
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
 
 
 def test_a_wav_is_read_back_exactly(tmp_path):
