@@ -8,6 +8,7 @@ then converted by the command that users type, in a process of its own; a plain 
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -118,7 +119,12 @@ def main() -> None:
     config = load_config(arguments.config)
     pipeline, base, copy = (arguments.folder / name for name in ("pipeline", "base", "copy"))
     if not pipeline.exists():
-        make_pipeline(config, pipeline)
+        # In a process of its own: Linux counts the memory of whoever starts a process as that process's own peak.
+        maker = multiprocessing.get_context("spawn").Process(target=make_pipeline, args=(config, pipeline))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise SystemExit(f"{pipeline} could not be made: exit code {maker.exitcode}")
     size = sum(path.stat().st_size for path in pipeline.rglob("*") if path.is_file())
     for folder in (base, copy):
         shutil.rmtree(folder, ignore_errors=True)

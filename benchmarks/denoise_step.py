@@ -48,7 +48,9 @@ def inputs(config: Config) -> dict[str, Any]:
     }
 
 
-def torch_step(models: dict[str, Any], given: dict[str, Any], dtype: str) -> Callable[[], dict[str, Any]]:
+def torch_step(
+    models: dict[str, Any], given: dict[str, Any], dtype: str, device: str | None = None
+) -> Callable[[], dict[str, Any]]:
     """Both U-Nets of diffusers, one after the other, from the same arguments."""
     # Our model pads sound's time to what halves evenly; diffusers is given the padded latent.
     sound = given["latents"]["audio"]
@@ -67,7 +69,7 @@ def torch_step(models: dict[str, Any], given: dict[str, Any], dtype: str) -> Cal
         "audio": lambda unet, x, t, text: unet(x, t, encoder_hidden_states=None, class_labels=text).sample,
         "video": lambda unet, x, t, text: unet(x, t, encoder_hidden_states=text).sample,
     }
-    steps = {name: originals.theirs(models[name], runs[name], arguments[name], dtype) for name in MODALITIES}
+    steps = {name: originals.theirs(models[name], runs[name], arguments[name], dtype, device) for name in MODALITIES}
     return lambda: {name: step() for name, step in steps.items()}
 
 
@@ -109,7 +111,7 @@ def main() -> None:
 
 
 def race(config: Config, arguments: Any) -> contest.Json:
-    """Times all contestants and compares the U-Nets' outputs with the original's in float32."""
+    """Times all contestants and compares the U-Nets' outputs with the original's in float32 on the CPU."""
     import torch
 
     given = inputs(config)
@@ -118,7 +120,7 @@ def race(config: Config, arguments: Any) -> contest.Json:
     time = given["latents"]["audio"].shape[1]
     wanted = {
         name: np.moveaxis(originals.as_numpy(noise), 1, -1)[:, :time] if name == "audio" else originals.as_numpy(noise)
-        for name, noise in torch_step(models, given, "float32")().items()
+        for name, noise in torch_step(models, given, "float32", device="cpu")().items()
     }
     wanted["video"] = np.moveaxis(wanted["video"], 1, -1)
     denoise, _ = joint_model(config)

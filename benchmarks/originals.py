@@ -96,18 +96,21 @@ def _unet(unet: Any, dtype: Any, rngs: nnx.Rngs) -> nnx.Module:
     return UNet(unet, rngs=rngs, dtype=dtype)
 
 
-def theirs(model: Any, run: Callable[..., Any], inputs: tuple[np.ndarray, ...], dtype: str) -> Callable[[], np.ndarray]:
-    """The original on the device that JAX computes on; calling it waits for the result and returns it in float32."""
+def theirs(
+    model: Any, run: Callable[..., Any], inputs: tuple[np.ndarray, ...], dtype: str, device: str | None = None
+) -> Callable[[], Any]:
+    """The original on `device`, or where JAX computes; calling it waits for the result."""
     import torch
 
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    # What XLA does with float32 products on a GPU unless told otherwise.
+    device = device or ("cuda" if jax.default_backend() == "gpu" else "cpu")
+    # What XLA does with float32 products and convolutions on a GPU unless told otherwise.
     torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
     model.to(device=device, dtype=getattr(torch, dtype))
     tensors = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in inputs]
     tensors = [x.to(getattr(torch, dtype)) if x.is_floating_point() else x.long() for x in tensors]
 
-    def call() -> np.ndarray:
+    def call() -> Any:
         with torch.inference_mode():
             output = run(model, *tensors)
             if device == "cuda":
@@ -153,13 +156,15 @@ def race(case: Case, config: Config, rounds: int, torch_compile: bool) -> contes
     def ours(params: Params, *inputs: jax.Array) -> jax.Array:
         return case.ours(functional.merge(graphdef, params), *inputs)
 
+    # The truth is float32 on the CPU: no reduced precision.
+    truth = theirs(model, case.theirs, case.to_theirs(*case.inputs), "float32", device="cpu")
+    wanted = case.from_theirs(as_numpy(truth()))
     run, program = compiled(ours, params, *map(jnp.asarray, case.inputs))
     eager = theirs(model, case.theirs, case.to_theirs(*case.inputs), "float32")
     contestants: dict[str, Callable[[], object]] = {contest.OURS: run, "torch eager": eager}
     if torch_compile:
         faster = torch.compile(case.theirs)
         contestants["torch.compile"] = theirs(model, faster, case.to_theirs(*case.inputs), "float32")
-    wanted = case.from_theirs(as_numpy(eager()))
     error = relative_error(np.asarray(run()), wanted)
     seconds = contest.interleaved(contestants, rounds, case.name)
     return {
