@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_world
+from jax.stages import Compiled
 from tiny_world import leaves_equal, with_train
 
 from con360av_jax.config import Config, MeshConfig
@@ -33,7 +34,7 @@ def quick_compiles() -> Iterator[None]:
     """Runs here differ in when they stop and save, which is no part of the compiled step: one for each mesh."""
     steps, build = {}, loop.compile_step
 
-    def compile_step(config: Config, *arguments) -> loop.Step:
+    def compile_step(config: Config, *arguments) -> Compiled:
         if config.mesh not in steps:
             steps[config.mesh] = build(config, *arguments)
         return steps[config.mesh]

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from con360av_jax.config import Config
-from con360av_jax.data.fake import batch_spec
 from con360av_jax.data.loader import Loader, make_loader
 from con360av_jax.data.source import open_dataset
 from con360av_jax.data.transforms import Example
@@ -27,13 +26,13 @@ from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.display import StepBar
 from con360av_jax.train.metrics import MetricsLog, drop_after
 from con360av_jax.train.optimizer import make_optimizer, select
+from con360av_jax.train.program import compile_step
 from con360av_jax.train.state import TrainState, init_state, state_shardings
-from con360av_jax.train.step import cast_floating, make_train_step
+from con360av_jax.train.step import cast_floating
 from con360av_jax.train.stop import StopRequest
 
 NullText = dict[str, Float[Array, "..."]]
 Advance = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
-Step = Callable[[TrainState, Params, Batch, NullText, Key[Array, ""]], tuple[TrainState, dict[str, Array]]]
 
 
 def train(config: Config, base: Path, dataset: Path, out: Path, *, resume: bool = False) -> signal.Signals | None:
@@ -141,23 +140,6 @@ def restore_state(state: TrainState, step_folder: Path, loader: Loader) -> Train
         ema=arrays["ema"],
         opt_state=arrays["optimizer"],
     )
-
-
-def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Step:
-    """The one compiled program of a run: (state, frozen, batch, null_text, key) -> (state, metrics)."""
-    apply, _ = joint_model(config)
-    everywhere, split = replicate(mesh), batch_sharding(mesh)
-    here = jax.tree.map(lambda leaf: leaf.sharding, (state, frozen))
-    step = jax.jit(
-        make_train_step(apply, config.schedule, config.train),
-        donate_argnums=0,
-        in_shardings=(*here, split, everywhere, everywhere),
-        out_shardings=(here[0], everywhere),
-    )
-    batch = batch_spec(config, config.train.batch_size)
-    batch["sample_id"] = jax.ShapeDtypeStruct(batch["sample_id"].shape, np.int32)
-    null_text = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch["text"])
-    return step.lower(state, frozen, batch, null_text, jax.random.key(0)).compile()
 
 
 def null_embeddings(pretrained: Pretrained, mesh: Mesh) -> NullText:
