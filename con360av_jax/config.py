@@ -5,7 +5,7 @@ The networks' own settings are in `model_config` and offered here too.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from con360av_jax.model_config import (
     AudioUNetConfig,
@@ -33,6 +33,7 @@ __all__ = [
     "ModelConfig",
     "NoiseSchedule",
     "PerModality",
+    "Remat",
     "SamplerConfig",
     "TextConfig",
     "TrainConfig",
@@ -42,6 +43,8 @@ __all__ = [
     "VideoUNetConfig",
     "VocoderConfig",
 ]
+
+Remat: TypeAlias = Literal["none", "products", "blocks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +160,17 @@ class TrainConfig:
     published setting); motion adds the motion modules; all = every parameter of the joint model. Anything else is a
     regular expression that whole parameter paths must match, as "connector/.*|unet/video/conv_out/.*"."""
     batch_size: int = 4
-    """Samples per step over all devices."""
+    """Samples per update over all devices."""
+    accumulate: int = 1
+    """Parts of a batch that are computed one after the other, to fit into memory; the update stays the same."""
     steps: int = 10_000
     learning_rate: float = 1e-5
+    schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate after warm-up: stays, or falls along half a cosine to 0 at `decay_steps`."""
     warmup_steps: int = 0
+    """Updates in which the learning rate rises."""
+    decay_steps: int = 10_000
+    """Update, counted from the first one, at which a cosine schedule has fallen to 0; a constant one has no end."""
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     """Largest global norm of the gradient."""
@@ -180,8 +190,37 @@ class TrainConfig:
     keep_checkpoints: int = 3
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Activations and frozen weights; norms, softmax, losses and trainable weights stay float32."""
-    remat: Literal["none", "blocks"] = "none"
-    """What is computed again in the backward pass to save memory."""
+    remat: Remat = "none"
+    """What is computed again in the backward pass to save memory: nothing; all but convolutions and matrix products;
+    or whole blocks."""
+    loader_threads: int = 2
+    """Batches that each process makes at a time; 0 makes them one by one, when they are asked for. The order of the
+    samples does not depend on it."""
+    on_corrupt: Literal["stop", "skip"] = "skip"
+    """Whether a damaged record stops the run, or another one takes its place (data/corrupt.py says which)."""
+    max_corrupt_share: float = 0.01
+    """Share of a dataset's records that may be damaged under "skip"; more stop the run. Unless it is 0, one may be."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is infinite or no number does: stop the run, or leave that step out: it counts, but
+    changes nothing."""
+    max_skips: int = 10
+    """Steps in a row that may be left out under "skip"; one more stops the run."""
+
+    def __post_init__(self):
+        require(self.max_skips >= 1, f"max_skips={self.max_skips} is below 1; on_nan=stop leaves no step out")
+        require(self.loader_threads >= 0, f"loader_threads={self.loader_threads} is negative; 0 uses no threads")
+        require(
+            0 <= self.max_corrupt_share <= 1,
+            f"max_corrupt_share={self.max_corrupt_share} is no share; give a number from 0 to 1",
+        )
+        require(
+            self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
+            f"a batch of {self.batch_size} does not divide into accumulate={self.accumulate} parts",
+        )
+        require(
+            self.schedule == "constant" or self.decay_steps > self.warmup_steps >= 0,
+            f"a cosine ends at decay_steps={self.decay_steps}, before warmup_steps={self.warmup_steps} are over",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

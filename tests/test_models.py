@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 from con360av_jax import shapes
-from con360av_jax.config import Config, MapEncoderConfig
+from con360av_jax.config import Config, MapEncoderConfig, Remat
 from con360av_jax.errors import ConfigError
 from con360av_jax.models import attention as attention_module
 from con360av_jax.models import functional
@@ -26,8 +26,9 @@ from con360av_jax.models.joint import SITES, JointModel
 from con360av_jax.models.layers import GroupNorm
 from con360av_jax.models.map_encoder import LSTM, MapEncoder
 from con360av_jax.models.motion import MotionModule
+from con360av_jax.models.remat import run
 from con360av_jax.models.resnet import ResnetBlock
-from con360av_jax.models.unet import UNet, run
+from con360av_jax.models.unet import UNet
 
 BATCH = 2
 F32 = jnp.float32
@@ -274,17 +275,25 @@ def test_more_frames_than_the_motion_modules_know_is_a_clear_error():
         module(jnp.zeros((1, 5, 2, 2, 8)))
 
 
-def test_recomputing_blocks_changes_neither_values_nor_gradients():
+@pytest.mark.parametrize("remat", ["products", "blocks"])
+def test_recomputing_saves_memory_and_changes_neither_values_nor_gradients(remat: Remat):
     graphdef, params = functional.split(
         ResnetBlock(8, 16, embedding_width=4, groups=4, eps=1e-5, rngs=nnx.Rngs(0), dtype=F32)
     )
     x, embedding = _random(15, 1, 2, 4, 4, 8), _random(16, 1, 4)
 
-    def loss(params: Params, remat: bool) -> jax.Array:
+    def loss(params: Params, remat: Remat) -> jax.Array:
         return jnp.sum(jnp.square(run(functional.merge(graphdef, params), x, embedding, remat=remat)))
 
     (plain, plain_grad), (again, again_grad) = (
-        jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, remat) for remat in (False, True)
+        jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, policy) for policy in ("none", remat)
     )
     np.testing.assert_allclose(plain, again, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), plain_grad, again_grad)
+
+    def kept(policy: Remat) -> int:
+        """Numbers that the backward pass finds waiting."""
+        backward = jax.eval_shape(lambda params: jax.vjp(lambda params: loss(params, policy), params)[1], params)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert kept("blocks") < kept("products") < kept("none")

@@ -153,6 +153,37 @@ def test_learning_rate_rises_then_stays(warmup: int, rates: list[float]):
     )
 
 
+def test_cosine_rate_falls_to_zero_at_its_last_update():
+    rate = learning_rate(TrainConfig(learning_rate=2.0, warmup_steps=4, schedule="cosine", decay_steps=12))
+    found = np.array([rate(count) for count in range(15)])
+    np.testing.assert_allclose(found[:4], [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(found[4:], 1 + np.cos(np.pi * np.minimum(np.arange(11) / 8, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 6, "accumulate": 4}, "does not divide into accumulate=4"),
+        ({"accumulate": 0}, "accumulate=0"),
+        ({"schedule": "cosine", "decay_steps": 10, "warmup_steps": 10}, "before warmup_steps=10 are over"),
+    ],
+)
+def test_recipes_that_do_not_fit_together_are_refused(changes: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**changes)
+
+
+def test_a_batch_in_parts_gives_the_update_of_the_whole(trained):
+    _, frozen, history = trained
+    config = replace(RECIPE, batch_size=BATCH, accumulate=2)
+    state, metrics = jax.jit(make_train_step(toy, SCHEDULES, config))(history[0][0], frozen, _batch(0), NULL_TEXT, KEY)
+    for name, value in history[1][1].items():
+        # Float32 sums in another order.
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+    for path, leaf in flatten(state.params).items():
+        np.testing.assert_allclose(leaf, flatten(history[1][0].params)[path], atol=1e-4, err_msg=path)
+
+
 def test_first_update_is_adamw_of_the_clipped_gradient():
     """Step one of Adam: the gradient over its own size, plus decay; clipping shrinks it but keeps its direction."""
     config = TrainConfig(learning_rate=0.1, weight_decay=0.5, clip_norm=1e-6)

@@ -128,15 +128,27 @@ def training_loss(
     schedules: PerModality[NoiseSchedule],
     config: TrainConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Equation (4) and its metrics: "loss", "loss/NAME", and per bucket of t "bucket_sum/NAME" and "bucket_count"."""
+    """Draws and `denoising_loss` of them."""
     drawn = draw(batch, null_text, key, schedules, config)
+    return denoising_loss(apply, params, drawn, batch["maps"], schedules, config)
+
+
+def denoising_loss(
+    apply: Apply,
+    params: PyTree[Array],
+    drawn: Draws,
+    maps: Float[Array, "batch frame height width 2"],
+    schedules: PerModality[NoiseSchedule],
+    config: TrainConfig,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Equation (4) and its metrics: "loss", "loss/NAME", and per bucket of t "bucket_sum/NAME" and "bucket_count"."""
     alpha_bar = {name: jnp.asarray(alphas_cumprod(schedule)) for name, schedule in by_modality(schedules).items()}
     t = dict.fromkeys(drawn.clean, drawn.timestep)
     s = drawn.connector_timesteps
     a_t = {name: alpha_bar[name][t[name]] for name in t}
     x_t = add_noise(drawn.clean, drawn.noise, a_t)
     x_s = add_noise(drawn.clean, drawn.noise, {name: alpha_bar[name][s[name]] for name in s})
-    conditions = (batch["maps"], drawn.map_mask)
+    conditions = (maps, drawn.map_mask)
 
     c = jax.tree.map(jnp.zeros_like, x_t)
     if config.clean_estimate_share > 0:

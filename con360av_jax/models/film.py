@@ -7,6 +7,7 @@ pool is torch's adaptive average pooling: bin i of n over N cells covers [floor(
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
@@ -38,6 +39,7 @@ def pool(
     return features
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Modulation:
     """Scale and shift of one site, broadcastable to its features (batch, frame, height, width, channel)."""

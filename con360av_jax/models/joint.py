@@ -1,7 +1,7 @@
 """The joint model: two U-Nets side by side, connectors between them, maps of the panorama steering both by FiLM."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import jax.numpy as jnp
 from einops import rearrange
@@ -9,12 +9,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from con360av_jax.config import AudioUNetConfig, ModelConfig, VideoUNetConfig
+from con360av_jax.config import AudioUNetConfig, ModelConfig, Remat, VideoUNetConfig
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.connector import Connector, TimeAxis
 from con360av_jax.models.environment import EnvironmentEncoder
 from con360av_jax.models.film import FiLM
 from con360av_jax.models.map_encoder import MapEncoder
+from con360av_jax.models.remat import run
 from con360av_jax.models.unet import AtSite, UNet
 from con360av_jax.shapes import MODALITIES, padded_time
 
@@ -38,12 +39,13 @@ class JointModel(nnx.Module):
         *,
         rngs: nnx.Rngs,
         compute_dtype: DTypeLike = jnp.float32,
-        remat: Literal["none", "blocks"] = "none",
+        remat: Remat = "none",
     ):
         self.compute_dtype = jnp.dtype(compute_dtype)
+        self.remat: Remat = remat
         unets: dict[str, AudioUNetConfig | VideoUNetConfig] = {"audio": config.unet_audio, "video": config.unet_video}
         self.unet = nnx.Dict(
-            {name: UNet(unet, rngs=rngs, dtype=compute_dtype, remat=remat == "blocks") for name, unet in unets.items()}
+            {name: UNet(unet, rngs=rngs, dtype=compute_dtype, remat=remat) for name, unet in unets.items()}
         )
         new = additions(config, rngs=rngs, compute_dtype=compute_dtype)
         self.environment_encoder, self.connector = new["environment_encoder"](), new["connector"]()
@@ -137,7 +139,7 @@ class JointModel(nnx.Module):
                 grid = (height, 1, 1) if name == "audio" else (frames, height, width)
                 modulation = self.film[name][site](map_features, grid, map_mask)
                 modulation = modulation.along_height() if name == "audio" else modulation
-            output = self.connector[name][site](x, sequences[OTHER[name]], modulation)
+            output = run(self.connector[name][site], x, sequences[OTHER[name]], modulation, remat=self.remat)
             taps[f"connector/{name}/{site}"] = output
             return output
 

@@ -13,10 +13,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from con360av_jax.config import AudioUNetConfig, UNetLevel, VideoUNetConfig
+from con360av_jax.config import AudioUNetConfig, Remat, UNetLevel, VideoUNetConfig
 from con360av_jax.models.attention import SpatialTransformer
 from con360av_jax.models.layers import GroupNorm, TimestepEmbedding, conv, linear
 from con360av_jax.models.motion import MotionModule
+from con360av_jax.models.remat import run
 from con360av_jax.models.resnet import Downsample, ResnetBlock, Upsample
 
 # Called with a site's name ("down_0" .. "down_3", "up_0" .. "up_3") and the block's output; returns what replaces it.
@@ -84,8 +85,8 @@ class Builder:
 class Block(nnx.Module):
     """Residual blocks, each followed by a spatial transformer and a motion module where the level has them."""
 
-    def __init__(self, level: UNetLevel, in_widths: Sequence[int], build: Builder, *, remat: bool):
-        self.remat = remat
+    def __init__(self, level: UNetLevel, in_widths: Sequence[int], build: Builder, *, remat: Remat):
+        self.remat: Remat = remat
         self.resnets = nnx.List([build.resnet(width, level.width) for width in in_widths])
         self.attentions = nnx.List([build.attention(level) for _ in in_widths] if level.attention else [])
         self.motion_modules = nnx.List(build.motions(level.width, len(in_widths)))
@@ -103,7 +104,7 @@ class Block(nnx.Module):
 class DownBlock(Block):
     """Layers of one resolution; all but the deepest end in a halving."""
 
-    def __init__(self, level: UNetLevel, in_width: int, build: Builder, *, last: bool, remat: bool):
+    def __init__(self, level: UNetLevel, in_width: int, build: Builder, *, last: bool, remat: Remat):
         in_widths = [in_width] + [level.width] * (level.layers - 1)
         super().__init__(level, in_widths, build, remat=remat)
         downsamplers = [] if last else [Downsample(level.width, rngs=build.rngs, dtype=build.dtype)]
@@ -123,8 +124,8 @@ class DownBlock(Block):
 class MidBlock(nnx.Module):
     """Residual, spatial transformer, motion module (if any), residual."""
 
-    def __init__(self, level: UNetLevel, build: Builder, *, remat: bool):
-        self.remat = remat
+    def __init__(self, level: UNetLevel, build: Builder, *, remat: Remat):
+        self.remat: Remat = remat
         with_motion = isinstance(build.config, VideoUNetConfig) and build.config.motion_mid_block
         self.resnets = nnx.List([build.resnet(level.width, level.width) for _ in range(2)])
         self.attentions = nnx.List([build.attention(level)])
@@ -143,7 +144,7 @@ class UpBlock(Block):
     """Layers of one resolution, each reading a skip feature beside its input; all but the last end in a doubling."""
 
     def __init__(
-        self, level: UNetLevel, in_width: int, skip_widths: Sequence[int], build: Builder, *, last: bool, remat: bool
+        self, level: UNetLevel, in_width: int, skip_widths: Sequence[int], build: Builder, *, last: bool, remat: Remat
     ):
         widths = [in_width] + [level.width] * level.layers
         in_widths = [width + skip for width, skip in zip(widths, skip_widths, strict=True)]
@@ -163,7 +164,7 @@ class UNet(nnx.Module):
     """Predicts the noise in a latent from its timestep and caption."""
 
     def __init__(
-        self, config: AudioUNetConfig | VideoUNetConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, remat: bool = False
+        self, config: AudioUNetConfig | VideoUNetConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, remat: Remat = "none"
     ):
         build = Builder(config=config, rngs=rngs, dtype=dtype)
         levels = config.levels
@@ -218,9 +219,3 @@ class UNet(nnx.Module):
             x = block(x, skips, embedding, context)
             x = x if at_site is None else at_site(f"up_{number}", x)
         return self.conv_out(self.conv_norm_out(x, silu=True))
-
-
-def run(module: nnx.Module, *inputs: Array | None, remat: bool) -> Array:
-    """Calls `module`; with `remat` its intermediates are computed again in the backward pass instead of kept."""
-    call: Callable[..., Array] = type(module).__call__
-    return nnx.remat(call)(module, *inputs) if remat else call(module, *inputs)

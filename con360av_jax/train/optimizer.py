@@ -1,4 +1,4 @@
-"""What learns and how: parameters split by path, AdamW with gradient clipping, warm-up then a constant rate."""
+"""What learns and how: parameters split by path, AdamW with gradient clipping, warm-up, constant or cosine rate."""
 
 import re
 
@@ -51,14 +51,25 @@ def merge(trainable: Params, frozen: Params) -> Params:
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:
-    """Rate at an update's number, counted from 0: rises in `warmup_steps` equal steps, none of them 0, then stays."""
-    if config.warmup_steps == 0:
-        return optax.constant_schedule(config.learning_rate)
-    return optax.warmup_constant_schedule(
-        init_value=config.learning_rate / config.warmup_steps,
-        peak_value=config.learning_rate,
-        warmup_steps=max(config.warmup_steps - 1, 1),
-    )
+    """Rate at an update's number, counted from 0.
+
+    It rises in `warmup_steps` equal steps, none of them 0, then stays, or falls along half a cosine and is 0 from
+    update `decay_steps` on.
+    """
+    peak, rising = config.learning_rate, config.warmup_steps
+    after = optax.constant_schedule(peak)
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, config.decay_steps - rising)
+    if rising == 0:
+        return after
+    warmup = optax.linear_schedule(peak / rising, peak, max(rising - 1, 1))
+    return optax.join_schedules([warmup, after], [rising])
+
+
+def updates_made(state: optax.OptState) -> jax.Array:
+    """How many updates lie behind an optimizer's state; fewer than the run has steps if some were left out."""
+    # Adam and the schedule count the same updates.
+    return optax.tree.get_all_with_path(state, "count")[0][1]
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:

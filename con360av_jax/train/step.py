@@ -1,17 +1,20 @@
 """One training step as a pure function: gradients of the trainable parameters, update, moving average, metrics."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from einops import rearrange
+from jaxtyping import Array, Key, PyTree
 
 from con360av_jax.config import NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.diffusion.guidance import Text
-from con360av_jax.diffusion.loss import Apply, Batch, training_loss
+from con360av_jax.diffusion.loss import Apply, Batch, Draws, denoising_loss, draw
 from con360av_jax.models.functional import Params
-from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge
+from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge, updates_made
 from con360av_jax.train.stacking import stack
 from con360av_jax.train.state import TrainState
 
@@ -34,12 +37,38 @@ def cast_floating(params: Params, dtype: jnp.dtype) -> Params:
     return jax.tree.map(converted, params)
 
 
+def accumulated(
+    loss: Callable[..., tuple[Array, dict[str, Array]]], params: Params, rows: tuple[PyTree[Array], ...], parts: int
+) -> tuple[Params, dict[str, Array]]:
+    """Gradients and metrics of `loss(params, *rows)`, taken part by part of the rows and averaged.
+
+    `loss` is a mean over rows. Metrics called "bucket_..." are sums and are added up, the others are means.
+    """
+    gradient = jax.grad(loss, has_aux=True)
+    if parts == 1:
+        return gradient(params, *rows)
+    # Neighbouring rows go to different parts: each part then lies on all devices, as the whole does.
+    split = jax.tree.map(lambda leaf: rearrange(leaf, "(row part) ... -> part row ...", part=parts), rows)
+
+    def add(total: PyTree[Array], part: tuple[PyTree[Array], ...]) -> tuple[PyTree[Array], None]:
+        return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+
+    shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda leaf: leaf[0], split))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (gradients, metrics), _ = jax.lax.scan(add, zeros, split)
+    share = jnp.float32(1 / parts)
+    gradients = jax.tree.map(lambda leaf: leaf * share, gradients)
+    return gradients, {name: sum_ if name.startswith("bucket_") else sum_ * share for name, sum_ in metrics.items()}
+
+
 def make_train_step(apply: Apply, schedules: PerModality[NoiseSchedule], config: TrainConfig) -> TrainStep:
     """A function (state, frozen, batch, null_text, key) -> (state, metrics) for `jax.jit` with the state donated.
 
     `apply` takes the merged parameters of the joint model; `frozen` and the trained ones come from `optimizer.select`.
-    `key` stays the same for the whole run: each step folds in its number. Metrics are those of `training_loss`, the
+    `key` stays the same for the whole run: each step folds in its number. Metrics are those of `denoising_loss`, the
     norm of the gradient before clipping ("gradient_norm") and "learning_rate"; float32, on the device.
+
+    With `config.on_nan` "skip" a step whose loss or gradient norm is not finite changes nothing but its number.
     """
     optimizer = make_optimizer(config)
     rate = learning_rate(config)
@@ -50,17 +79,23 @@ def make_train_step(apply: Apply, schedules: PerModality[NoiseSchedule], config:
     ) -> tuple[TrainState, dict[str, Array]]:
         fixed = cast_floating(frozen, compute_dtype)
 
-        def loss(params: Params) -> tuple[Array, dict[str, Array]]:
-            step_key = jax.random.fold_in(key, state.step)
-            return training_loss(apply, merge(params, fixed), batch, null_text, step_key, schedules, config)
+        def loss(params: Params, drawn: Draws, maps: Array) -> tuple[Array, dict[str, Array]]:
+            return denoising_loss(apply, merge(params, fixed), drawn, maps, schedules, config)
 
-        (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        # All at once for the whole batch, so that its parts see what the whole would see.
+        drawn = draw(batch, null_text, jax.random.fold_in(key, state.step), schedules, config)
+        gradients, metrics = accumulated(loss, state.params, (drawn, batch["maps"]), config.accumulate)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
         # Without decay the average is the parameters themselves; saying so spares a short run a kernel per parameter.
         ema = optax.incremental_update(params, state.ema, 1.0 - config.ema_decay) if config.ema_decay else params
         metrics["gradient_norm"] = optax.tree.norm(stack(gradients))
-        metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
-        return TrainState(step=state.step + 1, params=params, ema=cast(Params, ema), opt_state=opt_state), metrics
+        metrics["learning_rate"] = jnp.asarray(rate(updates_made(state.opt_state)), jnp.float32)
+        after = TrainState(step=state.step + 1, params=params, ema=cast(Params, ema), opt_state=opt_state)
+        if config.on_nan == "skip":
+            made = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+            same = dataclasses.replace(state, step=after.step)
+            after = jax.tree.map(lambda new, old: jnp.where(made, new, old), after, same)
+        return after, metrics
 
     return step
