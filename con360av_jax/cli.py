@@ -8,8 +8,10 @@ from typing import Annotated, TypeAlias
 
 import tyro
 
+from con360av_jax.commands.bench import Bench
 from con360av_jax.commands.init import Init
 from con360av_jax.commands.options import parse
+from con360av_jax.commands.plan import Plan
 from con360av_jax.commands.report import Report
 from con360av_jax.commands.sample import Sample
 from con360av_jax.commands.synth import Synth
@@ -21,8 +23,10 @@ Verb: TypeAlias = (
     Annotated[Synth, tyro.conf.subcommand("synth")]
     | Annotated[Init, tyro.conf.subcommand("init")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 ABOUT = "Controllable audio-visual generation from 360° video: the picture and the sound of one viewpoint."
@@ -39,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed is None:
             return 0
         verb, settings = parsed
-        if isinstance(verb, Init | Train):
+        if isinstance(verb, Init | Train | Plan):
             verb.execute(settings)
         elif settings:
             raise ConfigError(f"unknown option {settings[0]}: see con360av --help")
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(arguments: list[str]) -> tuple[Synth | Init | Train | Sample | Report, list[str]]:
+def _read(arguments: list[str]) -> tuple[Synth | Init | Train | Plan | Sample | Report | Bench, list[str]]:
     """The chosen verb, and the options that are not its own: settings of the config."""
     return tyro.cli(
         Verb,  # pyright: ignore[reportArgumentType]

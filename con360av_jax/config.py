@@ -200,6 +200,10 @@ class TrainConfig:
     """Whether a damaged record stops the run, or another one takes its place (data/corrupt.py says which)."""
     max_corrupt_share: float = 0.01
     """Share of a dataset's records that may be damaged under "skip"; more stop the run. Unless it is 0, one may be."""
+    tensorboard: bool = True
+    """Whether metrics also go to TensorBoard files in the run's folder."""
+    wandb_project: str = ""
+    """Project in Weights & Biases that metrics also go to; empty for none."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What a loss or gradient that is infinite or no number does: stop the run, or leave that step out: it counts, but
     changes nothing."""

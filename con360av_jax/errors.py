@@ -25,5 +25,9 @@ class CheckpointError(Con360Error):
     """A checkpoint or pretrained folder is missing, damaged or belongs to another config."""
 
 
+class DivergenceError(Con360Error):
+    """The loss or its gradient became infinite or no number."""
+
+
 class ShardingError(Con360Error):
     """A parameter has no sharding rule, or a dimension does not divide over the mesh."""

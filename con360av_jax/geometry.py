@@ -15,6 +15,7 @@ box-aware signed distance" (BASD).
 """
 
 import math
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import cv2
@@ -66,6 +67,14 @@ def directions(height: int, width: int) -> Float[np.ndarray, "height width 3"]:
     longitude = ((np.arange(width) + 0.5) / width - 0.5) * 2 * np.pi
     latitude = (0.5 - (np.arange(height) + 0.5) / height) * np.pi
     return direction_from_angles(longitude[None, :], latitude[:, None])
+
+
+@lru_cache(maxsize=4)
+def _directions(height: int, width: int) -> Float[np.ndarray, "height width 3"]:
+    """`directions`, computed once: they are most of the work of a footprint. Read-only, for all callers share them."""
+    rays = directions(height, width)
+    rays.flags.writeable = False
+    return rays
 
 
 def rotation(yaw: Angle, pitch: Angle, roll: Angle = 0.0) -> Float[np.ndarray, "3 3"]:
@@ -201,7 +210,7 @@ def footprint(
     Raises GeometryError unless both fields of view lie in (0, pi).
     """
     half_width, half_height = _half_angles(horizontal_fov, vertical_fov)
-    x, y, z = np.moveaxis(directions(height, width) @ rotation(yaw, pitch, roll), -1, 0)
+    x, y, z = np.moveaxis(_directions(height, width) @ rotation(yaw, pitch, roll), -1, 0)
     beside = np.abs(x) <= z * np.tan(half_width + _EDGE_TOLERANCE)
     return beside & (np.abs(y) <= z * np.tan(half_height + _EDGE_TOLERANCE))
 
@@ -229,8 +238,8 @@ def signed_distance(mask: Bool[np.ndarray, "height width"]) -> Float[np.ndarray,
         grid[2 * rows + 2, 2 * columns + end] = 0
     halves = cv2.distanceTransform(grid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # OpenCV's last bit changes from call to call; squares of whole numbers of half pixels are exact.
-    halves = np.sqrt(np.rint(np.square(halves.astype(np.float64))))
-    distance = halves[1::2, 1::2][:, side : side + width] / 2
+    centres = halves[1::2, 1::2][:, side : side + width].astype(np.float64)
+    distance = np.sqrt(np.rint(np.square(centres))) / 2
     return np.where(mask, distance, -distance).astype(np.float32)
 
 
@@ -239,7 +248,7 @@ def _viewpoint_mask(viewpoint: Float[np.ndarray, "4"], height: int, width: int) 
     mask = footprint(yaw, pitch, horizontal_fov, vertical_fov, height, width)
     if not mask.any():
         # A view narrower than a pixel still tells where it looks.
-        nearest = (directions(height, width) @ direction_from_angles(yaw, pitch)).argmax()
+        nearest = (_directions(height, width) @ direction_from_angles(yaw, pitch)).argmax()
         mask.flat[nearest] = True
     return mask
 

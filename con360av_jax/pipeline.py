@@ -23,7 +23,7 @@ from con360av_jax.pretrained import Codecs, Pretrained, open_pretrained
 from con360av_jax.sample import BatchSampler, Clip, noise_from_seeds
 from con360av_jax.shapes import MODALITIES, maps_shape
 from con360av_jax.sharding import make_mesh, shardings_for
-from con360av_jax.train import checkpoint
+from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.optimizer import merge, select
 from con360av_jax.viewpoint import Viewpoint
 
@@ -264,12 +264,12 @@ def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None) 
     if (path / "report.json").is_file():
         pretrained = open_pretrained(path)
         return Con360AV(pretrained.config, _base(pretrained.config, pretrained, devices), pretrained, devices)
-    run_folder, step_folder = checkpoint.locate(path)
-    run = checkpoint.open_run(run_folder)
-    pretrained = open_pretrained(checkpoint.find_base(run))
-    checkpoint.require_same_model(run.config, pretrained.config, f"base {pretrained.folder}")
-    untrained, frozen = select(_base(run.config, pretrained, devices), run.config.train.trainable)
     item = "ema" if ema else "trainable"
+    run_at, step_folder = checkpoint.locate(path, (item, "progress"))
+    run = run_folder.open_run(run_at)
+    pretrained = open_pretrained(run_folder.find_base(run))
+    run_folder.require_same_model(run.config, pretrained.config, f"base {pretrained.folder}")
+    untrained, frozen = select(_base(run.config, pretrained, devices), run.config.train.trainable)
     trained = checkpoint.read_arrays(step_folder, {item: checkpoint.abstract(untrained)})[item]
     step = checkpoint.read_progress(step_folder).step
     return Con360AV(run.config, merge(trained, frozen), pretrained, devices, step)

@@ -79,7 +79,7 @@ class Pretrained:
     ) -> Iterator[dict[str, jax.Array]]:
         """The wanted parameters, chunk by chunk and flat; chunks without any are not opened."""
         folder = self.folder / "params" / part
-        prefix, here = "".join(f"{name}/" for name in below), SingleDeviceSharding(jax.devices()[0])
+        prefix, here = "".join(f"{name}/" for name in below), SingleDeviceSharding(jax.local_devices()[0])
         places = flatten(shardings) if shardings else {}
         chunks: dict[int, Params] = {}
         # From the report, not the module: tracing a thousand layers takes longer than reading them.

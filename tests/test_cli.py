@@ -67,8 +67,8 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Expected one of {synth, init, train, sample, report}"),
-        (["dance"], "Expected one of {synth, init, train, sample, report}"),
+        ([], "Expected one of {synth, init, train, plan, sample, report, bench}"),
+        (["dance"], "Expected one of {synth, init, train, plan, sample, report, bench}"),
         (["synth"], "--out"),
         (["synth", "--out", "x", "--seed", "abc"], "--seed"),
         (["synth", "--out", "x", "--colour", "red"], "--colour"),
@@ -143,7 +143,7 @@ def test_a_stopped_training_says_so_to_the_shell(
 ):
     given = {}
 
-    def train(config: Config, base: Path, dataset: Path, out: Path, *, resume: bool) -> signal.Signals | None:
+    def train(config: Config, base: Path, dataset: Path, out: Path, *, resume: bool, allowed) -> signal.Signals | None:
         given.update(config=config, folders=(base, dataset, out), resume=resume)
         return received
 

@@ -17,9 +17,9 @@ FLOORS = (
     ("model_config", "config", "shapes", "config_io"),
     ("geometry", "viewpoint", "ambisonics", "containers", "media", "mel", "data"),
     ("models", "diffusion"),
-    ("denoiser", "tokenizer", "pretrained", "codecs", "random_base", "sharding"),
-    ("train", "sample", "pipeline", "evaluate", "report"),
-    ("compile_cache", "quick_compile", "commands", "cli", "__main__"),
+    ("denoiser", "tokenizer", "pretrained", "codecs", "random_base", "sharding", "flops"),
+    ("train", "sample", "pipeline", "evaluate", "report", "bench", "plan"),
+    ("compile_cache", "quick_compile", "host_memory", "commands", "cli", "__main__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -15,7 +15,7 @@ from con360av_jax.geometry import basd
 from con360av_jax.media import write_clip
 from con360av_jax.report.build import write_report
 from con360av_jax.report.figures import draw_footprint, saliency_overlay
-from con360av_jax.train.checkpoint import write_run
+from con360av_jax.train.run_folder import write_run
 
 
 @pytest.fixture(scope="module")

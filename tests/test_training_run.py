@@ -14,19 +14,20 @@ import tiny_world
 from jax.stages import Compiled
 from tiny_world import leaves_equal, with_train
 
+from con360av_jax.cli import main
 from con360av_jax.config import Config, MeshConfig
-from con360av_jax.errors import CheckpointError, DatasetError, ShardingError
+from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, ShardingError
 from con360av_jax.pretrained import open_pretrained
 from con360av_jax.random_base import create_random
 from con360av_jax.sharding import make_mesh
-from con360av_jax.train import checkpoint, loop
+from con360av_jax.train import checkpoint, loop, run_folder
 from con360av_jax.train.loop import load_state, train
 
 # Float32 sums over the batch and over split channels are taken in another order on another mesh. Adam divides by a root
 # that is close to zero for some parameters, so after an update a last digit can be a larger part of it.
 ROUNDING = 1e-5
 UPDATE_ROUNDING = 2e-2
-TIMING = ("clips_per_second", "step_seconds")
+TIMING = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_gib")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,14 +108,15 @@ def metrics(run: Path) -> list[dict]:
 
 def test_sigterm_saves_the_step_at_hand(stopped: Path):
     assert checkpoint.finished_steps(stopped) == [2]
-    assert vars(checkpoint.read_progress(stopped / "checkpoints" / "2")) == {"step": 2, "next_batch": 2, "seed": 0}
+    here = checkpoint.read_progress(stopped / "checkpoints" / "2")
+    assert here == checkpoint.Progress(step=2, next_batch=2, seed=0, skips=0)
 
 
 def test_resume_equals_uninterrupted_run(config: Config, folders: tuple[Path, Path], uninterrupted: Path, half: Path):
     assert train(config, *folders, half, resume=True) is None
     resumed, straight = everything(half, 4, config, folders[0]), everything(uninterrupted, 4, config, folders[0])
     assert leaves_equal(resumed, straight)
-    assert resumed["progress"] == {"step": 4, "next_batch": 4, "seed": 0}
+    assert resumed["progress"] == {"step": 4, "next_batch": 4, "seed": 0, "skips": 0}
     assert [line["step"] for line in metrics(half)] == [1, 2, 3, 4]
     assert metrics(half) == metrics(uninterrupted)
 
@@ -195,6 +197,53 @@ def test_a_damaged_checkpoint_is_named(file: str, config: Config, folders: tuple
     path = half / "checkpoints" / "2" / file
     path.write_bytes(path.read_bytes()[:10])
     refused(CheckpointError, "checkpoints/2 is damaged", config, *folders, half, resume=True)
+
+
+def test_a_damaged_newest_checkpoint_costs_time_only(
+    config: Config, folders: tuple[Path, Path], uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    (run / "checkpoints" / "4" / "progress" / "metadata").unlink()
+    train(config, *folders, run, resume=True)
+    assert "checkpoints/4 is damaged: progress/metadata is missing; step 2, " in caplog.text
+    assert leaves_equal(everything(run, 4, config, folders[0]), everything(uninterrupted, 4, config, folders[0]))
+    assert metrics(run) == metrics(uninterrupted)
+
+
+def test_settings_that_are_named_may_differ(config: Config, folders: tuple[Path, Path], half: Path):
+    run = run_folder.open_run(half)
+    other = with_train(config, learning_rate=5.0, schedule="cosine")
+    with pytest.raises(CheckpointError, match="add --allow train.learning_rate --allow train.schedule") as caught:
+        run_folder.require_same_run(run, other, *folders)
+    assert "train.schedule is cosine here, constant there" in str(caught.value)
+    with pytest.raises(CheckpointError, match="another config: train.schedule is") as caught:
+        run_folder.require_same_run(run, other, *folders, ["train.learning_rate"])
+    assert "train.learning_rate" not in str(caught.value)
+    run_folder.require_same_run(run, other, *folders, ["train.learning_rate", "train.schedule"])
+    everything_free = with_train(config, steps=9, log_every=5, checkpoint_every=3, on_nan="skip", max_skips=3)
+    run_folder.require_same_run(run, everything_free, *folders)
+
+
+def test_settings_that_shapes_depend_on_cannot_be_allowed(config: Config, folders: tuple[Path, Path], half: Path):
+    run = run_folder.open_run(half)
+    other = with_train(config, trainable="connectors")
+    with pytest.raises(CheckpointError, match="train.trainable decides shapes of what was saved and cannot be allowed"):
+        run_folder.require_same_run(run, other, *folders)
+    for path in ("train.trainable", "train", "model.connector.channels", "clip", "mel.bands"):
+        with pytest.raises(ConfigError, match=f"--allow {path} is not possible: what was saved has its shapes from"):
+            run_folder.require_same_run(run, other, *folders, [path])
+    with pytest.raises(ConfigError, match="--allow train.learning is no setting"):
+        run_folder.require_same_run(run, other, *folders, ["train.learning"])
+
+
+def test_the_command_line_allows_several_settings(
+    folders: tuple[Path, Path], half: Path, capsys: pytest.CaptureFixture[str]
+):
+    base, dataset = map(str, folders)
+    command = ["train", "--base", base, "--dataset", dataset, "--out", str(half), "--resume"]
+    changes = ["--config.train.learning-rate", "5", "--config.train.clip-norm", "2", "--config.train.seed", "1"]
+    assert main([*command, *changes, "--allow", "train.learning_rate", "--allow", "train.clip_norm"]) == 2
+    assert "another config: train.seed is 1 here, 0 there" in capsys.readouterr().err
 
 
 def test_a_wrong_start_leaves_nothing_behind(config: Config, folders: tuple[Path, Path], tmp_path: Path):

@@ -19,8 +19,9 @@ from con360av_jax.data.source import write_dataset
 from con360av_jax.pretrained import open_pretrained
 from con360av_jax.random_base import create_random
 from con360av_jax.sharding import make_mesh
-from con360av_jax.train.checkpoint import CheckpointWriter, Progress, write_run
+from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.loop import load_state
+from con360av_jax.train.run_folder import write_run
 
 RECORDS = 5
 

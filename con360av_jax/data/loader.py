@@ -3,22 +3,35 @@
 Sample number n (counted over the whole run) is record pi_e(n mod N) of a dataset of N records, where e = n div N is the
 epoch and pi_e a permutation drawn from (seed, e). Global batch s holds the sample numbers s B .. s B + B - 1, and
 process p of P loads the rows p B/P .. (p + 1) B/P - 1 of it. So neither threads, nor the number of processes, nor where
-a run was stopped changes what the model sees, and the whole state is one number: the next step.
+a run was stopped changes what the model sees, and the whole state is one number: the next step. `corrupt` says what
+takes the place of a damaged record.
 """
 
 import sys
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias, cast
 
 import grain
 
 from con360av_jax.config import Config
+from con360av_jax.data.corrupt import SoundRecords
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import Dataset
-from con360av_jax.data.transforms import Example, check_trainable, to_example
+from con360av_jax.data.transforms import (
+    Example,
+    RawExample,
+    Tokenise,
+    check_trainable,
+    is_encoded,
+    to_example,
+    to_raw_example,
+)
 from con360av_jax.errors import DatasetError
 
 SEEDS = 2**32
+# Finished batches that wait for each thread.
+BATCHES_AHEAD = 2
+AnyExample: TypeAlias = Example | RawExample
 
 
 def sample_order(records: int, seed: int) -> grain.MapDataset:
@@ -32,23 +45,30 @@ def sample_order(records: int, seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(records).seed(seed).shuffle().repeat()
 
 
-class Loader(Iterator[Example]):
+class Loader(Iterator[AnyExample]):
     """Batches of one process, read ahead by threads; `get_state` and `set_state` move it to any step exactly."""
 
-    def __init__(self, batches: grain.MapDataset, start_step: int, threads: int, ahead: int):
+    def __init__(self, records: SoundRecords[AnyExample], batches: grain.MapDataset, start_step: int, threads: int):
+        self._records = records
         self._batches = batches
-        self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=BATCHES_AHEAD * threads)
         self._step = 0
         self._reader: grain.DatasetIterator | None = None
         self.set_state(start_step)
 
-    def __next__(self) -> Example:
-        """The batch of the next step, every array with a leading batch axis; raises DatasetError on a bad record."""
+    def __next__(self) -> AnyExample:
+        """The batch of the next step, every array with a leading batch axis; raises DatasetError if a record is damaged
+        and the config says "stop", or if too many are."""
         if self._reader is None:
             self._reader = iter(self._batches[self._step :].to_iter_dataset(self._options))
         batch = next(self._reader)
         self._step += 1
-        return cast(Example, batch)
+        return cast(AnyExample, batch)
+
+    @property
+    def corrupt(self) -> Mapping[int, str]:
+        """The damaged records that this process has met and left out, by position: where each lies and why."""
+        return self._records.corrupt
 
     def get_state(self) -> int:
         """The step whose batch comes next; batches read ahead but not yet returned do not count."""
@@ -76,17 +96,20 @@ def make_loader(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-    threads: int = 2,
-    ahead: int = 4,
+    tokenise: Tokenise | None = None,
 ) -> Loader:
     """Batches for training on `dataset`, from `start_step` on; see the module for their order.
 
-    `batch_size` counts the samples of all processes; a dataset smaller than a batch is repeated within it. `threads`
-    batches are made at a time and at most `ahead` kept waiting. Raises DatasetError if the dataset was made for another
-    config, lacks encoded fields, or if `batch_size` does not divide over the processes.
+    `batch_size` counts the samples of all processes; a dataset smaller than a batch is repeated within it. Threads and
+    what happens to damaged records are settings of `config.train`. A dataset without encoded fields gives batches of
+    RawExample and needs `tokenise`. Raises DatasetError if the dataset was made for another config, holds neither
+    encoded nor raw fields, or if `batch_size` does not divide over the processes.
     """
+    fields, settings = dataset.manifest.fields, config.train
     check_matches(dataset.manifest, config)
-    check_trainable(dataset.manifest.fields, f"dataset {dataset.folder}")
+    check_trainable(fields, f"dataset {dataset.folder}")
+    if not is_encoded(fields) and tokenise is None:
+        raise DatasetError(f"dataset {dataset.folder} is not encoded: its captions need the tokenizers of a base")
     if not 0 <= process_index < process_count:
         raise DatasetError(f"process_index={process_index} is not one of {process_count} processes")
     if batch_size < 1 or batch_size % process_count:
@@ -95,12 +118,19 @@ def make_loader(
             f"use a multiple of {process_count}"
         )
     rows = batch_size // process_count
-    order = sample_order(len(dataset), seed)
 
-    def read(local_number: int) -> Example:
+    def make(record: int) -> AnyExample:
+        if tokenise is None or is_encoded(fields):
+            return to_example(dataset[record], record)
+        return to_raw_example(dataset[record], record, tokenise)
+
+    order = sample_order(len(dataset), seed)
+    records = SoundRecords(dataset, order, make, settings.on_corrupt, settings.max_corrupt_share)
+
+    def read(local_number: int) -> AnyExample:
         step, row = divmod(local_number, rows)
-        record = cast(int, order[step * batch_size + process_index * rows + row])
-        return to_example(dataset[record], record)
+        return records[step * batch_size + process_index * rows + row]
 
     local_numbers = grain.MapDataset.range(sys.maxsize // batch_size)
-    return Loader(local_numbers.map(read).batch(rows, drop_remainder=True), start_step, threads, ahead)
+    batches = local_numbers.map(read).batch(rows, drop_remainder=True)
+    return Loader(records, batches, start_step, settings.loader_threads)

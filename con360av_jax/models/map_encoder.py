@@ -32,17 +32,58 @@ class LSTM(nnx.Module):
     def __call__(self, x: Float[Array, "time row in_channel"]) -> Float[Array, "time row channel"]:
         """Hidden states of all steps, starting from zeros; the cell state is kept in f32."""
         from_input = self.input(x)
-        zeros = jnp.zeros((*x.shape[1:-1], from_input.shape[-1] // 4), jnp.float32)
+        return recurrence(self.hidden.kernel[...].astype(from_input.dtype), from_input)
 
-        def step(state: tuple[Array, Array], inputs: Array) -> tuple[tuple[Array, Array], Array]:
-            hidden, cell = state
-            gates = (inputs + self.hidden(hidden)).astype(jnp.float32)
-            i, f, g, o = jnp.split(gates, 4, axis=-1)
-            cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-            hidden = (jax.nn.sigmoid(o) * jnp.tanh(cell)).astype(inputs.dtype)
-            return (hidden, cell), hidden
 
-        return jax.lax.scan(step, (zeros.astype(from_input.dtype), zeros), from_input)[1]
+def _cell_step(kernel: Array, hidden: Array, cell: Array, inputs: Array) -> tuple[Array, Array]:
+    """(h_t, c_t) of equations (1) and (2), where `inputs` is W_x x_t + b."""
+    gates = (inputs + hidden @ kernel).astype(jnp.float32)
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return (jax.nn.sigmoid(o) * jnp.tanh(cell)).astype(inputs.dtype), cell
+
+
+@jax.custom_vjp
+def recurrence(
+    kernel: Float[Array, "channel gate"], inputs: Float[Array, "time row gate"]
+) -> Float[Array, "time row channel"]:
+    """Hidden states of all steps, starting from zeros.
+
+    The kernel's gradient is one product over all steps. As part of the loop it would be summed over devices in each.
+    """
+    return _forward(kernel, inputs)[0]
+
+
+def _forward(kernel: Array, inputs: Array) -> tuple[Array, tuple[Array, ...]]:
+    zeros = jnp.zeros((inputs.shape[1], kernel.shape[0]), jnp.float32)
+
+    def step(state: tuple[Array, Array], now: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        after = _cell_step(kernel, *state, now)
+        return after, state
+
+    start = (zeros.astype(inputs.dtype), zeros)
+    (last, _), (hidden_before, cell_before) = jax.lax.scan(step, start, inputs)
+    hidden = jnp.concatenate([hidden_before[1:], last[None]])
+    return hidden, (kernel, inputs, hidden_before, cell_before)
+
+
+def _backward(saved: tuple[Array, ...], gradient: Array) -> tuple[Array, Array]:
+    kernel, *steps = saved
+    zeros = jnp.zeros(saved[3].shape[1:], jnp.float32)
+
+    def step(after: tuple[Array, Array], now: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
+        inputs, hidden, cell, from_output = now
+        _, pull = jax.vjp(lambda *state: _cell_step(kernel, *state), hidden, cell, inputs)
+        to_hidden, to_cell, to_inputs = pull((after[0] + from_output, after[1]))
+        return (to_hidden, to_cell), to_inputs
+
+    start = (zeros.astype(gradient.dtype), zeros)
+    _, to_inputs = jax.lax.scan(step, start, (*steps, gradient), reverse=True)
+    # A gate's sum is its input's: W_h's gradient needs no loop.
+    return jnp.einsum("tri,tro->io", saved[2], to_inputs), to_inputs
+
+
+recurrence.defvjp(_forward, _backward)
 
 
 class MapEncoder(nnx.Module):
@@ -78,5 +119,6 @@ def pad_panorama(
     x: Float[Array, "batch frame height width channel"],
 ) -> Float[Array, "batch frame height_2 width_2 channel"]:
     """One more pixel on every side: around the globe in longitude, replicated beyond the poles."""
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1), (0, 0)), mode="wrap")
-    return jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
+    # Not jnp.pad: its gradient cuts the batch axis as well, and devices then exchange zeros.
+    x = jnp.concatenate([x[..., -1:, :], x, x[..., :1, :]], axis=3)
+    return jnp.concatenate([x[:, :, :1], x, x[:, :, -1:]], axis=2)

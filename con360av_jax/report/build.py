@@ -22,7 +22,7 @@ from con360av_jax.geometry import basd
 from con360av_jax.media import probe, read_sound, write_clip
 from con360av_jax.mel import log_mel
 from con360av_jax.report import figures
-from con360av_jax.train.checkpoint import find_base, open_run
+from con360av_jax.train.run_folder import find_base, open_run
 
 PACKAGES = (
     "con360av-jax",

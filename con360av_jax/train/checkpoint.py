@@ -1,35 +1,37 @@
-"""A training run on disk: checkpoints hold only what training changes, the frozen base is a pointer with a hash.
+"""Checkpoints of a run: only what training changes, written in the background, and known to be whole when read.
 
-RUN/config.json             the settings
-RUN/run.json                the frozen base (where it lies, sha256 of its report.json) and the dataset
-RUN/metrics.jsonl           one line per log interval
-RUN/checkpoints/STEP/       trainable, ema, optimizer: arrays that open on any mesh (Orbax)
-             STEP/progress  step, state of the data order (one number), seed
+RUN/checkpoints/STEP/           trainable, ema, optimizer: arrays that open on any mesh (Orbax)
+                STEP/progress   step, state of the data order (one number), seed
+                STEP/hashes.json  sha256 of every file of these; written before the folder gets its name, so that a
+                                checkpoint without it, or whose files differ from it, is a damaged one
+RUN/checkpoints/STEP.damaged/   a damaged checkpoint that a resumed run found, out of the way
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+import logging
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from con360av_jax.config import Config
-from con360av_jax.config_io import config_hash, load_config_json, save_config, to_dict, write_text
-from con360av_jax.errors import CheckpointError, ConfigError, DatasetError
+from con360av_jax.config_io import write_text
+from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params
-from con360av_jax.pretrained import base_hash
 from con360av_jax.train.state import TrainState
 
 ARRAYS = ("trainable", "ema", "optimizer")
+ITEMS = (*ARRAYS, "progress")
+HASHES = "hashes.json"
 
-# What may change between stopping and resuming without changing any step that was already made.
-FREE_SETTINGS = (
-    "name", "mesh", "sampler", "train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
-)  # fmt: skip
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,166 +44,75 @@ class Progress:
     """State of the loader: the batch that comes next."""
     seed: int
     """Seed of the run; the key of step s is fold_in(key(seed), s)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run folder says about itself."""
-
-    folder: Path
-    config: Config
-    base_places: tuple[Path, Path]
-    """Where the frozen base lies, relative to the run and absolute: either may be moved."""
-    base_sha256: str
-    """Hash of the base's report.json."""
-    dataset: Path
-    dataset_sha256: str
-    """Hash of the dataset's manifest.json."""
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raises CheckpointError if something already lies at `folder`."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} already exists: add --resume to go on with it, or choose another folder")
-
-
-def write_run(folder: Path, config: Config, base: Path, dataset: Path) -> None:
-    """Makes a run folder, or writes the settings a resumed run goes on with; run.json comes last."""
-    if jax.process_index() != 0:
-        return
-    description = {
-        "config_hash": config_hash(config),
-        "base": {
-            "path": os.path.relpath(base.resolve(), folder.resolve()),
-            "absolute_path": str(base.resolve()),
-            "sha256": base_hash(base),
-        },
-        "dataset": {"path": str(dataset.resolve()), "sha256": _manifest_hash(dataset)},
-    }
-    save_config(config, folder / "config.json")
-    write_text(folder / "run.json", json.dumps(description, indent=2) + "\n")
-
-
-def open_run(folder: Path) -> Run:
-    """Reads a run folder's settings; raises CheckpointError if it holds no run or is damaged."""
-    path = folder / "run.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is no training run: it has no run.json")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        base, dataset = description["base"], description["dataset"]
-        return Run(
-            folder=folder,
-            config=load_config_json(folder / "config.json"),
-            base_places=((folder / base["path"]).resolve(), Path(base["absolute_path"])),
-            base_sha256=base["sha256"],
-            dataset=Path(dataset["path"]),
-            dataset_sha256=dataset["sha256"],
-        )
-    except ConfigError as error:
-        raise CheckpointError(f"{folder} is damaged: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error!r}") from error
-
-
-def find_base(run: Run) -> Path:
-    """The folder of the run's frozen base; raises CheckpointError if it is missing or another one."""
-    found = [place for place in run.base_places if (place / "report.json").is_file()]
-    if not found:
-        places = " or ".join(map(str, dict.fromkeys(run.base_places)))
-        raise CheckpointError(f"the frozen base of {run.folder} is missing: wanted it at {places}")
-    for place in found:
-        if base_hash(place) == run.base_sha256:
-            return place
-    require_base(run, found[0])
-    return found[0]
-
-
-def require_base(run: Run, base: Path) -> None:
-    """Raises CheckpointError unless `base` is what the run was trained on."""
-    if not (base / "report.json").is_file():
-        raise CheckpointError(f"base {base} is missing or no pretrained folder: it has no report.json")
-    given = base_hash(base)
-    if given != run.base_sha256:
-        raise CheckpointError(
-            f"{base} is not the base that {run.folder} was trained on: the sha256 of its report.json is {given[:12]}, "
-            f"wanted {run.base_sha256[:12]} (at {run.base_places[1]})"
-        )
-
-
-def require_same_run(run: Run, config: Config, base: Path, dataset: Path) -> None:
-    """Raises CheckpointError unless these settings, base and dataset make `run` go on as if it had never stopped."""
-    _require_same(config, run.config, f"run {run.folder}", FREE_SETTINGS)
-    require_base(run, base)
-    if _manifest_hash(dataset) != run.dataset_sha256:
-        raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
-
-
-def require_same_model(config: Config, made: Config, what: str) -> None:
-    """Raises CheckpointError unless weights that were made for config `made` fit `config`."""
-    _require_same(config, made, what, ("name", "mesh", "sampler", "train", "clip.hop_seconds"))
-
-
-def _manifest_hash(dataset: Path) -> str:
-    path = dataset / "manifest.json"
-    if not path.is_file():
-        raise DatasetError(f"{dataset} is no dataset: it has no manifest.json")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _require_same(given: Config, made: Config, what: str, free: tuple[str, ...]) -> None:
-    """Raises CheckpointError naming every setting outside `free` in which the two configs differ."""
-    one, other = _leaves(to_dict(given)), _leaves(to_dict(made))
-    different = [
-        f"{path} is {one.get(path, 'absent')} here, {other.get(path, 'absent')} there"
-        for path in sorted({*one, *other})
-        if one.get(path) != other.get(path) and not any(f"{path}.".startswith(f"{prefix}.") for prefix in free)
-    ]
-    if different:
-        shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if len(different) > 4 else "")
-        raise CheckpointError(f"{what} belongs to another config: {shown}")
-
-
-def _leaves(value: object, path: str = "") -> dict[str, object]:
-    """Nested dicts and lists as {"a.b.0": scalar}."""
-    if isinstance(value, Mapping):
-        children = value.items()
-    elif isinstance(value, list):
-        children = enumerate(value)
-    else:
-        return {path: value}
-    return {
-        k: v for name, child in children for k, v in _leaves(child, f"{path}.{name}" if path else f"{name}").items()
-    }
+    skips: int = 0
+    """How many steps up to this one were left out, one after the other."""
 
 
 class CheckpointWriter:
-    """Writes RUN/checkpoints/STEP in the background and keeps the newest ones; on leaving, everything is on disk."""
+    """Writes RUN/checkpoints/STEP in the background and keeps the newest ones; on leaving, everything is on disk.
+
+    An older checkpoint is removed only after a newer one is complete. Every method, and leaving, raises CheckpointError
+    if a checkpoint could not be written (the disk is full), whether now or since the last call.
+    """
 
     def __init__(self, run: Path, config: Config):
+        self._folder = (run / "checkpoints").resolve()
+        self._step = 0
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.train.keep_checkpoints,
             enable_async_checkpointing=True,
             create=True,
             cleanup_tmp_directories=True,
+            # What else stands in old checkpoints' metadata is not needed, and may be damaged.
+            lightweight_initialize=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_hashes),
         )
-        self._manager = ocp.CheckpointManager(
-            (run / "checkpoints").resolve(), options=options, item_names=(*ARRAYS, "progress")
-        )
+        with self._explained():
+            self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=ITEMS)
 
     def __enter__(self) -> "CheckpointWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._explained():
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Starts writing one checkpoint; the state may be donated as soon as this returns."""
         items = {name: ocp.args.StandardSave(tree) for name, tree in arrays_of(state).items()}
-        self._manager.save(
-            progress.step, args=ocp.args.Composite(**items, progress=ocp.args.JsonSave(asdict(progress)))
-        )
+        with self._explained():
+            # Before the step's number is changed, which the save before this one still needs for its hashes.
+            self._manager.wait_until_finished()
+            self._step = progress.step
+            self._manager.save(
+                progress.step, args=ocp.args.Composite(**items, progress=ocp.args.JsonSave(asdict(progress)))
+            )
+
+    def check(self) -> None:
+        """Raises if the last checkpoint turned out not to be written; does not wait for one that still is."""
+        if not self._manager.is_saving_in_progress():
+            with self._explained():
+                self._manager.wait_until_finished()
+
+    def _write_hashes(self) -> None:
+        """Orbax calls this in its own thread, on process 0, when all files of a checkpoint are complete."""
+        # Where the storage can rename, the folder gets its final name after this.
+        aside = sorted(self._folder.glob(f"{self._step}{ocp.utils.TMP_DIR_SUFFIX}*"))
+        write_hashes(aside[-1] if aside else self._folder / str(self._step))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            # Orbax's storage layer answers a full disk with any of these.
+            raise CheckpointError(
+                f"a checkpoint in {self._folder} cannot be written ({_first_line(error)}): make room and resume; the "
+                "checkpoints before it are still there"
+            ) from error
 
 
 def arrays_of(state: TrainState) -> Params:
@@ -209,19 +120,45 @@ def arrays_of(state: TrainState) -> Params:
     return {"trainable": state.params, "ema": state.ema, "optimizer": state.opt_state}
 
 
-def locate(path: Path) -> tuple[Path, Path]:
-    """The run folder and the step folder that `path` (RUN or RUN/checkpoints/STEP) means; of a run, the newest step.
+def write_hashes(step_folder: Path) -> None:
+    """Leaves the sha256 of every file of a checkpoint's items beside them."""
+    files = sorted(path for item in ITEMS for path in (step_folder / item).rglob("*") if path.is_file())
+    hashes = {path.relative_to(step_folder).as_posix(): _file_hash(path) for path in files}
+    write_text(step_folder / HASHES, json.dumps(hashes, indent=1) + "\n")
+
+
+def damage(step_folder: Path, items: Collection[str] = ITEMS) -> str:
+    """What is wrong with these items of a checkpoint: the first file that is missing or not what was written; or ""."""
+    try:
+        hashes = json.loads((step_folder / HASHES).read_text(encoding="utf-8"))
+        wanted = {name: digest for name, digest in hashes.items() if name.split("/")[0] in items}
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{HASHES} is missing or unreadable ({_first_line(error)})"
+    if absent := sorted(set(items) - {name.split("/")[0] for name in wanted}):
+        return f"{absent[0]} is missing in {HASHES}"
+    for name, digest in wanted.items():
+        if not (step_folder / name).is_file():
+            return f"{name} is missing"
+        if _file_hash(step_folder / name) != digest:
+            return f"{name} is not what was written"
+    return ""
+
+
+def locate(path: Path, items: Collection[str] = ITEMS) -> tuple[Path, Path]:
+    """The run folder and the step folder that `path` (RUN or RUN/checkpoints/STEP) means.
+
+    Of a run, the newest step whose `items` are whole; a log line names newer ones that are not.
 
     Raises:
-        CheckpointError: there is no such run, or it has no finished checkpoint.
+        CheckpointError: there is no such run, or it has no finished checkpoint, or none is whole.
     """
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist: give a pretrained folder, a run or RUN/checkpoints/STEP")
     if (path / "run.json").is_file():
-        steps = finished_steps(path)
-        if not steps:
+        step = newest_whole(path, items)
+        if step is None:
             raise CheckpointError(f"{path} has no finished checkpoint yet: train it first")
-        return path, path / "checkpoints" / str(steps[-1])
+        return path, path / "checkpoints" / str(step)
     run = path.resolve().parent.parent
     if path.resolve().parent.name != "checkpoints" or not (run / "run.json").is_file():
         raise CheckpointError(
@@ -229,13 +166,62 @@ def locate(path: Path) -> tuple[Path, Path]:
         )
     if not path.name.isdigit() or int(path.name) not in finished_steps(run):
         raise CheckpointError(f"{path} is no finished checkpoint; {run} has steps {finished_steps(run)}")
+    if why := damage(path, items):
+        raise CheckpointError(f"{path} is damaged ({why}); {run} has steps {finished_steps(run)}")
     return run, path
 
 
 def finished_steps(run: Path) -> list[int]:
-    """Steps of the finished checkpoints of a run, ascending."""
+    """Steps of the finished checkpoints of a run, ascending, damaged ones among them."""
     folder = run / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(folder.resolve())) if folder.is_dir() else []
+
+
+def newest_whole(run: Path, items: Collection[str] = ITEMS) -> int | None:
+    """The newest step whose `items` are whole, or None if the run has no finished checkpoint at all.
+
+    A log line names newer ones that are not. Raises CheckpointError if there are checkpoints but none is whole.
+    """
+    damaged = []
+    for step in reversed(finished_steps(run)):
+        why = damage(run / "checkpoints" / str(step), items)
+        if not why:
+            for line in damaged:
+                logger.warning("%s; step %d, the newest that is whole, is used instead", line, step)
+            return step
+        damaged.append(f"checkpoint {run / 'checkpoints' / str(step)} is damaged: {why}")
+    if damaged:
+        raise CheckpointError(f"{run} has no checkpoint that is whole: {'; '.join(damaged)}")
+    return None
+
+
+def step_to_resume(run: Path) -> int | None:
+    """`newest_whole`, the same on every process; moves newer, damaged checkpoints aside, so that their steps can be
+    saved again."""
+    none, failed = -1, -2
+    found, failure = none, None
+    if jax.process_index() == 0:
+        try:
+            step = newest_whole(run)
+            found = none if step is None else step
+            _move_aside(run / "checkpoints", [number for number in finished_steps(run) if number > found])
+        except (CheckpointError, OSError) as error:
+            # The others wait for an answer, so they get one before this process stops.
+            found, failure = failed, error
+    if jax.process_count() > 1:
+        found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+    if failure is not None:
+        raise failure
+    if found == failed:
+        raise CheckpointError(f"{run} has no checkpoint that is whole; process 0 names what is wrong")
+    return None if found == none else found
+
+
+def _move_aside(checkpoints: Path, steps: Collection[int]) -> None:
+    for step in steps:
+        aside = checkpoints / f"{step}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        (checkpoints / str(step)).rename(aside)
 
 
 def read_progress(step_folder: Path) -> Progress:
@@ -265,10 +251,8 @@ def _restore(step_folder: Path, items: Mapping[str, ocp.args.CheckpointArgs]) ->
         try:
             restored = checkpointer.restore(step_folder.resolve(), args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise CheckpointError(
-                f"checkpoint {step_folder} is damaged or of another model ({first_line[:160]}): "
-                "remove its folder to go on from the checkpoint before it"
+                f"checkpoint {step_folder} is damaged or of another model ({_first_line(error)})"
             ) from error
     damaged = [name for name in items if restored[name] is None]
     if damaged:
@@ -279,3 +263,12 @@ def _restore(step_folder: Path, items: Mapping[str, ocp.args.CheckpointArgs]) ->
 def abstract(tree: Params) -> Params:
     """The shapes, dtypes and shardings of a pytree of arrays, for `read_arrays`."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0][:160]

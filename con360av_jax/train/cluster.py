@@ -24,7 +24,7 @@ class Cluster:
 
 
 def join(cluster: Cluster) -> None:
-    """Joins the run's other processes; comes before JAX is asked for its devices. Does nothing for a run of one process.
+    """Joins the run's other processes, if there are any; comes before JAX is asked for its devices.
 
     Raises:
         ShardingError: the options are incomplete, no cluster is found, or the others do not come in time.

@@ -1,10 +1,11 @@
 """The training loop: mesh -> data -> parameters -> state -> jit -> steps, with metrics, checkpoints and clean stops."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,105 +14,144 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from con360av_jax.config import Config
-from con360av_jax.data.loader import Loader, make_loader
-from con360av_jax.data.source import open_dataset
-from con360av_jax.data.transforms import Example
+from con360av_jax.data.loader import AnyExample, Loader, make_loader
+from con360av_jax.data.source import Dataset, open_dataset
+from con360av_jax.data.transforms import is_encoded
 from con360av_jax.denoiser import joint_model
-from con360av_jax.diffusion.loss import Batch
 from con360av_jax.models.functional import Params
 from con360av_jax.pretrained import Codecs, Pretrained, open_pretrained
 from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
-from con360av_jax.train import checkpoint
+from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.display import StepBar
+from con360av_jax.train.encode import caption_tokens, open_encode
 from con360av_jax.train.metrics import MetricsLog, drop_after
+from con360av_jax.train.nonfinite import NonFiniteSteps
 from con360av_jax.train.optimizer import make_optimizer, select
-from con360av_jax.train.program import compile_step
+from con360av_jax.train.program import compile_step, step_flops
 from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import cast_floating
 from con360av_jax.train.stop import StopRequest
+from con360av_jax.train.throughput import peak_flops
+from con360av_jax.train.trackers import open_trackers
 
 NullText = dict[str, Float[Array, "..."]]
-Advance = Callable[[TrainState], tuple[TrainState, dict[str, Array]]]
+Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]]
 
 
-def train(config: Config, base: Path, dataset: Path, out: Path, *, resume: bool = False) -> signal.Signals | None:
+def train(
+    config: Config, base: Path, dataset: Path, out: Path, *, resume: bool = False, allowed: Collection[str] = ()
+) -> signal.Signals | None:
     """Trains to step `config.train.steps` and leaves the run in `out`.
 
     Args:
         config: all settings; its model must be that of `base`.
         base: pretrained folder; what is not trained stays there.
-        dataset: dataset folder with encoded fields.
-        out: run folder; new, or with `resume` the run to go on with from its newest checkpoint. The steps that follow
-            equal those of a run that never stopped, bit for bit.
+        dataset: dataset folder; without encoded fields its pictures and sound are encoded on the device, step by step.
+        out: run folder; new, or with `resume` the run to go on with from its newest whole checkpoint. The steps that
+            follow equal those of a run that never stopped, bit for bit.
         resume: whether to go on.
+        allowed: paths of settings, such as "train.learning_rate", that may differ from the run's from here on.
 
     Returns:
         None at the last step, or the signal (SIGTERM, SIGINT) that stopped the run after a checkpoint.
 
     Raises:
         CheckpointError: `out` exists (or with `resume` does not), is damaged, or was made with other settings, another
-            base or another dataset; or `base` is missing or of another config.
+            base or another dataset; or `base` is missing or of another config; or a checkpoint cannot be written.
         DatasetError: the dataset is missing, damaged or of another config.
         ShardingError: the mesh does not fit the devices, the batch or a parameter.
-        ConfigError: the loss is no longer a number.
+        ConfigError: `allowed` names what is no setting, or one that shapes depend on.
+        DivergenceError: the loss is no longer a number, see `config.train.on_nan`.
     """
-    run = checkpoint.open_run(out) if resume else None
+    run = run_folder.open_run(out) if resume else None
     if run is None:
-        checkpoint.refuse_existing(out)
+        run_folder.refuse_existing(out)
     else:
-        checkpoint.require_same_run(run, config, base, dataset)
+        run_folder.require_same_run(run, config, base, dataset, allowed)
 
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh)
-    loader = open_loader(config, dataset)
     pretrained = open_pretrained(base)
-    checkpoint.require_same_model(config, pretrained.config, f"base {base}")
+    records = open_dataset(dataset)
+    loader = open_loader(config, records, pretrained)
+    run_folder.require_same_model(config, pretrained.config, f"base {base}")
     state, frozen = load_state(config, pretrained, mesh)
-    if run is not None and (steps := checkpoint.finished_steps(run.folder)):
-        state = restore_state(state, run.folder / "checkpoints" / str(steps[-1]), loader)
+    progress = Progress(step=0, next_batch=0, seed=config.train.seed)
+    if run is not None and (newest := checkpoint.step_to_resume(run.folder)) is not None:
+        state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
+        loader.set_state(progress.next_batch)
     step = compile_step(config, mesh, state, frozen)
+    encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh)
     null_text = null_embeddings(pretrained, mesh)
-    checkpoint.write_run(out, config, base, dataset)
-    drop_after(out / "metrics.jsonl", int(state.step))
+    run_folder.write_run(out, config, base, dataset)
+    for name in ("metrics.jsonl", "nonfinite.jsonl"):
+        drop_after(out / name, progress.step)
 
     key = jax.random.key(config.train.seed)
 
-    def advance(state: TrainState) -> tuple[TrainState, dict[str, Array]]:
-        return step(state, frozen, on_mesh(next(loader), mesh), null_text, key)
+    def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
+        rows = on_mesh(batch, mesh)
+        return step(state, frozen, encode(rows) if encode else rows, null_text, key)
 
-    return make_steps(config, out, loader, state, advance)
+    flops = step_flops(config, mesh, state, frozen) if peak_flops(jax.devices()[0].device_kind) else 0.0
+    trackers = open_trackers(out, config, progress.step) if jax.process_index() == 0 else []
+    log = MetricsLog(out / "metrics.jsonl", config.train.batch_size, flops, trackers)
+    return make_steps(config, out, loader, state, progress, advance, log)
 
 
-def make_steps(config: Config, run: Path, loader: Loader, state: TrainState, advance: Advance) -> signal.Signals | None:
+def make_steps(
+    config: Config,
+    run: Path,
+    loader: Loader,
+    state: TrainState,
+    progress: Progress,
+    advance: Advance,
+    log: MetricsLog,
+) -> signal.Signals | None:
     """Advances the state to the last step, or to the end of the step in which a signal came, and saves it there."""
-    start = int(state.step)
-    log = MetricsLog(run / "metrics.jsonl", config.train.batch_size)
-    with closing(loader), StepBar(config, start) as bar, CheckpointWriter(run, config) as writer, StopRequest() as stop:
-        for done in range(start + 1, config.train.steps + 1):
-            state, metrics = advance(state)
+    settings, start = config.train, progress.step
+    unusual = NonFiniteSteps(run / "nonfinite.jsonl", settings, progress.skips)
+    with (
+        closing(loader),
+        closing(log),
+        StepBar(config, start) as bar,
+        CheckpointWriter(run, config) as writer,
+        StopRequest() as stop,
+    ):
+        for done in range(start + 1, settings.steps + 1):
+            with log.stall():
+                batch = next(loader)
+            state, metrics = advance(state, batch)
             log.add(metrics)
-            last = done == config.train.steps or stop.received is not None
-            saves = last or done % config.train.checkpoint_every == 0
+            unusual.add(done, metrics, batch["sample_id"])
+            logs = done % settings.log_every == 0
+            last = done == settings.steps or stop.agreed(logs)
+            saves = last or done % settings.checkpoint_every == 0
             # A line ends at every checkpoint, so that a run resumed there continues with the same lines.
-            if saves or done % config.train.log_every == 0:
-                bar.show(done, log.flush(done))
+            if saves or logs:
+                unusual.check()
+                writer.check()
+                if line := log.flush(done):
+                    bar.show(done, line)
             if saves:
-                writer.save(state, Progress(step=done, next_batch=loader.get_state(), seed=config.train.seed))
+                here = Progress(step=done, next_batch=loader.get_state(), seed=settings.seed, skips=unusual.skips)
+                writer.save(state, here)
             if last:
                 break
     return stop.received
 
 
-def open_loader(config: Config, dataset: Path) -> Loader:
+def open_loader(config: Config, dataset: Dataset, pretrained: Pretrained) -> Loader:
     """This process's share of every global batch, from the first step on."""
     return make_loader(
-        open_dataset(dataset),
+        dataset,
         config,
         config.train.batch_size,
         config.train.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        tokenise=caption_tokens(pretrained),
     )
 
 
@@ -128,18 +168,18 @@ def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[Trai
     return jax.jit(start, out_shardings=shardings)(trainable), frozen
 
 
-def restore_state(state: TrainState, step_folder: Path, loader: Loader) -> TrainState:
-    """The state that lies in `step_folder`, in the shardings of `state`; moves `loader` to its place."""
+def restore_state(state: TrainState, step_folder: Path) -> tuple[TrainState, Progress]:
+    """The state that lies in `step_folder`, in the shardings of `state`, and where the run stood."""
     progress = checkpoint.read_progress(step_folder)
-    fields = {"trainable": state.params, "ema": state.ema, "optimizer": state.opt_state}
+    fields = checkpoint.arrays_of(state)
     arrays = checkpoint.read_arrays(step_folder, {name: checkpoint.abstract(tree) for name, tree in fields.items()})
-    loader.set_state(progress.next_batch)
-    return TrainState(
+    restored = TrainState(
         step=jax.device_put(jnp.int32(progress.step), state.step.sharding),
         params=arrays["trainable"],
         ema=arrays["ema"],
         opt_state=arrays["optimizer"],
     )
+    return restored, progress
 
 
 def null_embeddings(pretrained: Pretrained, mesh: Mesh) -> NullText:
@@ -148,9 +188,9 @@ def null_embeddings(pretrained: Pretrained, mesh: Mesh) -> NullText:
     return jax.device_put({name: embedding[0] for name, embedding in embeddings.items()}, replicate(mesh))
 
 
-def on_mesh(batch: Example, mesh: Mesh) -> Batch:
+def on_mesh(batch: AnyExample, mesh: Mesh) -> Any:
     """The global batch made of every process's rows, split over the mesh."""
     # Positions in a dataset fit 32 bits; JAX has no 64-bit integers unless asked for.
-    batch = {**batch, "sample_id": batch["sample_id"].astype(np.int32)}
+    small = {**batch, "sample_id": batch["sample_id"].astype(np.int32)}
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), small)

@@ -1,9 +1,9 @@
 """Metrics of a run as JSON lines: kept on the device, fetched and averaged once per log interval."""
 
 import json
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -11,8 +11,11 @@ import numpy as np
 from jaxtyping import Array
 
 from con360av_jax.config_io import write_text
-from con360av_jax.errors import ConfigError
 from con360av_jax.shapes import MODALITIES
+from con360av_jax.train.nonfinite import is_finite
+from con360av_jax.train.run_folder import append_line
+from con360av_jax.train.throughput import memory_peak_gib, utilisation
+from con360av_jax.train.trackers import Tracker
 
 
 class MetricsLog:
@@ -20,13 +23,27 @@ class MetricsLog:
 
     A line holds step (the last of the interval), loss, loss_audio, loss_video, gradient_norm, learning_rate (of the
     last step), loss_by_timestep (per modality, four equal ranges of timesteps, null where none was drawn),
-    clips_per_second and step_seconds.
+    clips_per_second, step_seconds, data_stall (share of the time spent waiting for data), mfu (share of the devices'
+    peak) and memory_peak_gib, the last two null where a device does not tell them.
     """
 
-    def __init__(self, path: Path, batch_size: int):
-        self.path, self.batch_size = path, batch_size
+    def __init__(self, path: Path, batch_size: int, flops: float = 0.0, trackers: Sequence[Tracker] = ()):
+        """`flops` are a step's operations over all devices, 0 if they do not matter."""
+        self.path, self.batch_size, self.flops, self.trackers = path, batch_size, flops, trackers
         self._waiting: list[Mapping[str, Array]] = []
-        self._began = time.perf_counter()
+        self._began, self._stalled = time.perf_counter(), 0.0
+
+    @contextmanager
+    def stall(self) -> Generator[None]:
+        """Counts the time inside as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._stalled += time.perf_counter() - began
+
+    def close(self) -> None:
+        """Lets the trackers write what is still waiting."""
+        for tracker in self.trackers:
+            tracker.close()
 
     def add(self, metrics: Mapping[str, Array]) -> None:
         """Keeps one step's metrics, on the device."""
@@ -35,24 +52,33 @@ class MetricsLog:
     def flush(self, step: int) -> dict[str, object]:
         """Writes and returns the line that ends at `step`, over all steps added since the last one.
 
-        Raises:
-            ConfigError: the loss is no number.
+        Steps that were left out (train/nonfinite.py) count for the speed only; if there were no others, there is no
+        line and the result is empty.
         """
         steps = jax.device_get(self._waiting)
-        seconds = (time.perf_counter() - self._began) / len(steps)
-        line = {"step": step, **_averages(steps)}
-        line |= {"clips_per_second": round(self.batch_size / seconds, 4), "step_seconds": round(seconds, 4)}
-        if not math.isfinite(line["loss"]):
-            raise ConfigError(
-                f"the loss is {line['loss']} at step {step}: resume from the last checkpoint with a lower "
-                "train.learning_rate or train.clip_norm"
-            )
-        if jax.process_index() == 0:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        elapsed = time.perf_counter() - self._began
+        made = [metrics for metrics in steps if is_finite(metrics)]
+        line = {"step": step, **_averages(made)} if made else {}
+        if line:
+            line |= self._speed(elapsed, len(steps))
+        if line and jax.process_index() == 0:
+            append_line(self.path, line)
+            for tracker in self.trackers:
+                tracker.log(step, line)
         self._waiting.clear()
-        self._began = time.perf_counter()
+        self._began, self._stalled = time.perf_counter(), 0.0
         return line
+
+    def _speed(self, elapsed: float, steps: int) -> dict[str, object]:
+        seconds = elapsed / steps
+        mfu, memory = utilisation(self.flops, seconds), memory_peak_gib()
+        return {
+            "clips_per_second": round(self.batch_size / seconds, 4),
+            "step_seconds": round(seconds, 4),
+            "data_stall": round(self._stalled / elapsed, 4),
+            "mfu": None if mfu is None else round(mfu, 4),
+            "memory_peak_gib": None if memory is None else round(memory, 3),
+        }
 
 
 def _averages(steps: list[Mapping[str, np.ndarray]]) -> dict[str, object]:

@@ -1,17 +1,26 @@
 """The compiled training step: shardings of everything that goes in and comes out, from arrays or from shapes alone."""
 
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.stages import Compiled
+from jax.stages import Compiled, Traced
 
+from con360av_jax import flops
 from con360av_jax.config import Config
 from con360av_jax.data.fake import batch_spec
 from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import Params
-from con360av_jax.sharding import batch_sharding, replicate
-from con360av_jax.train.state import TrainState
-from con360av_jax.train.step import make_train_step
+from con360av_jax.sharding import batch_sharding, replicate, shardings_for
+from con360av_jax.train.optimizer import make_optimizer, select
+from con360av_jax.train.state import TrainState, init_state, state_shardings
+from con360av_jax.train.step import cast_floating, make_train_step
+
+Tree = TypeVar("Tree")
 
 
 def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Compiled:
@@ -19,6 +28,11 @@ def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) 
 
     `state` and `frozen` are arrays, or jax.ShapeDtypeStruct with shardings: nothing is computed or allocated.
     """
+    return trace_step(config, mesh, state, frozen).lower().compile()
+
+
+def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Traced:
+    """What `compile_step` compiles."""
     apply, _ = joint_model(config)
     everywhere, split = replicate(mesh), batch_sharding(mesh)
     here = jax.tree.map(lambda leaf: leaf.sharding, (state, frozen))
@@ -31,4 +45,29 @@ def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) 
     batch = batch_spec(config, config.train.batch_size)
     batch["sample_id"] = jax.ShapeDtypeStruct(batch["sample_id"].shape, np.int32)
     null_text = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch["text"])
-    return step.lower(state, frozen, batch, null_text, jax.random.key(0)).compile()
+    return step.trace(state, frozen, batch, null_text, jax.random.key(0))
+
+
+def step_flops(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> float:
+    """Operations of one step over all devices, without what remat computes again (flops.count)."""
+    plain = replace(config, train=replace(config.train, remat="none"))
+    return float(flops.count(trace_step(plain, mesh, state, frozen).jaxpr.jaxpr))
+
+
+def abstract_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
+    """Shapes and shardings of the first state and of the frozen parameters; nothing is allocated.
+
+    Raises ConfigError if `config.train.trainable` selects nothing, ShardingError if a parameter does not fit the mesh.
+    """
+    _, shapes = joint_model(config)
+    trainable, frozen = select(_placed(shapes, shardings_for(shapes, mesh)), config.train.trainable)
+    state = jax.eval_shape(partial(init_state, optimizer=make_optimizer(config.train)), trainable)
+    rounded = jax.eval_shape(partial(cast_floating, dtype=jnp.dtype(config.train.compute_dtype)), frozen)
+    places = jax.tree.map(lambda leaf: leaf.sharding, frozen)
+    return _placed(state, state_shardings(state, mesh)), _placed(rounded, places)
+
+
+def _placed(shapes: Tree, places: Tree) -> Tree:
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+    )

@@ -1,0 +1,155 @@
+"""How fast a part of training is on this machine, and with each number what it has to be quoted with."""
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from con360av_jax.config import Config, require
+from con360av_jax.config_io import config_hash, write_text
+from con360av_jax.data.fake import fake_sample
+from con360av_jax.data.loader import make_loader
+from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, sample_key
+from con360av_jax.data.source import Dataset, open_dataset, write_dataset
+
+Json = dict[str, object]
+PACKAGES = ("con360av-jax", "grain", "array-record", "safetensors", "numpy", "opencv-python-headless")
+ROUNDS = 5
+# Records of a procedural dataset: far more than a processor's cache holds, at published width 2.5 GB.
+FAKE_RECORDS = 1024
+# Different contents among them: drawing random numbers takes longer than writing them.
+DIFFERENT_RECORDS = 32
+
+
+def bench_loader(config: Config, dataset: Path | None, records: int, batch_size: int) -> Json:
+    """Records/s and MB/s of the loader alone, median over ROUNDS rounds that read `records` records together.
+
+    One batch per thread and those read ahead of it are read before the clock starts. Without `dataset` a temporary one
+    of random latents is written, with the fields of an encoded dataset; its files are then in the page cache, and a
+    dataset that was not read lately is measured together with its disk.
+
+    Raises:
+        ConfigError: `records` is less than a batch per round.
+        DatasetError: the dataset is missing, damaged, not encoded or of another config.
+    """
+    require(
+        batch_size >= 1 and records >= ROUNDS * batch_size,
+        f"{records} records are less than {ROUNDS} batches of {batch_size}: give more records or a smaller batch",
+    )
+    if dataset is not None:
+        return _measure_loader(config, open_dataset(dataset, verify="sizes"), str(dataset), records, batch_size)
+    with tempfile.TemporaryDirectory(prefix="con360av-bench-") as folder:
+        path = Path(folder) / "data"
+        _write_fake(path, config, min(records, FAKE_RECORDS))
+        return _measure_loader(config, open_dataset(path, verify="sizes"), "procedural", records, batch_size)
+
+
+def _write_fake(path: Path, config: Config, records: int) -> None:
+    fields = ENCODED_FIELDS + MAP_FIELDS
+    drawn = [fake_sample(config, number, fields=fields) for number in range(min(records, DIFFERENT_RECORDS))]
+    numbers = track(range(records), description="writing records", console=Console(stderr=True))
+    samples = (
+        replace(drawn[number % len(drawn)], key=sample_key("fake", number, 0), clip="fake", segment=number)
+        for number in numbers
+    )
+    write_dataset(path, samples, config, fields, [], {})
+    # Else the system writes them while the clock runs.
+    for file in path.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def _measure_loader(config: Config, dataset: Dataset, name: str, records: int, batch_size: int) -> Json:
+    steps = records // (ROUNDS * batch_size)
+    record_bytes = sum(shard.bytes for shard in dataset.manifest.shards) / len(dataset)
+    with closing(make_loader(dataset, config, batch_size, config.train.seed)) as loader:
+        for _ in range(3 * max(config.train.loader_threads, 1)):
+            next(loader)
+        ticks, busy = [time.perf_counter()], time.process_time()
+        for _ in track(range(ROUNDS), description="reading", console=Console(stderr=True)):
+            for _ in range(steps):
+                next(loader)
+            ticks.append(time.perf_counter())
+        busy = time.process_time() - busy
+        damaged = len(loader.corrupt)
+    speeds = [steps * batch_size / (after - before) for before, after in pairwise(ticks)]
+    return {
+        "benchmark": "loader",
+        **environment(config),
+        "dataset": {"name": name, "records": len(dataset), "bytes_per_record": record_bytes, "damaged": damaged},
+        "batch_size": batch_size,
+        "threads": config.train.loader_threads,
+        "records_per_second": {"median": statistics.median(speeds), "rounds": speeds},
+        "megabytes_per_second": statistics.median(speeds) * record_bytes / 1e6,
+        "processor_ms_per_record": 1e3 * busy / (ROUNDS * steps * batch_size),
+    }
+
+
+def environment(config: Config) -> Json:
+    """What a number has to be quoted with: command, commit, config, machine and versions."""
+    return {
+        "command": shlex.join(["con360av", *sys.argv[1:]]),
+        "commit": _commit(),
+        "config": {"name": config.name, "hash": config_hash(config)},
+        "device": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def with_threads(config: Config, threads: int) -> Config:
+    """`config` with so many loader threads."""
+    return replace(config, train=replace(config.train, loader_threads=threads))
+
+
+def publish(result: Json, out: Path | None) -> None:
+    """Writes the JSON, if asked for, and shows a table on the terminal."""
+    if out is not None:
+        write_text(out, json.dumps(result, indent=2) + "\n")
+    table = Table("what", "value", title=f"con360av bench {result['benchmark']}", title_justify="left")
+    for name, value in result.items():
+        table.add_row(name.replace("_", " "), _shown(value))
+    Console().print(table)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name} {_shown(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_shown, value))
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+
+
+def _commit() -> str:
+    """Of the checkout this program runs from, marked if it is changed; "unknown" for an installed package."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+        )
+    except OSError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,1 @@
+"""What a training step needs, from its program alone: memory, arithmetic and what crosses the wire."""

@@ -1,0 +1,84 @@
+"""Steps whose loss or gradient is infinite or no number: stop at the first one, or leave a few of them out.
+
+RUN/nonfinite.jsonl   one line per such step: step, loss, gradient_norm, sample_ids (positions in the dataset), skipped
+
+The device decides for itself whether it leaves a step out (train/step.py). The host looks at both numbers when metrics
+are fetched, once per log interval and before every checkpoint, so no state behind such a step is ever saved.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Array
+
+from con360av_jax.config import TrainConfig
+from con360av_jax.errors import DivergenceError
+from con360av_jax.train.run_folder import append_line
+
+DECIDING = ("loss", "gradient_norm")
+
+logger = logging.getLogger(__name__)
+
+
+def is_finite(metrics: Mapping[str, np.ndarray]) -> bool:
+    """Whether a step with these metrics, on the host, changed the state; the same that the device decided."""
+    return all(math.isfinite(metrics[name]) for name in DECIDING)
+
+
+class NonFiniteSteps:
+    """Keeps what is needed to name such steps, and stops the run where the config says so."""
+
+    def __init__(self, path: Path, config: TrainConfig, skips: int):
+        """`skips` is how many steps before the first one were left out, one after the other."""
+        self._path, self._config = path, config
+        self._waiting: list[tuple[int, Mapping[str, Array], np.ndarray]] = []
+        self.skips = skips
+        """How many steps up to the last one looked at were left out, one after the other."""
+
+    def add(self, step: int, metrics: Mapping[str, Array], sample_id: np.ndarray) -> None:
+        """Keeps one step's metrics, on the device, and the sample ids of this process's rows."""
+        self._waiting.append((step, {name: metrics[name] for name in DECIDING}, sample_id))
+
+    def check(self) -> None:
+        """Looks at all steps added since the last call.
+
+        Raises:
+            DivergenceError: one of them is not finite, or under "skip" more of them in a row than `max_skips`.
+        """
+        waiting, self._waiting = self._waiting, []
+        for step, metrics, rows in waiting:
+            values = jax.device_get(metrics)
+            if is_finite(values):
+                self.skips = 0
+            else:
+                self.skips += 1
+                self._report(step, {name: float(value) for name, value in values.items()}, rows)
+
+    def _report(self, step: int, values: Mapping[str, float], rows: np.ndarray) -> None:
+        skipped = self._config.on_nan == "skip"
+        # Metrics are the same on every process, so all of them come here together.
+        everyone = multihost_utils.process_allgather(rows) if jax.process_count() > 1 else rows
+        ids = np.asarray(everyone).reshape(-1).tolist()
+        if jax.process_index() == 0:
+            line = {"step": step, **{name: str(value) for name, value in values.items()}, "sample_ids": ids}
+            append_line(self._path, {**line, "skipped": skipped})
+        what = (
+            f"step {step} is not finite: loss {values['loss']}, gradient norm {values['gradient_norm']}, "
+            f"sample ids {', '.join(map(str, ids))}"
+        )
+        if not skipped:
+            raise DivergenceError(
+                f"{what}: look at these samples; resume from the last checkpoint with --config.train.on_nan skip, or "
+                "with a lower train.learning_rate and --allow train.learning_rate"
+            )
+        if self.skips > self._config.max_skips:
+            raise DivergenceError(
+                f"{what}: that is number {self.skips} in a row, train.max_skips is {self._config.max_skips}; resume "
+                "from the last checkpoint with a lower train.learning_rate and --allow train.learning_rate"
+            )
+        logger.warning("%s; it changes nothing, training goes on", what)

@@ -1,0 +1,95 @@
+"""Where metrics go besides the run's own lines: TensorBoard files, and Weights & Biases if it is asked for."""
+
+import hashlib
+import importlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tensorboardX import SummaryWriter
+
+from con360av_jax.config import Config
+from con360av_jax.config_io import to_dict
+from con360av_jax.errors import ConfigError
+
+
+class Tracker(Protocol):
+    """Something that keeps metrics."""
+
+    def log(self, step: int, line: Mapping[str, object]) -> None:
+        """Keeps one line of metrics."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is still waiting."""
+        ...
+
+
+class TensorBoard:
+    """RUN/tensorboard; a resumed run hides what an earlier one wrote after `start`."""
+
+    def __init__(self, run: Path, start: int):
+        self._writer = SummaryWriter(log_dir=str(run / "tensorboard"), purge_step=start + 1 if start else None)
+
+    def log(self, step: int, line: Mapping[str, object]) -> None:
+        """Keeps one line of metrics."""
+        for name, value in scalars(line):
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes what is still waiting."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """One W&B run per run folder, found again on resume.
+
+    Raises ConfigError if the package is not installed.
+    """
+
+    def __init__(self, run: Path, config: Config):
+        try:
+            wandb: Any = importlib.import_module("wandb")
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"train.wandb_project={config.train.wandb_project} asks for Weights & Biases: pip install wandb, or "
+                "leave the setting empty"
+            ) from error
+        self._run = wandb.init(
+            project=config.train.wandb_project,
+            name=run.resolve().name,
+            id=hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16],
+            resume="allow",
+            dir=str(run),
+            config=to_dict(config),
+        )
+
+    def log(self, step: int, line: Mapping[str, object]) -> None:
+        """Keeps one line of metrics."""
+        self._run.log(dict(scalars(line)), step=step)
+
+    def close(self) -> None:
+        """Writes what is still waiting."""
+        self._run.finish()
+
+
+def open_trackers(run: Path, config: Config, start: int) -> list[Tracker]:
+    """Those that the config asks for, from step `start` on; only one process of a run should have any.
+
+    Raises ConfigError if one is asked for that is not installed.
+    """
+    logging.getLogger("tensorboardX").setLevel(logging.ERROR)
+    trackers: list[Tracker] = [TensorBoard(run, start)] if config.train.tensorboard else []
+    return trackers + ([WeightsAndBiases(run, config)] if config.train.wandb_project else [])
+
+
+def scalars(line: Mapping[str, object], path: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a line under its path, "loss_by_timestep/audio/0"; what is null is left out."""
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from scalars(value, f"{path}{name}/")
+        elif isinstance(value, list):
+            yield from scalars({str(number): child for number, child in enumerate(value)}, f"{path}{name}/")
+        elif isinstance(value, int | float):
+            yield f"{path}{name}", float(value)

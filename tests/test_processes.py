@@ -1,0 +1,134 @@
+"""Two real processes train as one with two devices does: same losses, one checkpoint, both killed, resumed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_world
+from tiny_world import with_train
+
+from con360av_jax.config import Config, MeshConfig
+from con360av_jax.config_io import save_config
+from con360av_jax.errors import ShardingError
+from con360av_jax.quick_compile import quick_compile_flags
+from con360av_jax.train.cluster import Cluster, join
+from con360av_jax.train.loop import train
+
+# The sum over two devices is taken by Gloo instead of in memory, in float32.
+ROUNDING = 1e-5
+PATIENCE = 300
+
+
+@pytest.fixture(scope="module")
+def config(tiny: Config) -> Config:
+    lean = with_train(tiny_world.lean(tiny), checkpoint_every=2, steps=4)
+    return replace(lean, mesh=MeshConfig(data=2))
+
+
+@pytest.fixture(scope="module")
+def folders(tiny: Config) -> tuple[Path, Path]:
+    lean = tiny_world.lean(tiny)
+    return tiny_world.base(lean), tiny_world.dataset(lean)
+
+
+def start(folders: tuple[Path, Path], config: Path, run: Path, *options: str) -> list[subprocess.Popen]:
+    """Both processes of one run, one device each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base, dataset = folders
+    command = [sys.executable, "-m", "con360av_jax.cli", "train", "--base", str(base), "--dataset", str(dataset)]
+    command += ["--out", str(run), "--config", str(config), *options, "--coordinator", f"127.0.0.1:{port}"]
+    flags = {"XLA_FLAGS": quick_compile_flags(0), "XDG_CACHE_HOME": str(tiny_world.world() / "cache")}
+    return [
+        subprocess.Popen(
+            [*command, "--processes", "2", "--process-id", str(number)],
+            env={**os.environ, **flags},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+
+
+def finish(processes: list[subprocess.Popen]) -> list[int]:
+    """Their exit codes."""
+    try:
+        outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+    except subprocess.TimeoutExpired:
+        for process in processes:
+            process.kill()
+        pytest.fail("\n".join(process.communicate()[0][-3000:] for process in processes))
+    codes = [process.returncode for process in processes]
+    if any(code > 0 for code in codes):
+        pytest.fail("\n".join(output[-3000:] for output in outputs))
+    return codes
+
+
+def kill_at_line(count: int, path: Path, processes: list[subprocess.Popen]) -> None:
+    """Kills the processes once one of them has written that many lines, or has stopped by itself."""
+    while len(path.read_text().splitlines()) < count and all(process.poll() is None for process in processes):
+        threading.Event().wait(0.05)
+    for process in processes:
+        process.kill()
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def alone(config: Config, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Losses of one process with two devices."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    with tiny_world.quick_compiles():
+        train(config, *folders, run)
+    return losses(run)
+
+
+def test_two_processes_train_as_one_with_two_devices_and_resume_after_both_were_killed(
+    config: Config, folders: tuple[Path, Path], alone: list[float], tmp_path: Path
+):
+    settings, run = tmp_path / "config.json", tmp_path / "run"
+    save_config(config, settings)
+    processes = start(folders, settings, run, "--config.train.steps", "2")
+    assert finish(processes) == [0, 0]
+    assert losses(run) == pytest.approx(alone[:2], rel=ROUNDING)
+
+    processes = start(
+        folders, settings, run, "--resume", "--config.train.steps", "9999", "--config.train.checkpoint_every", "9999"
+    )
+    kill_at_line(3, run / "metrics.jsonl", processes)
+    assert finish(processes) == [-signal.SIGKILL] * 2
+    assert len(losses(run)) >= 3
+
+    assert finish(start(folders, settings, run, "--resume")) == [0, 0]
+    assert losses(run) == pytest.approx(alone, rel=ROUNDING)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir() if path.name.isdigit()) == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coordinator": "localhost:1"}, "belong together"),
+        ({"coordinator": "localhost:1", "processes": 2, "process_id": 2}, "not one of --processes 2"),
+        ({"detect": True, "processes": 2}, "not both"),
+    ],
+)
+def test_incomplete_clusters_are_refused(options: dict, message: str):
+    with pytest.raises(ShardingError, match=message):
+        join(Cluster(**options))
+
+
+def test_a_run_of_one_process_joins_nobody():
+    join(Cluster())
