@@ -6,7 +6,7 @@ The numbers are those of `codecs.Codecs`, which writes the encoded records.
 
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypedDict, cast, runtime_checkable
+from typing import Protocol, TypeAlias, TypedDict, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt8
 
 from con360av_jax.codecs import codec_factory, vae_functions
 from con360av_jax.config import Config
-from con360av_jax.data.transforms import CaptionTokens, Tokenise, is_encoded
+from con360av_jax.data.transforms import CaptionTokens, Tokenise
 from con360av_jax.diffusion.loss import Batch
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
@@ -40,7 +40,7 @@ class RawBatch(TypedDict):
     sample_id: Array
 
 
-Encode: TypeAlias = Callable[[Batch | RawBatch], Batch]
+Encode: TypeAlias = Callable[[RawBatch], Batch]
 
 
 @runtime_checkable
@@ -86,21 +86,18 @@ def make_encode(config: Config) -> EncodeBatch:
     return encode
 
 
-def open_encode(fields: tuple[str, ...], pretrained: Pretrained, mesh: Mesh) -> Encode:
-    """What makes training batches of the batches of a dataset with these `fields`: nothing if they are encoded already.
+def open_encode(pretrained: Pretrained, mesh: Mesh) -> Encode:
+    """`make_encode` compiled for `mesh`: the batch is split over it, the encoders lie whole on every device.
 
-    Else `make_encode` compiled for `mesh`: the batch is split over it, the encoders lie whole on every device.
     Raises CheckpointError if a part of the base is damaged.
     """
-    if is_encoded(fields):
-        return lambda batch: cast(Batch, batch)
     everywhere, split = replicate(mesh), batch_sharding(mesh)
     params = {}
     for part in ENCODERS:
         _, shapes = functional.abstract(codec_factory(part, pretrained.config.model))
         params[part] = pretrained.params(part, jax.tree.map(lambda _: everywhere, shapes))
     encode = jax.jit(make_encode(pretrained.config), in_shardings=(everywhere, split), out_shardings=split)
-    return lambda batch: encode(params, cast(RawBatch, batch))
+    return lambda raw: encode(params, raw)
 
 
 def caption_tokens(pretrained: Pretrained) -> Tokenise:
