@@ -51,10 +51,12 @@ class Train:
         config = override(load_config(self.config or default), settings)
 
         from con360av_jax.compile_cache import enable_compile_cache
+        from con360av_jax.host_memory import keep_freed_memory
         from con360av_jax.train.cluster import Cluster, join
         from con360av_jax.train.loop import train
 
         enable_compile_cache()
+        keep_freed_memory()
         join(
             Cluster(
                 detect=self.distributed,

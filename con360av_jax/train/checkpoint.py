@@ -271,4 +271,6 @@ def _file_hash(path: Path) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:160]
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    # Where the storage layer speaks, what happened stands first and why ("No space left on device") last.
+    return line if len(line) <= 160 else f"{line[:60]} .. {line[-96:]}"

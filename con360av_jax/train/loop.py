@@ -73,7 +73,8 @@ def train(
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh)
     pretrained = open_pretrained(base)
-    records = open_dataset(dataset)
+    # Hashes would refuse a dataset whose damaged records are to be skipped.
+    records = open_dataset(dataset, verify="sizes" if config.train.on_corrupt == "skip" else "hashes")
     loader = open_loader(config, records, pretrained)
     run_folder.require_same_model(config, pretrained.config, f"base {base}")
     state, frozen = load_state(config, pretrained, mesh)
