@@ -10,6 +10,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 import tiny_world
 from tiny_world import with_train
@@ -132,3 +133,4 @@ def test_incomplete_clusters_are_refused(options: dict, message: str):
 
 def test_a_run_of_one_process_joins_nobody():
     join(Cluster())
+    assert not jax.distributed.is_initialized()
