@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from con360av_jax.config import Config
 from con360av_jax.config_io import config_hash, load_config
+from con360av_jax.provenance import commit, processor
 from con360av_jax.quick_compile import choose_fast_run
 
 Contestants = Mapping[str, Callable[[], object]]
@@ -95,29 +95,12 @@ def environment(config: Config) -> Json:
     }
 
 
-def commit() -> str:
-    """Of this checkout, marked if it is changed."""
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    return found.stdout.strip() or "unknown"
-
-
 def installed(package: str) -> str:
     """Its version, or "" if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def publish(results: Json, out: Path | None) -> None:

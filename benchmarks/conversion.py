@@ -26,6 +26,7 @@ from con360av_jax.config import Config
 from con360av_jax.config_io import config_hash, load_config
 from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import flatten
+from con360av_jax.provenance import commit, processor
 from con360av_jax.tokenizer import train_tokenizers
 from convert import published
 from convert.export import DIFFUSERS, connectors_json, names_and_shapes
@@ -105,11 +106,6 @@ def timed(command: list[str]) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "peak_gib": usage.ru_maxrss / 2**20}
 
 
-def commit() -> str:
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder to work in; 40 GB of disk")
@@ -133,7 +129,12 @@ def main() -> None:
         "command": "python -m convert base --baseline pipeline --out base",
         "commit": commit(),
         "config": {"name": config.name, "hash": config_hash(config)},
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "jax": version("jax")},
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "jax": version("jax"),
+        },
         "bytes": size,
     }
     results["copy"] = timed(["cp", "-r", str(pipeline), str(copy)])

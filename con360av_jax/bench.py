@@ -5,7 +5,6 @@ import os
 import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.loader import make_loader
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, sample_key
 from con360av_jax.data.source import Dataset, open_dataset, write_dataset
+from con360av_jax.provenance import commit, processor
 
 Json = dict[str, object]
 PACKAGES = ("con360av-jax", "grain", "array-record", "safetensors", "numpy", "opencv-python-headless")
@@ -103,9 +103,9 @@ def environment(config: Config) -> Json:
     """What a number has to be quoted with: command, commit, config, machine and versions."""
     return {
         "command": shlex.join(["con360av", *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "config": {"name": config.name, "hash": config_hash(config)},
-        "device": _processor(),
+        "device": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
@@ -133,23 +133,3 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(_shown, value))
     return f"{value:,.1f}" if isinstance(value, float) else str(value)
-
-
-def _commit() -> str:
-    """Of the checkout this program runs from, marked if it is changed; "unknown" for an installed package."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-        )
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"
-
-
-def _processor() -> str:
-    """The processor's name, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -13,7 +13,7 @@ PACKAGES = ("con360av_jax", "convert", "preprocess", "configs")
 # Lower rooms first; a module may import from its own floor and from lower ones. `models` and `diffusion` share a floor
 # but must not know each other (checked apart).
 FLOORS = (
-    ("errors",),
+    ("errors", "provenance"),
     ("model_config", "config", "shapes", "config_io"),
     ("geometry", "viewpoint", "ambisonics", "containers", "media", "mel", "data"),
     ("models", "diffusion"),

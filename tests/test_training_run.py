@@ -224,13 +224,23 @@ def test_settings_that_are_named_may_differ(config: Config, folders: tuple[Path,
     run_folder.require_same_run(run, everything_free, *folders)
 
 
-def test_settings_that_shapes_depend_on_cannot_be_allowed(config: Config, folders: tuple[Path, Path], half: Path):
+def test_settings_that_shapes_or_samples_depend_on_cannot_be_allowed(
+    config: Config, folders: tuple[Path, Path], half: Path
+):
     run = run_folder.open_run(half)
     other = with_train(config, trainable="connectors")
-    with pytest.raises(CheckpointError, match="train.trainable decides shapes of what was saved and cannot be allowed"):
+    with pytest.raises(CheckpointError, match="saved depends on train.trainable, which cannot be allowed"):
         run_folder.require_same_run(run, other, *folders)
-    for path in ("train.trainable", "train", "model.connector.channels", "clip", "mel.bands"):
-        with pytest.raises(ConfigError, match=f"--allow {path} is not possible: what was saved has its shapes from"):
+    for path in (
+        "train.trainable",
+        "train",
+        "model.connector.channels",
+        "clip",
+        "mel.bands",
+        "train.batch_size",
+        "train.seed",
+    ):
+        with pytest.raises(ConfigError, match=f"--allow {path} is not possible: what was saved depends on"):
             run_folder.require_same_run(run, other, *folders, [path])
     with pytest.raises(ConfigError, match="--allow train.learning is no setting"):
         run_folder.require_same_run(run, other, *folders, ["train.learning"])

@@ -51,8 +51,8 @@ class NonFiniteSteps:
             DivergenceError: one of them is not finite, or under "skip" more of them in a row than `max_skips`.
         """
         waiting, self._waiting = self._waiting, []
-        for step, metrics, rows in waiting:
-            values = jax.device_get(metrics)
+        fetched = jax.device_get([metrics for _, metrics, _ in waiting])
+        for (step, _, rows), values in zip(waiting, fetched, strict=True):
             if is_finite(values):
                 self.skips = 0
             else:

@@ -27,8 +27,9 @@ FREE_SETTINGS = (
     "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt", "train.max_corrupt_share",
     "train.tensorboard", "train.wandb_project",
 )  # fmt: skip
-# The shapes in a checkpoint and in the dataset follow from these, so that no option can allow others.
-FIXED_SETTINGS = ("model", "clip", "mel", "train.trainable")
+# The shapes in a checkpoint and in the dataset, and which samples come next, follow from these: no option can allow
+# others. The place in the data is a number of batches, in an order that the seed draws.
+FIXED_SETTINGS = ("model", "clip", "mel", "train.trainable", "train.batch_size", "train.seed")
 SHOWN = 12
 
 
@@ -141,7 +142,7 @@ def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowe
         if _below(path, FIXED_SETTINGS) or path == "train":
             fixed = ", ".join(FIXED_SETTINGS)
             raise ConfigError(
-                f"--allow {path} is not possible: what was saved has its shapes from {fixed}; start a new run instead"
+                f"--allow {path} is not possible: what was saved depends on {fixed}; start a new run instead"
             )
     _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), hint=True)
     require_base(run, base)
@@ -176,7 +177,7 @@ def _way_out(different: Iterable[str]) -> str:
     """What somebody who wants these settings to differ can do."""
     fixed = [path for path in different if _below(path, FIXED_SETTINGS)]
     if fixed:
-        return f" ({fixed[0]} decides shapes of what was saved and cannot be allowed to differ: start a new run)"
+        return f" (what was saved depends on {fixed[0]}, which cannot be allowed to differ: start a new run)"
     options = " ".join(f"--allow {path}" for path in different)
     return f" (to go on with other settings all the same, add {options})"
 
