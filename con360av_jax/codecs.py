@@ -6,11 +6,13 @@ Each network is compiled for one small fixed batch, over which longer inputs are
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, UInt8
 
 from con360av_jax.config import Config, ModelConfig
@@ -28,24 +30,28 @@ if TYPE_CHECKING:
 FRAMES_AT_ONCE = 8
 CAPTIONS_AT_ONCE = 8
 
-Moments = tuple[Float32[np.ndarray, "... latent"], Float32[np.ndarray, "... latent"]]
+VAEFunctions: TypeAlias = tuple[Callable[..., tuple[Array, Array]], Callable[..., Array]]
+Moments: TypeAlias = tuple[Float32[np.ndarray, "... latent"], Float32[np.ndarray, "... latent"]]
 
 
-def codec_factory(part: str, model: ModelConfig) -> Callable[[nnx.Rngs], nnx.Module]:
-    """What builds the network of a part: vae_audio, vae_video, text_audio, text_video or vocoder."""
+def codec_factory(part: str, model: ModelConfig, dtype: DTypeLike = jnp.float32) -> Callable[[nnx.Rngs], nnx.Module]:
+    """What builds the network of a part: vae_audio, vae_video, text_audio, text_video or vocoder.
+
+    `dtype` is that of activations; parameters and what comes out are float32.
+    """
     factories: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {
-        "vae_audio": lambda rngs: AutoencoderKL(model.vae.audio, rngs=rngs),
-        "vae_video": lambda rngs: AutoencoderKL(model.vae.video, rngs=rngs),
-        "text_audio": lambda rngs: ClapTextModel(model.text.audio, rngs=rngs),
-        "text_video": lambda rngs: ClipTextModel(model.text.video, rngs=rngs),
-        "vocoder": lambda rngs: HiFiGAN(model.vocoder, rngs=rngs),
+        "vae_audio": lambda rngs: AutoencoderKL(model.vae.audio, rngs=rngs, dtype=dtype),
+        "vae_video": lambda rngs: AutoencoderKL(model.vae.video, rngs=rngs, dtype=dtype),
+        "text_audio": lambda rngs: ClapTextModel(model.text.audio, rngs=rngs, dtype=dtype),
+        "text_video": lambda rngs: ClipTextModel(model.text.video, rngs=rngs, dtype=dtype),
+        "vocoder": lambda rngs: HiFiGAN(model.vocoder, rngs=rngs, dtype=dtype),
     }
     return factories[part]
 
 
-def vae_functions(part: str, model: ModelConfig) -> tuple[Callable[..., tuple[Array, Array]], Callable[..., Array]]:
+def vae_functions(part: str, model: ModelConfig, dtype: DTypeLike = jnp.float32) -> VAEFunctions:
     """(encode, decode) of vae_audio or vae_video as pure functions of (params, input); latents are UNSCALED."""
-    graphdef, _ = functional.abstract(codec_factory(part, model))
+    graphdef, _ = functional.abstract(codec_factory(part, model, dtype))
 
     def encode(params: Params, x: Float[Array, "batch height width channel"]) -> tuple[Array, Array]:
         return functional.merge(graphdef, params).encode(x)  # pyright: ignore[reportAttributeAccessIssue]
@@ -57,9 +63,9 @@ def vae_functions(part: str, model: ModelConfig) -> tuple[Callable[..., tuple[Ar
 
 
 @lru_cache(maxsize=16)
-def compiled_vae(part: str, model: ModelConfig) -> tuple[Callable[..., tuple[Array, Array]], Callable[..., Array]]:
-    """`vae_functions`, jitted once per process and config."""
-    encode, decode = vae_functions(part, model)
+def compiled_vae(part: str, model: ModelConfig, dtype: DTypeLike = jnp.float32) -> VAEFunctions:
+    """`vae_functions`, jitted once per process, config and dtype."""
+    encode, decode = vae_functions(part, model, dtype)
     return jax.jit(encode), jax.jit(decode)
 
 
@@ -91,10 +97,13 @@ class Codecs:
     """Encoders and decoders of a pretrained folder; a network is read and compiled at its first use.
 
     Latents carry their VAE's scaling_factor, so that diffusion sees about unit variance: latent = mean + std * noise.
+    Text encoders and vocoder run once per clip and compute in float32.
     """
 
-    def __init__(self, pretrained: "Pretrained"):
+    def __init__(self, pretrained: "Pretrained", vae_dtype: str = "float32"):
+        """`vae_dtype` is that of the VAEs' activations, "bfloat16" being faster on GPUs and slower on CPUs."""
         self.pretrained = pretrained
+        self._vae_dtype = jnp.dtype(vae_dtype)
 
     @property
     def config(self) -> Config:
@@ -147,14 +156,14 @@ class Codecs:
 
     def _encode(self, modality: str, x: np.ndarray, size: int) -> Moments:
         part, factor = f"vae_{modality}", np.float32(getattr(self.config.model.vae, modality).scaling_factor)
-        encode, _ = compiled_vae(part, self.config.model)
+        encode, _ = compiled_vae(part, self.config.model, self._vae_dtype)
         moments = [jax.device_get(encode(self._params(part), batch)) for batch in in_batches(x, size)]
         mean, std = (np.concatenate(rows)[: len(x)] * factor for rows in zip(*moments, strict=True))
         return mean, std
 
     def _decode(self, modality: str, latent: np.ndarray, size: int) -> np.ndarray:
         part, factor = f"vae_{modality}", np.float32(getattr(self.config.model.vae, modality).scaling_factor)
-        _, decode = compiled_vae(part, self.config.model)
+        _, decode = compiled_vae(part, self.config.model, self._vae_dtype)
         latent = np.asarray(latent, np.float32) / factor
         decoded = [np.asarray(decode(self._params(part), batch)) for batch in in_batches(latent, size)]
         return np.concatenate(decoded)[: len(latent)]

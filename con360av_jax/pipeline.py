@@ -43,7 +43,7 @@ class Con360AV:
         self.config, self.params = config, params
         self.step = step
         """Training steps behind `params`; 0 for a pretrained folder."""
-        self.codecs = Codecs(pretrained)
+        self.codecs = Codecs(pretrained, vae_dtype=config.train.compute_dtype)
         denoise, _ = joint_model(config)
         self._denoise = jax.jit(denoise, static_argnames="modalities")
         self._sample = BatchSampler(config, mesh)

@@ -94,19 +94,22 @@ class Verify(_FromPublished):
     """Seed of the inputs."""
     html: Path | None = None
     """A page to write, with every layer's error."""
+    json: Path | None = None
+    """The same as JSON."""
 
     def execute(self, console: Console) -> int:
-        """Compares, prints the table, writes the page; 1 if anything is above its tolerance."""
+        """Compares, prints the table, writes page and JSON; 1 if anything is above its tolerance."""
         from con360av_jax.compile_cache import enable_compile_cache
         from convert.verification import passed, verify
-        from convert.verification_report import environment, render, write_html
+        from convert.verification_report import environment, render, write_html, write_json
 
         enable_compile_cache()
         sources = self.sources()
         results = verify(sources, self.base, self.seed, self.parts or None, self.tolerance)
         console.print(render(results))
-        if self.html is not None:
-            write_html(results, self.html, environment(sources, self.base))
+        for path, write in ((self.html, write_html), (self.json, write_json)):
+            if path is not None:
+                write(results, path, environment(sources, self.base))
         return 0 if passed(results) else 1
 
 

@@ -1,8 +1,10 @@
-"""What `verify` found, as a table for the terminal and as one self-contained HTML page."""
+"""What `verify` found: a table for the terminal, one self-contained HTML page, and JSON for programs."""
 
+import json
+import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from rich.text import Text
 from con360av_jax.config_io import write_text
 from con360av_jax.errors import CheckpointError
 from con360av_jax.pretrained import base_hash, open_pretrained
+from convert.layers import Comparison
 from convert.sources import Sources
 from convert.verification import PartResult, passed
 
@@ -80,10 +83,52 @@ def write_html(results: Sequence[PartResult], path: Path, environment: Mapping[s
     page = templates.get_template("verification.html").render(
         results=results, passed=passed(results), environment=environment
     )
+    _replace(path, page)
+
+
+def write_json(results: Sequence[PartResult], path: Path, environment: Mapping[str, str]) -> None:
+    """Writes every number as JSON; replaces `path` in one step. An error that is no finite number is a string.
+
+    Raises CheckpointError if it cannot be written.
+    """
+    parts = [
+        {
+            "part": result.part,
+            "original": result.original,
+            "passed": result.passed,
+            "error": _finite(result.error),
+            "tolerance": result.tolerance,
+            "worst_layer": worst_layer(result),
+            "worst_layer_error": _finite(result.layer_error),
+            "layer_tolerance": result.layer_tolerance,
+            "first_layer_that_diverges": result.diverging,
+            "original_seconds": result.original_seconds,
+            "converted_seconds": result.converted_seconds,
+            "inputs": result.inputs,
+            "outputs": _rows(result.outputs),
+            "layers": _rows(result.layers),
+            "notes": result.notes,
+        }
+        for result in results
+    ]
+    document = {"passed": passed(results), "environment": environment, "parts": parts}
+    _replace(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _rows(comparisons: Iterable[Comparison]) -> list[dict[str, object]]:
+    return [{"name": row.name, "error": _finite(row.error), "note": row.note} for row in comparisons]
+
+
+def _finite(error: float | None) -> float | str | None:
+    # JSON has neither NaN nor infinity.
+    return error if error is None or math.isfinite(error) else str(error)
+
+
+def _replace(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(aside, page)
+        write_text(aside, text)
         os.replace(aside, path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written ({error.strerror}): choose another place") from error

@@ -166,25 +166,25 @@ PARTS: Mapping[str, Part] = {
     "AutoencoderKL": Part(
         read=settings.vae,
         write=published.vae_json,
-        factory=lambda config: lambda rngs: AutoencoderKL(config, rngs=rngs),
+        factory=lambda config: lambda rngs: AutoencoderKL(config, rngs=rngs, dtype=jnp.float32),
         table=VAE,
     ),
     "CLIPTextModel": Part(
         read=settings.clip_text,
         write=published.clip_text_json,
-        factory=lambda config: lambda rngs: ClipTextModel(config, rngs=rngs),
+        factory=lambda config: lambda rngs: ClipTextModel(config, rngs=rngs, dtype=jnp.float32),
         table=CLIP_TEXT,
     ),
     "ClapTextModelWithProjection": Part(
         read=settings.clap_text,
         write=published.clap_text_json,
-        factory=lambda config: lambda rngs: ClapTextModel(config, rngs=rngs),
+        factory=lambda config: lambda rngs: ClapTextModel(config, rngs=rngs, dtype=jnp.float32),
         table=CLAP_TEXT,
     ),
     "SpeechT5HifiGan": Part(
         read=settings.vocoder,
         write=published.vocoder_json,
-        factory=lambda config: lambda rngs: HiFiGAN(config, rngs=rngs),
+        factory=lambda config: lambda rngs: HiFiGAN(config, rngs=rngs, dtype=jnp.float32),
         table=VOCODER,
     ),
 }  # fmt: skip

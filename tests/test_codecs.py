@@ -72,7 +72,9 @@ def test_vae_equals_diffusers(config: VAEConfig, height: int, width: int):
             norm_num_groups=config.norm_groups,
             scaling_factor=config.scaling_factor,
         )
-    vae = load(lambda rngs: AutoencoderKL(config, rngs=rngs), arrays(randomise(original, seed=1)), VAE)
+    vae = load(
+        lambda rngs: AutoencoderKL(config, rngs=rngs, dtype=jnp.float32), arrays(randomise(original, seed=1)), VAE
+    )
     random = np.random.default_rng(2)
     x = random.standard_normal((2, height, width, config.in_channels)).astype(np.float32)
     z = random.standard_normal((2, height // config.factor, width // config.factor, config.latent_channels))
@@ -110,7 +112,9 @@ def test_clip_text_equals_transformers(masked: bool):
             num_attention_heads=2, max_position_embeddings=12, hidden_act="quick_gelu", layer_norm_eps=config.norm_eps,
         )
     )  # fmt: skip
-    clip = load(lambda rngs: ClipTextModel(config, rngs=rngs), arrays(randomise(original, seed=4)), CLIP_TEXT)
+    clip = load(
+        lambda rngs: ClipTextModel(config, rngs=rngs, dtype=jnp.float32), arrays(randomise(original, seed=4)), CLIP_TEXT
+    )
     tokens, mask = tokens_and_mask(config)
     with torch.no_grad():
         wanted = original(torch.from_numpy(tokens), torch.from_numpy(mask).long() if masked else None)
@@ -136,7 +140,9 @@ def test_clap_text_equals_transformers():
             type_vocab_size=1, projection_dim=12, projection_hidden_act="relu", pad_token_id=1,
         )
     )  # fmt: skip
-    clap = load(lambda rngs: ClapTextModel(config, rngs=rngs), arrays(randomise(original, seed=5)), CLAP_TEXT)
+    clap = load(
+        lambda rngs: ClapTextModel(config, rngs=rngs, dtype=jnp.float32), arrays(randomise(original, seed=5)), CLAP_TEXT
+    )
     tokens, mask = tokens_and_mask(config)
     with torch.no_grad():
         embedding = original(torch.from_numpy(tokens), torch.from_numpy(mask).long()).text_embeds
@@ -146,7 +152,7 @@ def test_clap_text_equals_transformers():
 
 def test_clap_embedding_does_not_depend_on_padding_and_has_unit_length():
     config = clap_config()
-    clap = jax.jit(fresh(lambda rngs: ClapTextModel(config, rngs=rngs)))
+    clap = jax.jit(fresh(lambda rngs: ClapTextModel(config, rngs=rngs, dtype=jnp.float32)))
     tokens, mask = (jnp.asarray(x[1:]) for x in tokens_and_mask(config))
     short = clap(tokens[:, :5], mask[:, :5])
     np.testing.assert_allclose(clap(tokens, mask), short, atol=1e-6)
@@ -165,7 +171,9 @@ def test_vocoder_equals_transformers(normalize_before: bool):
             resblock_dilation_sizes=[[1, 3, 5]] * 3, leaky_relu_slope=0.1, normalize_before=normalize_before,
         )
     )  # fmt: skip
-    vocoder = load(lambda rngs: HiFiGAN(config, rngs=rngs), arrays(randomise(original, seed=6)), VOCODER)
+    vocoder = load(
+        lambda rngs: HiFiGAN(config, rngs=rngs, dtype=jnp.float32), arrays(randomise(original, seed=6)), VOCODER
+    )
     log_mel = np.random.default_rng(7).normal(-2, 2, (2, 12, 8)).astype(np.float32)
     with torch.no_grad():
         wanted = original(torch.from_numpy(log_mel))
@@ -176,7 +184,7 @@ def test_vocoder_equals_transformers(normalize_before: bool):
 
 @pytest.mark.parametrize(("size", "stride"), [(16, 5), (16, 4), (8, 2), (4, 2), (3, 3), (5, 1)])
 def test_polyphase_equals_transposed_convolution(size: int, stride: int):
-    layer = fresh(lambda rngs: ConvTranspose1d(3, 4, size, stride, rngs=rngs))
+    layer = fresh(lambda rngs: ConvTranspose1d(3, 4, size, stride, rngs=rngs, dtype=jnp.float32))
     x = np.random.default_rng(8).standard_normal((2, 7, 3)).astype(np.float32)
     kernel = torch.from_numpy(np.asarray(layer.kernel[...]).transpose(1, 2, 0).copy())
     wanted = torch.nn.functional.conv_transpose1d(
@@ -188,5 +196,5 @@ def test_polyphase_equals_transposed_convolution(size: int, stride: int):
 def test_random_vocoder_neither_explodes_nor_dies(tiny: Config):
     config = tiny.model.vocoder
     mel = np.random.default_rng(2).normal(-5, 2, (1, 20, config.mel_bands)).astype(np.float32)
-    sound = jax.jit(fresh(lambda rngs: HiFiGAN(config, rngs=rngs)))(mel)
+    sound = jax.jit(fresh(lambda rngs: HiFiGAN(config, rngs=rngs, dtype=jnp.float32)))(mel)
     assert 1e-3 < float(sound.std()) < 0.5

@@ -28,7 +28,7 @@ from convert.layers import Comparison
 from convert.published import image_unet_json
 from convert.sources import Sources, baseline, component
 from convert.verification import PartResult, passed, verify
-from convert.verification_report import environment, render, write_html
+from convert.verification_report import environment, render, write_html, write_json
 from convert.weights import open_weights, write_weights
 
 torch = pytest.importorskip("torch", reason="the originals are PyTorch models")
@@ -129,6 +129,12 @@ def test_one_wrong_weight_is_found_and_its_layer_named(damaged: Path, sources: S
     assert replace(result, tolerance=10.0).passed is False
     nothing = (Comparison(name="noise", error=float("nan")),)
     assert replace(result, layers=(), outputs=nothing, tolerance=10.0).passed is False
+    write_json([replace(result, outputs=nothing)], tmp_path / "verify.json", {"base": "<b>"})
+    (part,) = (document := json.loads((tmp_path / "verify.json").read_text()))["parts"]
+    assert (document["passed"], document["environment"]) == (False, {"base": "<b>"})
+    assert (part["first_layer_that_diverges"], part["worst_layer"], part["passed"]) == (wrong[0], wrong[0], False)
+    assert {row["name"]: row["error"] for row in part["layers"]} == {row.name: row.error for row in result.layers}
+    assert part["outputs"] == [{"name": "noise", "error": "nan", "note": ""}]
     write_html([result], tmp_path / "page.html", {"base": "<b>"})
     page = (tmp_path / "page.html").read_text()
     assert f'<td class="number differs">{result.layer_error:.1e}</td>' in page

@@ -82,7 +82,7 @@ def encoded(codecs: Codecs, sample: Sample) -> Sample:
 @pytest.mark.parametrize("devices", [1, 2])
 def test_batches_encoded_on_the_device_equal_those_of_encoded_records(config, pretrained, folders, devices):
     mesh = make_mesh(MeshConfig(data=devices))
-    encode = open_encode(pretrained, mesh)
+    encode = open_encode(pretrained, mesh, "float32")
     raw, ready = (
         make_loader(open_dataset(folder), config, BATCH, 7, tokenise=caption_tokens(pretrained)) for folder in folders
     )

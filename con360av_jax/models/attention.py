@@ -1,6 +1,6 @@
 """Multi-head attention and the transformer blocks built on it; one function picks the implementation.
 
-    attention    y = softmax(q k^T / sqrt(width)) v                                                                (1)
+    attention    y = softmax(q k^T / sqrt(width) + mask) v,  mask 0 or -infinity                                   (1)
     block        x += attn1(norm1(x) + p);  x += attn2(norm2(x) + p, context);  x += ff(norm3(x))                  (2)
 
 p is a positional encoding (motion modules) or nothing; without a context attn2 reads x itself, as AudioLDM's does.
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from con360av_jax.models.layers import FeedForward, GroupNorm, LayerNorm, linear
 
@@ -27,8 +27,14 @@ def attention(
     query: Float[Array, "batch query head width"],
     key: Float[Array, "batch token head width"],
     value: Float[Array, "batch token head width"],
+    mask: Bool[Array, "#batch 1 #query token"] | None = None,
 ) -> Float[Array, "batch query head width"]:
-    """Equation (1), softmax in f32, in the way that is fastest for this platform, dtype and number of tokens."""
+    """Equation (1), softmax in f32, in the way that is fastest for this platform, dtype and number of tokens.
+
+    `mask` is True where a query sees a token; every query must see one. The text encoders alone have one.
+    """
+    if mask is not None:
+        return plain_attention(query, key, value, mask)
     tokens, (heads, width) = min(query.shape[1], key.shape[1]), query.shape[2:]
     if jax.default_backend() == "cpu" and tokens >= CHUNKED_TOKENS and heads % HEADS_PER_CHUNK == 0:
         return _by_head_groups(query, key, value)
@@ -43,9 +49,12 @@ def plain_attention(
     query: Float[Array, "batch query head width"],
     key: Float[Array, "batch token head width"],
     value: Float[Array, "batch token head width"],
+    mask: Bool[Array, "#batch 1 #query token"] | None = None,
 ) -> Float[Array, "batch query head width"]:
     """Equation (1) as two einsums."""
     scores = jnp.einsum("bqhd,bkhd->bhqk", query * _scale(query), key, preferred_element_type=jnp.float32)
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 

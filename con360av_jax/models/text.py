@@ -5,6 +5,7 @@
 (3) positions    CLIP: 0, 1, 2, ...;  RoBERTa: pad + 1, pad + 2, ... over tokens that are not padding, pad elsewhere
 
 Structure, numerics and attribute names are those of transformers' CLIPTextModel and ClapTextModelWithProjection.
+`dtype` is that of activations; norms, softmax and what comes out are float32.
 """
 
 from functools import partial
@@ -14,14 +15,14 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from con360av_jax.config import TextConfig
+from con360av_jax.models.attention import attention
 from con360av_jax.models.layers import LayerNorm, linear, uniform
 
 FLOAT32 = jnp.dtype(jnp.float32)
-Linear = partial(linear, dtype=FLOAT32)
-
 
 Hidden = Float[Array, "batch token channel"]
 Tokens = Int[Array, "batch token"]
@@ -29,27 +30,26 @@ TokenMask = Bool[Array, "batch token"]
 AttentionMask = Bool[Array, "batch 1 query key"]
 
 
-def embedding(rows: int, width: int, bound: float, *, rngs: nnx.Rngs) -> nnx.Embed:
+def embedding(rows: int, width: int, bound: float, *, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.Embed:
     """A table that starts uniform within +-bound: tokens count for more than positions, so captions differ."""
     return nnx.Embed(
         rows,
         width,
         embedding_init=lambda key, shape, dtype: bound * rows**0.5 * uniform(key, shape, dtype),
-        dtype=FLOAT32,
+        dtype=jnp.dtype(dtype),
         rngs=rngs,
     )
 
 
-def _layer_norm(config: TextConfig) -> LayerNorm:
-    return LayerNorm(config.width, eps=config.norm_eps, dtype=FLOAT32)
+def _layer_norm(config: TextConfig, dtype: DTypeLike) -> LayerNorm:
+    return LayerNorm(config.width, eps=config.norm_eps, dtype=dtype)
 
 
 def _attend(query: Hidden, key: Hidden, value: Hidden, heads: int, mask: AttentionMask) -> Hidden:
     query, key, value = (
         rearrange(x, "batch token (head channel) -> batch token head channel", head=heads) for x in (query, key, value)
     )
-    attended = jax.nn.dot_product_attention(query, key, value, mask=mask, scale=query.shape[-1] ** -0.5)
-    return rearrange(attended, "batch token head channel -> batch token (head channel)")
+    return rearrange(attention(query, key, value, mask), "batch token head channel -> batch token (head channel)")
 
 
 def _activate(x: Hidden, config: TextConfig) -> Hidden:
@@ -61,10 +61,10 @@ def _activate(x: Hidden, config: TextConfig) -> Hidden:
 class ClipAttention(nnx.Module):
     """Multi-head self-attention with four projections."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.heads = config.heads
-        linear = partial(Linear, config.width, config.width, rngs=rngs)
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = linear(), linear(), linear(), linear()
+        project = partial(linear, config.width, config.width, rngs=rngs, dtype=dtype)
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = project(), project(), project(), project()
 
     def __call__(self, x: Hidden, mask: AttentionMask) -> Hidden:
         return self.out_proj(_attend(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, mask))
@@ -73,10 +73,10 @@ class ClipAttention(nnx.Module):
 class ClipMLP(nnx.Module):
     """Two linear layers around the activation."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.config = config
-        self.fc1 = Linear(config.width, config.mlp_width, rngs=rngs)
-        self.fc2 = Linear(config.mlp_width, config.width, rngs=rngs)
+        self.fc1 = linear(config.width, config.mlp_width, rngs=rngs, dtype=dtype)
+        self.fc2 = linear(config.mlp_width, config.width, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: Hidden) -> Hidden:
         return self.fc2(_activate(self.fc1(x), self.config))
@@ -85,11 +85,11 @@ class ClipMLP(nnx.Module):
 class ClipLayer(nnx.Module):
     """Pre-norm transformer layer."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.layer_norm1 = _layer_norm(config)
-        self.self_attn = ClipAttention(config, rngs=rngs)
-        self.layer_norm2 = _layer_norm(config)
-        self.mlp = ClipMLP(config, rngs=rngs)
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.layer_norm1 = _layer_norm(config, dtype)
+        self.self_attn = ClipAttention(config, rngs=rngs, dtype=dtype)
+        self.layer_norm2 = _layer_norm(config, dtype)
+        self.mlp = ClipMLP(config, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: Hidden, mask: AttentionMask) -> Hidden:
         x = x + self.self_attn(self.layer_norm1(x), mask)
@@ -99,9 +99,9 @@ class ClipLayer(nnx.Module):
 class ClipEmbeddings(nnx.Module):
     """Token plus learned position."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.token_embedding = embedding(config.vocabulary, config.width, 1.0, rngs=rngs)
-        self.position_embedding = embedding(config.max_positions, config.width, 0.3, rngs=rngs)
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.token_embedding = embedding(config.vocabulary, config.width, 1.0, rngs=rngs, dtype=dtype)
+        self.position_embedding = embedding(config.max_positions, config.width, 0.3, rngs=rngs, dtype=dtype)
 
     def __call__(self, tokens: Tokens) -> Hidden:
         return self.token_embedding(tokens) + self.position_embedding(jnp.arange(tokens.shape[1]))[None]
@@ -110,8 +110,8 @@ class ClipEmbeddings(nnx.Module):
 class ClipEncoder(nnx.Module):
     """The stack of layers."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.layers = nnx.List([ClipLayer(config, rngs=rngs) for _ in range(config.layers)])
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.layers = nnx.List([ClipLayer(config, rngs=rngs, dtype=dtype) for _ in range(config.layers)])
 
     def __call__(self, x: Hidden, mask: AttentionMask) -> Hidden:
         for layer in self.layers:
@@ -122,10 +122,10 @@ class ClipEncoder(nnx.Module):
 class ClipTextModel(nnx.Module):
     """Tokens to hidden states after the final layer norm: what the video U-Net's cross-attention reads."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.embeddings = ClipEmbeddings(config, rngs=rngs)
-        self.encoder = ClipEncoder(config, rngs=rngs)
-        self.final_layer_norm = _layer_norm(config)
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.embeddings = ClipEmbeddings(config, rngs=rngs, dtype=dtype)
+        self.encoder = ClipEncoder(config, rngs=rngs, dtype=dtype)
+        self.final_layer_norm = _layer_norm(config, FLOAT32)
 
     def __call__(self, tokens: Tokens, mask: TokenMask | None = None) -> Hidden:
         """Every token sees itself and those before; Stable Diffusion gives no `mask`, so that padding is read too."""
@@ -139,12 +139,12 @@ class ClipTextModel(nnx.Module):
 class ClapEmbeddings(nnx.Module):
     """Token plus position plus the one token type, normalised."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.pad_token = config.pad_token
-        self.word_embeddings = embedding(config.vocabulary, config.width, 1.0, rngs=rngs)
-        self.position_embeddings = embedding(config.max_positions, config.width, 0.3, rngs=rngs)
-        self.token_type_embeddings = embedding(1, config.width, 0.3, rngs=rngs)
-        self.LayerNorm = _layer_norm(config)
+        self.word_embeddings = embedding(config.vocabulary, config.width, 1.0, rngs=rngs, dtype=dtype)
+        self.position_embeddings = embedding(config.max_positions, config.width, 0.3, rngs=rngs, dtype=dtype)
+        self.token_type_embeddings = embedding(1, config.width, 0.3, rngs=rngs, dtype=dtype)
+        self.LayerNorm = _layer_norm(config, dtype)
 
     def __call__(self, tokens: Tokens) -> Hidden:
         present = (tokens != self.pad_token).astype(jnp.int32)
@@ -156,10 +156,10 @@ class ClapEmbeddings(nnx.Module):
 class ClapSelfAttention(nnx.Module):
     """Query, key and value projections and the attention itself."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.heads = config.heads
-        linear = partial(Linear, config.width, config.width, rngs=rngs)
-        self.query, self.key, self.value = linear(), linear(), linear()
+        project = partial(linear, config.width, config.width, rngs=rngs, dtype=dtype)
+        self.query, self.key, self.value = project(), project(), project()
 
     def __call__(self, x: Hidden, mask: AttentionMask) -> Hidden:
         return _attend(self.query(x), self.key(x), self.value(x), self.heads, mask)
@@ -168,9 +168,9 @@ class ClapSelfAttention(nnx.Module):
 class ClapOutput(nnx.Module):
     """A linear layer whose sum with the residual is normalised."""
 
-    def __init__(self, width: int, config: TextConfig, *, rngs: nnx.Rngs):
-        self.dense = Linear(width, config.width, rngs=rngs)
-        self.LayerNorm = _layer_norm(config)
+    def __init__(self, width: int, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.dense = linear(width, config.width, rngs=rngs, dtype=dtype)
+        self.LayerNorm = _layer_norm(config, dtype)
 
     def __call__(self, x: Hidden, residual: Hidden) -> Hidden:
         return self.LayerNorm(self.dense(x) + residual)
@@ -179,9 +179,9 @@ class ClapOutput(nnx.Module):
 class ClapAttention(nnx.Module):
     """Attention with its post-norm output layer."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.self = ClapSelfAttention(config, rngs=rngs)
-        self.output = ClapOutput(config.width, config, rngs=rngs)
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.self = ClapSelfAttention(config, rngs=rngs, dtype=dtype)
+        self.output = ClapOutput(config.width, config, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: Hidden, mask: AttentionMask) -> Hidden:
         return self.output(self.self(x, mask), x)
@@ -190,8 +190,8 @@ class ClapAttention(nnx.Module):
 class Dense(nnx.Module):
     """One linear layer, wrapped as the original wraps it."""
 
-    def __init__(self, in_width: int, out_width: int, *, rngs: nnx.Rngs):
-        self.dense = Linear(in_width, out_width, rngs=rngs)
+    def __init__(self, in_width: int, out_width: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.dense = linear(in_width, out_width, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: Float[Array, "*batch channel"]) -> Float[Array, "*batch out"]:
         return self.dense(x)
@@ -200,11 +200,11 @@ class Dense(nnx.Module):
 class ClapLayer(nnx.Module):
     """Post-norm transformer layer."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.config = config
-        self.attention = ClapAttention(config, rngs=rngs)
-        self.intermediate = Dense(config.width, config.mlp_width, rngs=rngs)
-        self.output = ClapOutput(config.mlp_width, config, rngs=rngs)
+        self.attention = ClapAttention(config, rngs=rngs, dtype=dtype)
+        self.intermediate = Dense(config.width, config.mlp_width, rngs=rngs, dtype=dtype)
+        self.output = ClapOutput(config.mlp_width, config, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: Hidden, mask: AttentionMask) -> Hidden:
         x = self.attention(x, mask)
@@ -214,8 +214,8 @@ class ClapLayer(nnx.Module):
 class ClapEncoder(nnx.Module):
     """The stack of layers."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.layer = nnx.List([ClapLayer(config, rngs=rngs) for _ in range(config.layers)])
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.layer = nnx.List([ClapLayer(config, rngs=rngs, dtype=dtype) for _ in range(config.layers)])
 
     def __call__(self, x: Hidden, mask: AttentionMask) -> Hidden:
         for layer in self.layer:
@@ -226,10 +226,10 @@ class ClapEncoder(nnx.Module):
 class Roberta(nnx.Module):
     """Tokens to the pooled state of the first one."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.embeddings = ClapEmbeddings(config, rngs=rngs)
-        self.encoder = ClapEncoder(config, rngs=rngs)
-        self.pooler = Dense(config.width, config.width, rngs=rngs)
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.embeddings = ClapEmbeddings(config, rngs=rngs, dtype=dtype)
+        self.encoder = ClapEncoder(config, rngs=rngs, dtype=dtype)
+        self.pooler = Dense(config.width, config.width, rngs=rngs, dtype=dtype)
 
     def __call__(self, tokens: Tokens, mask: TokenMask) -> Float[Array, "batch channel"]:
         hidden = self.encoder(self.embeddings(tokens), mask[:, None, None, :])
@@ -239,9 +239,9 @@ class Roberta(nnx.Module):
 class ClapProjection(nnx.Module):
     """Pooled state to the space shared with sound."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.linear1 = Linear(config.width, config.projection, rngs=rngs)
-        self.linear2 = Linear(config.projection, config.projection, rngs=rngs)
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.linear1 = linear(config.width, config.projection, rngs=rngs, dtype=dtype)
+        self.linear2 = linear(config.projection, config.projection, rngs=rngs, dtype=FLOAT32)
 
     def __call__(self, x: Float[Array, "batch channel"]) -> Float[Array, "batch projection"]:
         return self.linear2(jax.nn.relu(self.linear1(x)))
@@ -250,9 +250,9 @@ class ClapProjection(nnx.Module):
 class ClapTextModel(nnx.Module):
     """Tokens to one embedding of unit length per caption: what the audio U-Net takes as its class."""
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
-        self.text_model = Roberta(config, rngs=rngs)
-        self.text_projection = ClapProjection(config, rngs=rngs)
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.text_model = Roberta(config, rngs=rngs, dtype=dtype)
+        self.text_projection = ClapProjection(config, rngs=rngs, dtype=dtype)
 
     def __call__(self, tokens: Tokens, mask: TokenMask) -> Float[Array, "batch projection"]:
         """`mask` is False on padding; AudioLDM normalises the projection to unit length."""

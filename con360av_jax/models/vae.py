@@ -4,37 +4,35 @@
 (2) latent   z = scaling_factor * (mu + s * noise)
 (3) decoding x = decoder(post_quant_conv(z / scaling_factor))
 
-Structure, numerics and attribute names are those of diffusers' AutoencoderKL; layout is channels-last.
+Structure, numerics and attribute names are those of diffusers' AutoencoderKL; layout is channels-last. `dtype` is that
+of activations; norms and softmax are float32, and so are moments and decoded pictures: in bfloat16 they would have no
+more levels than the bytes of a picture.
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from con360av_jax.config import VAEConfig
+from con360av_jax.models.attention import attention
 from con360av_jax.models.layers import GroupNorm, conv, doubled, linear, uniform, zeros
 
 FLOAT32 = jnp.dtype(jnp.float32)
-Conv3x3 = partial(conv, dtype=FLOAT32)
-# A 1x1 convolution is a linear layer over channels.
-Linear = partial(linear, dtype=FLOAT32)
 
 
 class ResnetBlock(nnx.Module):
     """Two normalised convolutions with a residual; no timestep."""
 
-    def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, *, rngs: nnx.Rngs):
-        self.norm1 = GroupNorm(in_channels, config.norm_groups, eps=config.norm_eps, dtype=FLOAT32)
-        self.conv1 = Conv3x3(in_channels, out_channels, rngs=rngs)
-        self.norm2 = GroupNorm(out_channels, config.norm_groups, eps=config.norm_eps, dtype=FLOAT32)
-        self.conv2 = Conv3x3(out_channels, out_channels, rngs=rngs)
+    def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.norm1 = GroupNorm(in_channels, config.norm_groups, eps=config.norm_eps, dtype=dtype)
+        self.conv1 = conv(in_channels, out_channels, rngs=rngs, dtype=dtype)
+        self.norm2 = GroupNorm(out_channels, config.norm_groups, eps=config.norm_eps, dtype=dtype)
+        self.conv2 = conv(out_channels, out_channels, rngs=rngs, dtype=dtype)
         self.conv_shortcut = nnx.data(
-            None if in_channels == out_channels else Linear(in_channels, out_channels, rngs=rngs)
+            None if in_channels == out_channels else linear(in_channels, out_channels, rngs=rngs, dtype=dtype)
         )
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width out"]:
@@ -46,25 +44,24 @@ class ResnetBlock(nnx.Module):
 class Attention(nnx.Module):
     """Self-attention over all pixels with a single head as wide as the features."""
 
-    def __init__(self, channels: int, config: VAEConfig, *, rngs: nnx.Rngs):
-        self.group_norm = GroupNorm(channels, config.norm_groups, eps=config.norm_eps, dtype=FLOAT32)
-        self.to_q = Linear(channels, channels, rngs=rngs)
-        self.to_k = Linear(channels, channels, rngs=rngs)
-        self.to_v = Linear(channels, channels, rngs=rngs)
-        self.to_out = nnx.List([Linear(channels, channels, rngs=rngs)])
+    def __init__(self, channels: int, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.group_norm = GroupNorm(channels, config.norm_groups, eps=config.norm_eps, dtype=dtype)
+        self.to_q = linear(channels, channels, rngs=rngs, dtype=dtype)
+        self.to_k = linear(channels, channels, rngs=rngs, dtype=dtype)
+        self.to_v = linear(channels, channels, rngs=rngs, dtype=dtype)
+        self.to_out = nnx.List([linear(channels, channels, rngs=rngs, dtype=dtype)])
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
         pixels = rearrange(self.group_norm(x), "batch height width channel -> batch (height width) 1 channel")
         query, key, value = self.to_q(pixels), self.to_k(pixels), self.to_v(pixels)
-        attended = jax.nn.dot_product_attention(query, key, value, scale=x.shape[-1] ** -0.5)
-        out = self.to_out[0](attended)
+        out = self.to_out[0](attention(query, key, value))
         return x + rearrange(out, "batch (height width) 1 channel -> batch height width channel", height=x.shape[1])
 
 
 class Downsample(nnx.Module):
     """Halves height and width; pads only below and to the right, unlike the U-Nets' downsampling."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.conv = nnx.Conv(
             channels,
             channels,
@@ -73,7 +70,7 @@ class Downsample(nnx.Module):
             padding=((0, 1), (0, 1)),
             kernel_init=uniform,
             bias_init=zeros,
-            dtype=FLOAT32,
+            dtype=jnp.dtype(dtype),
             rngs=rngs,
         )
 
@@ -84,8 +81,8 @@ class Downsample(nnx.Module):
 class Upsample(nnx.Module):
     """Doubles height and width by repetition, then convolves."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.conv = Conv3x3(channels, channels, rngs=rngs)
+    def __init__(self, channels: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.conv = conv(channels, channels, rngs=rngs, dtype=dtype)
 
     def __call__(
         self, x: Float[Array, "batch height width channel"]
@@ -96,10 +93,19 @@ class Upsample(nnx.Module):
 class DownBlock(nnx.Module):
     """One level of the encoder."""
 
-    def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, downsample: bool, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        config: VAEConfig,
+        downsample: bool,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
         widths = (in_channels,) + (out_channels,) * (config.layers - 1)
-        self.resnets = nnx.List([ResnetBlock(width, out_channels, config, rngs=rngs) for width in widths])
-        self.downsamplers = nnx.List([Downsample(out_channels, rngs=rngs)] if downsample else [])
+        self.resnets = nnx.List([ResnetBlock(width, out_channels, config, rngs=rngs, dtype=dtype) for width in widths])
+        self.downsamplers = nnx.List([Downsample(out_channels, rngs=rngs, dtype=dtype)] if downsample else [])
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch low_h low_w out"]:
         for layer in (*self.resnets, *self.downsamplers):
@@ -110,10 +116,19 @@ class DownBlock(nnx.Module):
 class UpBlock(nnx.Module):
     """One level of the decoder; it has one residual block more than the encoder's."""
 
-    def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, upsample: bool, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        config: VAEConfig,
+        upsample: bool,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
         widths = (in_channels,) + (out_channels,) * config.layers
-        self.resnets = nnx.List([ResnetBlock(width, out_channels, config, rngs=rngs) for width in widths])
-        self.upsamplers = nnx.List([Upsample(out_channels, rngs=rngs)] if upsample else [])
+        self.resnets = nnx.List([ResnetBlock(width, out_channels, config, rngs=rngs, dtype=dtype) for width in widths])
+        self.upsamplers = nnx.List([Upsample(out_channels, rngs=rngs, dtype=dtype)] if upsample else [])
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch high_h high_w out"]:
         for layer in (*self.resnets, *self.upsamplers):
@@ -124,9 +139,9 @@ class UpBlock(nnx.Module):
 class MidBlock(nnx.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
-    def __init__(self, channels: int, config: VAEConfig, *, rngs: nnx.Rngs):
-        self.resnets = nnx.List([ResnetBlock(channels, channels, config, rngs=rngs) for _ in range(2)])
-        self.attentions = nnx.List([Attention(channels, config, rngs=rngs)])
+    def __init__(self, channels: int, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.resnets = nnx.List([ResnetBlock(channels, channels, config, rngs=rngs, dtype=dtype) for _ in range(2)])
+        self.attentions = nnx.List([Attention(channels, config, rngs=rngs, dtype=dtype)])
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width channel"]:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
@@ -135,18 +150,18 @@ class MidBlock(nnx.Module):
 class Encoder(nnx.Module):
     """Picture to twice the latent channels."""
 
-    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         widths = config.widths
-        self.conv_in = Conv3x3(config.in_channels, widths[0], rngs=rngs)
+        self.conv_in = conv(config.in_channels, widths[0], rngs=rngs, dtype=dtype)
         self.down_blocks = nnx.List(
             [
-                DownBlock(widths[max(level - 1, 0)], width, config, level < len(widths) - 1, rngs=rngs)
+                DownBlock(widths[max(level - 1, 0)], width, config, level < len(widths) - 1, rngs=rngs, dtype=dtype)
                 for level, width in enumerate(widths)
             ]
         )
-        self.mid_block = MidBlock(widths[-1], config, rngs=rngs)
+        self.mid_block = MidBlock(widths[-1], config, rngs=rngs, dtype=dtype)
         self.conv_norm_out = GroupNorm(widths[-1], config.norm_groups, eps=config.norm_eps, dtype=FLOAT32)
-        self.conv_out = Conv3x3(widths[-1], 2 * config.latent_channels, rngs=rngs)
+        self.conv_out = conv(widths[-1], 2 * config.latent_channels, rngs=rngs, dtype=FLOAT32)
 
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Float[Array, "batch low_h low_w moments"]:
         x = self.conv_in(x)
@@ -158,18 +173,18 @@ class Encoder(nnx.Module):
 class Decoder(nnx.Module):
     """Latent to picture."""
 
-    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         widths = config.widths[::-1]
-        self.conv_in = Conv3x3(config.latent_channels, widths[0], rngs=rngs)
-        self.mid_block = MidBlock(widths[0], config, rngs=rngs)
+        self.conv_in = conv(config.latent_channels, widths[0], rngs=rngs, dtype=dtype)
+        self.mid_block = MidBlock(widths[0], config, rngs=rngs, dtype=dtype)
         self.up_blocks = nnx.List(
             [
-                UpBlock(widths[max(level - 1, 0)], width, config, level < len(widths) - 1, rngs=rngs)
+                UpBlock(widths[max(level - 1, 0)], width, config, level < len(widths) - 1, rngs=rngs, dtype=dtype)
                 for level, width in enumerate(widths)
             ]
         )
         self.conv_norm_out = GroupNorm(widths[-1], config.norm_groups, eps=config.norm_eps, dtype=FLOAT32)
-        self.conv_out = Conv3x3(widths[-1], config.in_channels, rngs=rngs)
+        self.conv_out = conv(widths[-1], config.in_channels, rngs=rngs, dtype=FLOAT32)
 
     def __call__(self, z: Float[Array, "batch height width channel"]) -> Float[Array, "batch high_h high_w out"]:
         x = self.mid_block(self.conv_in(z))
@@ -181,13 +196,13 @@ class Decoder(nnx.Module):
 class AutoencoderKL(nnx.Module):
     """Encodes to UNSCALED moments, decodes UNSCALED latents; `codecs.Codecs` applies the factor (2, 3)."""
 
-    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.config = config
-        self.encoder = Encoder(config, rngs=rngs)
-        self.decoder = Decoder(config, rngs=rngs)
+        self.encoder = Encoder(config, rngs=rngs, dtype=dtype)
+        self.decoder = Decoder(config, rngs=rngs, dtype=dtype)
         moments = 2 * config.latent_channels
-        self.quant_conv = Linear(moments, moments, rngs=rngs)
-        self.post_quant_conv = Linear(config.latent_channels, config.latent_channels, rngs=rngs)
+        self.quant_conv = linear(moments, moments, rngs=rngs, dtype=FLOAT32)
+        self.post_quant_conv = linear(config.latent_channels, config.latent_channels, rngs=rngs, dtype=dtype)
 
     def encode(
         self, x: Float[Array, "batch height width channel"]

@@ -6,7 +6,7 @@ makes s output samples per input frame): for the output o = s q + r,
 (2)  length of y = s (T - 1) + K - 2 p
 
 Structure, numerics and attribute names are those of transformers' SpeechT5HifiGan (without weight normalisation, which
-is folded into the kernels when weights are converted).
+is folded into the kernels when weights are converted). `dtype` is that of convolutions and activations.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,11 +35,14 @@ def _kernel_init(gain: float) -> Callable[[Array, Sequence[int], DTypeLike], Arr
 class ConvTranspose1d(nnx.Module):
     """Upsampling by `stride`; `kernel` is (K, in, out), not flipped: w[k] of equation 1."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, *, rngs: nnx.Rngs, dtype: DTypeLike
+    ):
         # K / stride taps reach each output sample, so the fan-in is smaller than the kernel's size by `stride`
         draw = _kernel_init(float(stride))
         self.kernel = nnx.Param(draw(rngs.params(), (kernel_size, in_channels, out_channels), FLOAT32))
         self.bias = nnx.Param(zeros(rngs.params(), (out_channels,), FLOAT32))
+        self.dtype = jnp.dtype(dtype)
         self.stride = stride
         self.padding = (kernel_size - stride) // 2
 
@@ -53,18 +56,25 @@ class ConvTranspose1d(nnx.Module):
         length = stride * (x.shape[1] - 1) + size - 2 * padding
         steps = -(-length // stride)
         y = jax.lax.conv_general_dilated(
-            x,
-            rearrange(polyphase, "tap phase channel out -> tap channel (phase out)"),
+            x.astype(self.dtype),
+            rearrange(polyphase, "tap phase channel out -> tap channel (phase out)").astype(self.dtype),
             window_strides=(1,),
             padding=((-first, steps - x.shape[1] + last),),
             dimension_numbers=("NWC", "WIO", "NWC"),
         )
         y = rearrange(y, "batch time (phase out) -> batch (time phase) out", phase=stride)[:, :length]
-        return y + self.bias[...][None, None]
+        return y + self.bias[...].astype(self.dtype)[None, None]
 
 
 def _conv(
-    in_channels: int, out_channels: int, size: int, *, rngs: nnx.Rngs, dilation: int = 1, gain: float = 1.0
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    *,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike,
+    dilation: int = 1,
+    gain: float = 1.0,
 ) -> nnx.Conv:
     return nnx.Conv(
         in_channels,
@@ -74,7 +84,7 @@ def _conv(
         kernel_dilation=(dilation,),
         kernel_init=_kernel_init(gain),
         bias_init=zeros,
-        dtype=FLOAT32,
+        dtype=jnp.dtype(dtype),
         rngs=rngs,
     )
 
@@ -82,13 +92,13 @@ def _conv(
 class ResidualBlock(nnx.Module):
     """Pairs of a dilated and a plain convolution, each pair with a residual."""
 
-    def __init__(self, channels: int, size: int, config: VocoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, size: int, config: VocoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.slope = config.leaky_slope
         dilations = config.resblock_dilations
         self.convs1 = nnx.List(
-            [_conv(channels, channels, size, rngs=rngs, dilation=dilation) for dilation in dilations]
+            [_conv(channels, channels, size, rngs=rngs, dtype=dtype, dilation=dilation) for dilation in dilations]
         )
-        self.convs2 = nnx.List([_conv(channels, channels, size, rngs=rngs) for _ in dilations])
+        self.convs2 = nnx.List([_conv(channels, channels, size, rngs=rngs, dtype=dtype) for _ in dilations])
 
     def __call__(self, x: Features) -> Features:
         for conv1, conv2 in zip(self.convs1, self.convs2, strict=True):
@@ -103,17 +113,18 @@ class HiFiGAN(nnx.Module):
     Random weights keep the variance up to a small last layer: the sound is quiet, neither silent nor clipped.
     """
 
-    def __init__(self, config: VocoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: VocoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.config = config
         width = config.initial_width
-        self.conv_pre = _conv(config.mel_bands, width, 7, rngs=rngs)
+        self.conv_pre = _conv(config.mel_bands, width, 7, rngs=rngs, dtype=dtype)
         self.upsampler, self.resblocks = nnx.List([]), nnx.List([])
         for rate, size in zip(config.upsample_rates, config.upsample_kernels, strict=True):
-            self.upsampler.append(ConvTranspose1d(width, width // 2, size, rate, rngs=rngs))
+            self.upsampler.append(ConvTranspose1d(width, width // 2, size, rate, rngs=rngs, dtype=dtype))
             width //= 2
             for block_size in config.resblock_kernels:
-                self.resblocks.append(ResidualBlock(width, block_size, config, rngs=rngs))
-        self.conv_post = _conv(width, 1, 7, rngs=rngs, gain=1e-3)
+                self.resblocks.append(ResidualBlock(width, block_size, config, rngs=rngs, dtype=dtype))
+        # float32: bfloat16 would leave a waveform 8 bits.
+        self.conv_post = _conv(width, 1, 7, rngs=rngs, dtype=FLOAT32, gain=1e-3)
         self.mean = nnx.Param(zeros(rngs.params(), (config.mel_bands,), FLOAT32))
         self.scale = nnx.Param(jnp.ones((config.mel_bands,), FLOAT32))
 

@@ -1,7 +1,7 @@
 """The frozen encoders on the device, for datasets that hold pictures and sound alone: raw batches to training batches.
 
 A dataset of encoded records needs none of this, and trains faster: every clip is encoded once instead of once an epoch.
-The numbers are those of `codecs.Codecs`, which writes the encoded records.
+In float32 the numbers are those of `codecs.Codecs`, which writes the encoded records.
 """
 
 import threading
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from con360av_jax.codecs import codec_factory, vae_functions
@@ -50,14 +51,16 @@ class EncodeBatch(Protocol):
     def __call__(self, params: dict[str, Params], raw: RawBatch, /) -> Batch: ...
 
 
-def make_encode(config: Config) -> EncodeBatch:
+def make_encode(config: Config, dtype: DTypeLike) -> EncodeBatch:
     """A pure function (params, raw batch) -> batch for `jax.jit`; `params` holds the parameters of each of ENCODERS.
+
+    The encoders compute in `dtype`; a batch is float32.
 
     Frame after frame goes through the VAE, each with the whole batch: memory is that of one frame per sample.
     """
-    encode_mel, _ = vae_functions("vae_audio", config.model)
-    encode_frames, _ = vae_functions("vae_video", config.model)
-    embed = {name: functional.abstract(codec_factory(f"text_{name}", config.model))[0] for name in MODALITIES}
+    encode_mel, _ = vae_functions("vae_audio", config.model, dtype)
+    encode_frames, _ = vae_functions("vae_video", config.model, dtype)
+    embed = {name: functional.abstract(codec_factory(f"text_{name}", config.model, dtype))[0] for name in MODALITIES}
     factors = {name: np.float32(getattr(config.model.vae, name).scaling_factor) for name in MODALITIES}
 
     def encode(params: dict[str, Params], raw: RawBatch, /) -> Batch:
@@ -86,8 +89,8 @@ def make_encode(config: Config) -> EncodeBatch:
     return encode
 
 
-def open_encode(pretrained: Pretrained, mesh: Mesh) -> Encode:
-    """`make_encode` compiled for `mesh`: the batch is split over it, the encoders lie whole on every device.
+def open_encode(pretrained: Pretrained, mesh: Mesh, dtype: DTypeLike) -> Encode:
+    """`make_encode` in `dtype` compiled for `mesh`: the batch is split over it, the encoders lie whole on every device.
 
     Raises CheckpointError if a part of the base is damaged.
     """
@@ -96,7 +99,7 @@ def open_encode(pretrained: Pretrained, mesh: Mesh) -> Encode:
     for part in ENCODERS:
         _, shapes = functional.abstract(codec_factory(part, pretrained.config.model))
         params[part] = pretrained.params(part, jax.tree.map(lambda _: everywhere, shapes))
-    encode = jax.jit(make_encode(pretrained.config), in_shardings=(everywhere, split), out_shardings=split)
+    encode = jax.jit(make_encode(pretrained.config, dtype), in_shardings=(everywhere, split), out_shardings=split)
     return lambda raw: encode(params, raw)
 
 

@@ -83,7 +83,7 @@ def train(
         state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
         loader.set_state(progress.next_batch)
     step = compile_step(config, mesh, state, frozen)
-    encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh)
+    encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
     null_text = null_embeddings(pretrained, mesh)
     run_folder.write_run(out, config, base, dataset)
     for name in ("metrics.jsonl", "nonfinite.jsonl"):
