@@ -16,9 +16,8 @@ from flax import nnx
 from con360av_jax import shapes
 from con360av_jax.config import Config, MapEncoderConfig, Remat
 from con360av_jax.errors import ConfigError
-from con360av_jax.models import attention as attention_module
 from con360av_jax.models import functional
-from con360av_jax.models.attention import SpatialTransformer, attention, plain_attention
+from con360av_jax.models.attention import SpatialTransformer
 from con360av_jax.models.connector import nearest_steps
 from con360av_jax.models.film import pool, pooling_matrix
 from con360av_jax.models.functional import Params
@@ -238,16 +237,6 @@ def test_group_norm_is_the_mean_and_variance_of_each_group():
         mean, variance = grouped.mean(over, keepdims=True), grouped.var(over, keepdims=True)
         wanted = ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
         np.testing.assert_allclose(norm(jnp.asarray(x), axes=axes), wanted, atol=3e-5)
-
-
-def test_attention_over_groups_of_heads_equals_plain_attention(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(attention_module, "CHUNKED_TOKENS", 16)
-    query, key, value = (_random(seed, 2, 16, 8, 4) for seed in (10, 11, 12))
-    wanted = plain_attention(query, key, value)
-    np.testing.assert_allclose(attention(query, key, value), wanted, atol=1e-6)
-    scores = np.einsum("bqhd,bkhd->bhqk", query, key) / 2
-    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    np.testing.assert_allclose(wanted, np.einsum("bhqk,bkhd->bqhd", weights, value), atol=1e-5)
 
 
 @pytest.mark.parametrize(("source", "target"), [(8, 4), (8, 3), (4, 7), (5, 1), (3, 3), (32, 13)])

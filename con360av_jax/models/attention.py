@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float
 
 from con360av_jax.models.layers import FeedForward, GroupNorm, LayerNorm, linear
 
-# From here on XLA's plain attention on CPU is several times slower than the same over groups of heads.
-CHUNKED_TOKENS = 1024
+# With so many scores, more than caches hold, XLA's plain attention on CPU is several times slower than the same over
+# groups of heads: 1024 tokens of few heads, or a connector's 256 tokens of 160 heads.
+CHUNKED_SCORES = 2**23
 HEADS_PER_CHUNK = 4
 # cuDNN's backward pass on A100 knows head widths up to this; short sequences gain nothing from it.
 FUSED_HEAD_WIDTH = 128
@@ -35,11 +36,12 @@ def attention(
     """
     if mask is not None:
         return plain_attention(query, key, value, mask)
-    tokens, (heads, width) = min(query.shape[1], key.shape[1]), query.shape[2:]
-    if jax.default_backend() == "cpu" and tokens >= CHUNKED_TOKENS and heads % HEADS_PER_CHUNK == 0:
+    (batch, queries, heads, width), tokens = query.shape, key.shape[1]
+    many = batch * heads * queries * tokens >= CHUNKED_SCORES
+    if jax.default_backend() == "cpu" and many and heads % HEADS_PER_CHUNK == 0 and heads > HEADS_PER_CHUNK:
         return _by_head_groups(query, key, value)
     half_precision = query.dtype in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
-    fits = width % 8 == 0 and width <= FUSED_HEAD_WIDTH and tokens >= FUSED_TOKENS
+    fits = width % 8 == 0 and width <= FUSED_HEAD_WIDTH and min(queries, tokens) >= FUSED_TOKENS
     if jax.default_backend() == "gpu" and half_precision and fits:
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     return plain_attention(query, key, value)

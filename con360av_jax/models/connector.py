@@ -45,7 +45,7 @@ class Connector(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike,
     ):
-        self.time_axis = time_axis
+        self.time_axis: TimeAxis = time_axis
         heads = width // config.head_width
         self.norm = GroupNorm(width, groups, eps=CONNECTOR_EPS, dtype=dtype)
         self.proj_in = linear(width, width, rngs=rngs, dtype=dtype)

@@ -2,7 +2,9 @@
 
     s = conv_out(silu(norm(block_2(down(block_1(conv_in([noisy latent, clean estimate])))))))                      (1)
     sequence = mean over space of s, divided by its L2 norm along time                                             (2)
+    mean_w sum_b k_b x[w + b - 1]  =  sum_b k_b (mean_w x[w + b - 1]),  x zero outside                             (3)
 
+By (3) the mean of a convolution is a convolution of three means: exact, and cheap where space is large.
 For the picture each residual block is followed by a temporal block (attention over frames with a learned bias of
 their distance, a feed-forward, and a convolution whose channels are delayed by 0 to 7 frames).
 """
@@ -150,7 +152,7 @@ class EnvironmentEncoder(nnx.Module):
     ):
         first, groups = unet.levels[0].width, unet.norm_groups
         widths = (first // 2, 2 * first, 4 * first)
-        self.time_axis = time_axis
+        self.time_axis: TimeAxis = time_axis
         self.conv_in = conv(2 * unet.latent_channels, widths[0], rngs=rngs, dtype=dtype)
         self.resnets = nnx.List(
             [
@@ -171,17 +173,49 @@ class EnvironmentEncoder(nnx.Module):
         self,
         x: Float[Array, "batch frame height width channel"],
         embedding: Float[Array, "batch embedding"],
-    ) -> tuple[Float[Array, "batch time sequence_channel"], list[Array]]:
-        """The sequence, and the output of each stage of equation (1)."""
-        stages = [self.conv_in(x)]
+        stages: list[Array] | None = None,
+    ) -> Float[Array, "batch time sequence_channel"]:
+        """The sequence. `stages`, if given, is filled with the output of each stage of equation (1)."""
+        y = self.conv_in(x)
+        found = [y]
         for number, resnet in enumerate(self.resnets):
             if number:
-                stages.append(self.downsample(stages[-1]))
-            y = resnet(stages[-1], embedding)
-            stages.append(self.temporal[number](y) if self.temporal else y)
-        stages.append(self.conv_out(self.norm_out(stages[-1], silu=True)))
-        space = (2, 3) if self.time_axis == "frame" else (1, 3)
-        sequence = jnp.mean(stages[-1].astype(jnp.float32), space)
+                y = self.downsample(y)
+                found.append(y)
+            y = resnet(y, embedding)
+            y = self.temporal[number](y) if self.temporal else y
+            found.append(y)
+        y = self.norm_out(y, silu=True)
+        if stages is not None:
+            stages += [*found, self.conv_out(y)]
+        sequence = mean_of_convolution(self.conv_out, y, self.time_axis)
         # Kept from the reference: the norm is taken along time, not over channels.
         norm = jnp.sqrt(jnp.sum(jnp.square(sequence), axis=1, keepdims=True))
-        return (sequence / norm).astype(x.dtype), stages
+        return (sequence / norm).astype(x.dtype)
+
+
+def mean_of_convolution(
+    convolution: nnx.Conv, x: Float[Array, "batch frame height width channel"], time_axis: TimeAxis
+) -> Float[Array, "batch time out"]:
+    """The mean over space of a 3x3 `convolution` of `x`, by equation (3), f32; sound is one frame, its time down."""
+    dtype = jnp.dtype(convolution.dtype or x.dtype)
+    means = _tap_means(x.astype(jnp.float32), axis=-2)
+    if time_axis == "frame":
+        means = _tap_means(means, axis=-3)
+    beyond = 0 if time_axis == "frame" else 1
+    y = jax.lax.conv_general_dilated(
+        rearrange(means, "b f h tap c -> (b f) h tap c").astype(dtype),
+        convolution.kernel[...].astype(dtype),
+        window_strides=(1, 1),
+        padding=((beyond, beyond), (0, 0)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    y = rearrange(y, "(b f) h 1 c -> b (f h) c", b=x.shape[0]).astype(jnp.float32)
+    return y if convolution.bias is None else y + per_channel(convolution.bias[...], y)
+
+
+def _tap_means(x: Array, axis: int) -> Array:
+    """What each of a kernel's three taps sees of `axis`, padded by one zero at both ends, on average."""
+    first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, x.shape[axis] - 1))
+    total = jnp.sum(x, axis, keepdims=True)
+    return jnp.concatenate([total - last, total, total - first], axis) / x.shape[axis]

@@ -76,7 +76,6 @@ class JointModel(nnx.Module):
         for name in modalities:
             if name not in MODALITIES:
                 raise ConfigError(f"modality {name!r} given, but there are {', '.join(MODALITIES)}: choose among these")
-        taps = {} if taps is None else taps
         inputs = self._features(latents, modalities)
         if len(modalities) == 1:
             sites: dict[str, AtSite | None] = dict.fromkeys(modalities)
@@ -106,7 +105,7 @@ class JointModel(nnx.Module):
         return features
 
     def _sequences(
-        self, latents: Latents, clean: Latents | None, timesteps: dict[str, Array], taps: dict[str, Array]
+        self, latents: Latents, clean: Latents | None, timesteps: dict[str, Array], taps: dict[str, Array] | None
     ) -> dict[str, Array]:
         """What each modality tells the other: (batch, its time, channel)."""
         sequences = {}
@@ -115,8 +114,10 @@ class JointModel(nnx.Module):
             # The frozen U-Net's time embedding, for sound without the class embedding.
             embedding = self.unet[name].time_embedding(timesteps[name])
             encoder = self.environment_encoder[name]
-            sequences[name], stages = encoder(jnp.concatenate([noisy, estimate], axis=-1), embedding)
-            taps |= {f"environment_encoder/{name}/{stage}": output for stage, output in enumerate(stages)}
+            stages = None if taps is None else []
+            sequences[name] = encoder(jnp.concatenate([noisy, estimate], axis=-1), embedding, stages)
+            if taps is not None and stages is not None:
+                taps |= {f"environment_encoder/{name}/{stage}": output for stage, output in enumerate(stages)}
         return sequences
 
     def _connect(
@@ -125,7 +126,7 @@ class JointModel(nnx.Module):
         sequences: dict[str, Array],
         map_features: Array | None,
         map_mask: Array | None,
-        taps: dict[str, Array],
+        taps: dict[str, Array] | None,
     ) -> AtSite:
         """The function that runs `name`'s connector, and FiLM where there are maps, at each site."""
 
@@ -140,7 +141,8 @@ class JointModel(nnx.Module):
                 modulation = self.film[name][site](map_features, grid, map_mask)
                 modulation = modulation.along_height() if name == "audio" else modulation
             output = run(self.connector[name][site], x, sequences[OTHER[name]], modulation, remat=self.remat)
-            taps[f"connector/{name}/{site}"] = output
+            if taps is not None:
+                taps[f"connector/{name}/{site}"] = output
             return output
 
         return at_site
