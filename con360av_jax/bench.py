@@ -23,7 +23,8 @@ from con360av_jax.config_io import config_hash, write_text
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.loader import make_loader
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, sample_key
-from con360av_jax.data.source import Dataset, open_dataset, write_dataset
+from con360av_jax.data.source import Dataset, open_dataset
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.provenance import commit, processor
 
 Json = dict[str, object]

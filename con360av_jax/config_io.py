@@ -172,3 +172,14 @@ def _load_python(path: Path) -> Config:
     if not isinstance(config, Config):
         raise ConfigError(f"{path} must hold a value `config` of type Config, but has {type(config).__name__}")
     return config
+
+
+def leaves(value: object, path: str = "") -> dict[str, object]:
+    """Nested dicts and lists as {"a.b.0": scalar}."""
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    else:
+        return {path: value}
+    return {k: v for name, child in children for k, v in leaves(child, f"{path}.{name}" if path else f"{name}").items()}

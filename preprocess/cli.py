@@ -18,7 +18,7 @@ from con360av_jax.commands.options import parse
 from con360av_jax.config import Config, require
 from con360av_jax.config_io import load_config
 from con360av_jax.data.schema import Manifest, Sample
-from con360av_jax.data.source import write_dataset
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import CheckpointError, Con360Error, DatasetError
 from con360av_jax.quick_compile import choose_fast_run
 from preprocess.captions import CAPTION_BACKENDS, CaptionName

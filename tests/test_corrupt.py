@@ -17,7 +17,8 @@ from con360av_jax.data.corrupt import ATTEMPTS, SoundRecords
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.loader import Loader, make_loader, sample_order
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, Sample
-from con360av_jax.data.source import Dataset, open_dataset, write_dataset
+from con360av_jax.data.source import Dataset, open_dataset
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import ConfigError, DatasetError
 
 FIELDS = ENCODED_FIELDS + MAP_FIELDS

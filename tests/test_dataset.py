@@ -19,7 +19,8 @@ from con360av_jax.data.schema import (
     check_matches,
     sample_key,
 )
-from con360av_jax.data.source import open_dataset, write_dataset
+from con360av_jax.data.source import open_dataset
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import DatasetError
 
 FIELDS = ENCODED_FIELDS + MAP_FIELDS

@@ -16,7 +16,8 @@ from con360av_jax.config import Config, MeshConfig
 from con360av_jax.data.fake import batch_spec, fake_sample
 from con360av_jax.data.loader import make_loader
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, RAW_FIELDS, Sample
-from con360av_jax.data.source import open_dataset, write_dataset
+from con360av_jax.data.source import open_dataset
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.models.functional import flatten
 from con360av_jax.pretrained import Codecs, Pretrained, open_pretrained
 from con360av_jax.sharding import batch_sharding, make_mesh

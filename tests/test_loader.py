@@ -12,8 +12,9 @@ from tiny_world import with_train
 from con360av_jax.data.fake import ALL_FIELDS, batch_spec, fake_batch, fake_sample
 from con360av_jax.data.loader import Loader, make_loader, sample_order
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS
-from con360av_jax.data.source import open_dataset, write_dataset
+from con360av_jax.data.source import open_dataset
 from con360av_jax.data.transforms import CaptionTokens, RawExample, stack_maps, to_example, to_raw_example
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import DatasetError
 from con360av_jax.geometry import basd
 

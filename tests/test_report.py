@@ -9,7 +9,7 @@ import pytest
 
 from con360av_jax.config import Config
 from con360av_jax.data.fake import fake_sample
-from con360av_jax.data.source import write_dataset
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import CheckpointError, MediaError
 from con360av_jax.geometry import basd
 from con360av_jax.media import write_clip

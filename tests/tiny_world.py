@@ -15,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from con360av_jax.config import AudioUNetConfig, Config, MeshConfig, VideoUNetConfig
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
-from con360av_jax.data.source import write_dataset
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.pretrained import open_pretrained
 from con360av_jax.random_base import create_random
 from con360av_jax.sharding import make_mesh

@@ -1,33 +1,25 @@
-"""Dataset folders: ArrayRecord shards with a manifest, written whole or not at all, read by position or by name."""
+"""Dataset folders: ArrayRecord shards with a manifest, read by position or by name; data/writer.py writes them."""
 
 import hashlib
-import importlib.metadata
 import json
-import logging
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, SupportsIndex
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import problems, structure, to_dict, unstructure
+from con360av_jax.config_io import problems, structure
 from con360av_jax.data.schema import (
-    SCHEMA_VERSION,
     FileEntry,
     Manifest,
     Sample,
     SampleEntry,
     from_bytes,
     manifest_config,
-    to_bytes,
     validate,
 )
 from con360av_jax.errors import DatasetError
@@ -35,106 +27,10 @@ from con360av_jax.errors import DatasetError
 MANIFEST = "manifest.json"
 INDEX = "index.jsonl"
 REJECTED = "rejected.jsonl"
-# One record per group: a random read reads nothing but the record it wants. Compression would save a tenth of a record
-# of latents and take four times as long to read.
-WRITER_OPTIONS = "group_size:1,uncompressed"
-TOOLS = ("con360av-jax", "array-record", "safetensors", "numpy")
-
-logger = logging.getLogger(__name__)
 
 
-def write_dataset(
-    folder: str | Path,
-    samples: Iterable[Sample],
-    config: Config,
-    fields: Sequence[str],
-    rejected: Sequence[Mapping[str, object]],
-    settings: Mapping[str, object],
-    shard_records: int = 256,
-) -> Manifest:
-    """Writes `samples` to `folder` and returns its manifest; equal arguments give equal bytes.
-
-    Everything is written to `<folder>.partial`, which takes the folder's name at the end. `rejected` is read after the
-    last sample, so that the same run may still append to it. Raises DatasetError if `folder` is not empty, if there is
-    no sample, if two have the same key or if one does not hold exactly `fields` (see `schema.validate`).
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder} exists and is not empty: give another folder or delete it")
-    partial = folder.with_name(f"{folder.name}.partial")
-    if partial.exists():
-        logger.warning("%s is left over from a run that was stopped; starting it again", partial)
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
-        checked = _Checked(samples, config, tuple(fields))
-        shards = _write_shards(partial, checked, shard_records)
-        if not shards:
-            first = f", the first because: {rejected[0].get('reason', rejected[0])}" if rejected else ""
-            raise DatasetError(f"no sample to write to {folder}; {len(rejected)} were rejected{first}")
-        _write_lines(partial / REJECTED, (dict(line) for line in rejected))
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            name=folder.name,
-            config=to_dict(config),
-            fields=tuple(fields),
-            samples=len(checked.entries),
-            clips=len({entry.clip for entry in checked.entries.values()}),
-            rejected=len(rejected),
-            index=_write_lines(partial / INDEX, map(unstructure, checked.entries.values())),
-            shards=shards,
-            tools={tool: importlib.metadata.version(tool) for tool in TOOLS},
-            settings=dict(settings),
-        )
-        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return manifest
-
-
-class _Checked:
-    """Passes valid samples on and remembers their entries, in order."""
-
-    def __init__(self, samples: Iterable[Sample], config: Config, fields: tuple[str, ...]):
-        self.samples, self.config, self.fields = samples, config, fields
-        self.entries: dict[str, SampleEntry] = {}
-
-    def __iter__(self) -> Iterator[Sample]:
-        for sample in self.samples:
-            validate(sample, self.config, self.fields)
-            if sample.key in self.entries:
-                raise DatasetError(f"two samples are called {sample.key}: give every clip its own name")
-            self.entries[sample.key] = sample.entry
-            yield sample
-
-
-def _write_shards(folder: Path, samples: Iterable[Sample], shard_records: int) -> tuple[FileEntry, ...]:
-    if shard_records < 1:
-        raise DatasetError(f"a shard needs at least one record, but shard_records={shard_records}")
-    shards: list[FileEntry] = []
-    remaining = iter(samples)
-    for first in remaining:
-        path = folder / f"samples-{len(shards):05d}.arrayrecord"
-        writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
-        records = 0
-        try:
-            for sample in chain([first], islice(remaining, shard_records - 1)):
-                writer.write(to_bytes(sample))
-                records += 1
-        finally:
-            writer.close()
-        shards.append(_file_entry(path, records))
-    return tuple(shards)
-
-
-def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> FileEntry:
-    texts = [json.dumps(line, ensure_ascii=False) for line in lines]
-    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    return _file_entry(path, len(texts))
-
-
-def _file_entry(path: Path, records: int) -> FileEntry:
+def file_entry(path: Path, records: int) -> FileEntry:
+    """What a manifest says of a file that was just written."""
     return FileEntry(file=path.name, records=records, bytes=path.stat().st_size, sha256=_sha256(path))
 
 
@@ -234,7 +130,7 @@ class Dataset:
 
 
 def open_dataset(folder: str | Path, verify: Literal["sizes", "hashes"] = "hashes") -> Dataset:
-    """Opens what `write_dataset` wrote, after checking every file's size and, with "hashes", its sha256.
+    """Opens what data/writer.py wrote, after checking every file's size and, with "hashes", its sha256.
 
     Raises DatasetError if the folder or its manifest is missing, of another schema version or damaged, or if a shard
     is missing, truncated, altered or holds another number of records than the manifest says.

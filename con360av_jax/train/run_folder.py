@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 
 from con360av_jax.config import Config
-from con360av_jax.config_io import config_hash, load_config_json, save_config, to_dict, write_text
+from con360av_jax.config_io import config_hash, leaves, load_config_json, save_config, to_dict, write_text
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError
 from con360av_jax.pretrained import base_hash
 
@@ -135,7 +135,7 @@ def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowe
     `allowed` are paths of settings ("train.learning_rate") that may differ all the same, from here on; ConfigError if
     one is no setting, or one on which the shapes in a checkpoint depend.
     """
-    known = {*_leaves(to_dict(config)), *_leaves(to_dict(run.config))}
+    known = {*leaves(to_dict(config)), *leaves(to_dict(run.config))}
     for path in allowed:
         if not any(_below(name, (path,)) for name in known):
             raise ConfigError(f"--allow {path} is no setting; give a path such as train.learning_rate")
@@ -164,7 +164,7 @@ def _manifest_hash(dataset: Path) -> str:
 
 def _require_same(given: Config, made: Config, what: str, free: Collection[str], hint: bool = False) -> None:
     """Raises CheckpointError naming every setting outside `free` in which the two configs differ."""
-    one, other = _leaves(to_dict(given)), _leaves(to_dict(made))
+    one, other = leaves(to_dict(given)), leaves(to_dict(made))
     different = [path for path in sorted({*one, *other}) if one.get(path) != other.get(path) and not _below(path, free)]
     if not different:
         return
@@ -185,16 +185,3 @@ def _way_out(different: Iterable[str]) -> str:
 def _below(path: str, prefixes: Iterable[str]) -> bool:
     """Whether the setting `path` is one of `prefixes` or lies in one."""
     return any(f"{path}.".startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def _leaves(value: object, path: str = "") -> dict[str, object]:
-    """Nested dicts and lists as {"a.b.0": scalar}."""
-    if isinstance(value, Mapping):
-        children = value.items()
-    elif isinstance(value, list):
-        children = enumerate(value)
-    else:
-        return {path: value}
-    return {
-        k: v for name, child in children for k, v in _leaves(child, f"{path}.{name}" if path else f"{name}").items()
-    }
