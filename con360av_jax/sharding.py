@@ -117,14 +117,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises ShardingError unless `batch_size` divides over the devices that split the batch."""
-    parts = math.prod(mesh.shape[name] for name in BATCH_AXES)
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises ShardingError unless each of `accumulate` parts divides over the devices that split the batch."""
+    parts = math.prod(mesh.shape[name] for name in BATCH_AXES) * accumulate
     if batch_size % parts:
-        raise ShardingError(
-            f"a batch of {batch_size} does not divide over data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']}; "
-            f"use a multiple of {parts}"
-        )
+        by = f"data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']}"
+        by += f" x accumulate={accumulate}" if accumulate > 1 else ""
+        raise ShardingError(f"a batch of {batch_size} does not divide over {by}; use a multiple of {parts}")
 
 
 def replicate(mesh: Mesh) -> NamedSharding:

@@ -71,7 +71,7 @@ def train(
         run_folder.require_same_run(run, config, base, dataset, allowed)
 
     mesh = make_mesh(config.mesh)
-    check_batch_size(config.train.batch_size, mesh)
+    check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
     pretrained = open_pretrained(base)
     # Hashes would refuse a dataset whose damaged records are to be skipped.
     records = open_dataset(dataset, verify="sizes" if config.train.on_corrupt == "skip" else "hashes")

@@ -37,7 +37,7 @@ def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) ->
     everywhere, split = replicate(mesh), batch_sharding(mesh)
     here = jax.tree.map(lambda leaf: leaf.sharding, (state, frozen))
     step = jax.jit(
-        make_train_step(apply, config.schedule, config.train),
+        make_train_step(apply, config.schedule, config.train, mesh),
         donate_argnums=0,
         in_shardings=(*here, split, everywhere, everywhere),
         out_shardings=(here[0], everywhere),
