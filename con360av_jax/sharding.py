@@ -34,12 +34,14 @@ RULES: Rules = (
     (r"environment_encoder/video/temporal/.*/ff/proj_in/proj/kernel", INPUT_CHANNELS),
     (r"environment_encoder/video/temporal/.*/ff/proj_out/kernel", OUTPUT_CHANNELS),
     (r"environment_encoder/video/temporal/.*/bias/.*/kernel", REPLICATED),
+    # The LSTM reads this small matrix at every frame. Cut, all rows of the batch would be sent around at every frame.
+    (r"map_encoder/lstm/hidden/kernel", REPLICATED),
     # Keys and values lie side by side: cutting the output would part them.
     (r".*/to_kv/kernel", INPUT_CHANNELS),
     (r".*/to_(q|k|v)/kernel", INTO),
     (r".*/to_out/kernel", OUT_OF),
-    (r".*/ff/proj_in/proj/kernel", INTO),
-    (r".*/ff/proj_out/kernel", OUT_OF),
+    (r".*/(sequence_)?ff/proj_in/proj/kernel", INTO),
+    (r".*/(sequence_)?ff/proj_out/kernel", OUT_OF),
     # Latents have 4 or 8 channels, too few to split.
     (r"unet/(audio|video)/conv_out/kernel", REPLICATED),
     (r".*kernel", OUTPUT_CHANNELS),
