@@ -8,6 +8,7 @@ its losses and gradient norm, test_pipeline its samples.
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -18,12 +19,13 @@ from jaxtyping import Array
 from tiny_config import TINY
 from toy_model import NULL_TEXT, RECIPE, SCHEDULES, toy, toy_batch, toy_params
 
-from con360av_jax import sample
+from con360av_jax import cli, compile_cache, pipeline, sample
 from con360av_jax.config import Config, MeshConfig, NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.data.fake import fake_batch
 from con360av_jax.denoiser import joint_model
 from con360av_jax.diffusion.loss import Apply, Batch, training_loss
 from con360av_jax.diffusion.process import draw_noise
+from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.sharding import batch_sharding, make_mesh, replicate, shardings_for
 from con360av_jax.train.optimizer import merge, select
@@ -205,3 +207,21 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole_on_every_kind_of_mesh()
         found = compute(placed, *jax.device_put(rows, batch_sharding(mesh)))
         # Float32 sums in another order.
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), found, wanted)
+
+
+def test_the_command_samples_on_the_mesh_it_is_given(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    given = []
+    monkeypatch.setattr(compile_cache, "enable_compile_cache", lambda: None)
+    command = ["sample", "--checkpoint", str(tmp_path), "--caption", "rain", "--out", str(tmp_path / "clip.mp4")]
+
+    def load(path: Path, *, ema: bool, mesh: MeshConfig) -> None:
+        given.append(mesh)
+        raise ConfigError("seen enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "load", load)
+        assert cli.main(command) == cli.main([*command, "--mesh.data", "2", "--mesh.tensor", "4"]) == 2
+    assert given == [ONE, MeshConfig(data=2, tensor=4)]
+    capsys.readouterr()
+    assert cli.main([*command, "--mesh.fsdp", "16"]) == 2
+    assert "mesh data=1 fsdp=16 tensor=1 needs 16 devices, 8 are here" in capsys.readouterr().err
