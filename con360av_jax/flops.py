@@ -31,7 +31,14 @@ def _one(equation: JaxprEqn) -> int:
     inner = [count(jaxpr) for jaxpr in _inner(equation.params)]
     if name == "cond":
         return max(inner, default=0)
-    return sum(inner) * (equation.params["length"] if name == "scan" else 1)
+    return sum(inner) * _times(equation)
+
+
+def _times(equation: JaxprEqn) -> int:
+    """How often what lies inside is computed: a loop's turns, or the devices that each compute one shard."""
+    if equation.primitive.name == "shard_map":
+        return math.prod(equation.params["mesh"].shape[name] for name in equation.params["newly_manual_axes"])
+    return equation.params["length"] if equation.primitive.name == "scan" else 1
 
 
 def _shape(variable: Var | Literal) -> tuple[int, ...]:

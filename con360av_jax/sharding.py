@@ -34,12 +34,14 @@ RULES: Rules = (
     (r"environment_encoder/video/temporal/.*/ff/proj_in/proj/kernel", INPUT_CHANNELS),
     (r"environment_encoder/video/temporal/.*/ff/proj_out/kernel", OUTPUT_CHANNELS),
     (r"environment_encoder/video/temporal/.*/bias/.*/kernel", REPLICATED),
+    # The LSTM reads this small matrix at every frame. Cut, all rows of the batch would be sent around at every frame.
+    (r"map_encoder/lstm/hidden/kernel", REPLICATED),
     # Keys and values lie side by side: cutting the output would part them.
     (r".*/to_kv/kernel", INPUT_CHANNELS),
     (r".*/to_(q|k|v)/kernel", INTO),
     (r".*/to_out/kernel", OUT_OF),
-    (r".*/ff/proj_in/proj/kernel", INTO),
-    (r".*/ff/proj_out/kernel", OUT_OF),
+    (r".*/(sequence_)?ff/proj_in/proj/kernel", INTO),
+    (r".*/(sequence_)?ff/proj_out/kernel", OUT_OF),
     # Latents have 4 or 8 channels, too few to split.
     (r"unet/(audio|video)/conv_out/kernel", REPLICATED),
     (r".*kernel", OUTPUT_CHANNELS),
@@ -117,14 +119,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises ShardingError unless `batch_size` divides over the devices that split the batch."""
-    parts = math.prod(mesh.shape[name] for name in BATCH_AXES)
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises ShardingError unless each of `accumulate` parts divides over the devices that split the batch."""
+    parts = math.prod(mesh.shape[name] for name in BATCH_AXES) * accumulate
     if batch_size % parts:
-        raise ShardingError(
-            f"a batch of {batch_size} does not divide over data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']}; "
-            f"use a multiple of {parts}"
-        )
+        by = f"data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']}"
+        by += f" x accumulate={accumulate}" if accumulate > 1 else ""
+        raise ShardingError(f"a batch of {batch_size} does not divide over {by}; use a multiple of {parts}")
 
 
 def replicate(mesh: Mesh) -> NamedSharding:

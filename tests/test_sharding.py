@@ -56,6 +56,8 @@ def test_mesh_that_the_machine_does_not_have_is_refused(config: MeshConfig):
         ("unet/video/conv_out/kernel", (3, 3, 16, 3), P()),
         ("unet/video/norm/scale", (16,), P()),
         ("film/audio/0/kernel", (16, 32), P(None, "fsdp")),
+        ("connector/audio/up_0/sequence_ff/proj_in/proj/kernel", (16, 128), P("fsdp", "tensor")),
+        ("map_encoder/lstm/hidden/kernel", (16, 64), P()),
         ("map_encoder/lstm/bias", (7,), P()),
     ],
 )
@@ -134,6 +136,8 @@ def test_batch_that_does_not_divide_is_refused():
     check_batch_size(8, make_mesh(EIGHT))
     with pytest.raises(ShardingError, match="multiple of 4"):
         check_batch_size(6, make_mesh(EIGHT))
+    with pytest.raises(ShardingError, match="data=2 x fsdp=2 x accumulate=4; use a multiple of 16"):
+        check_batch_size(8, make_mesh(EIGHT), accumulate=4)
 
 
 def test_rules_replicate_only_what_is_small():

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from toy_model import BATCH, NULL_TEXT, RECIPE, SCHEDULES, WIDTH, toy, toy_batch, toy_params
 
-from con360av_jax.config import AUDIO_SCHEDULE, VIDEO_SCHEDULE, MeshConfig, PerModality, TrainConfig
-from con360av_jax.diffusion.loss import Batch
+from con360av_jax.config import MeshConfig, TrainConfig
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.sharding import batch_sharding, make_mesh, replicate, shardings_for
@@ -19,74 +19,11 @@ from con360av_jax.train.stacking import members
 from con360av_jax.train.state import init_state, state_shardings
 from con360av_jax.train.step import make_train_step
 
-SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
-WIDTH = 8
-BATCH = 8
-RECIPE = TrainConfig(trainable="motion", learning_rate=1e-2, ema_decay=0.5, compute_dtype="float32")
-
-
-def _kernel(seed: int, rows: int = WIDTH) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(rows, WIDTH)) / rows**0.5, jnp.float32)
-
-
-def _params() -> Params:
-    """A tree with the joint model's top names and enough in it to predict something."""
-    return {
-        "unet": {
-            "audio": {"mid": {"to_q": {"kernel": _kernel(0)}, "norm": {"bias": jnp.zeros((WIDTH,))}}},
-            "video": {"mid": {"to_q": {"kernel": _kernel(1)}}, "motion_modules": {"to_out": {"kernel": _kernel(2)}}},
-        },
-        "environment_encoder": {"audio": {"kernel": _kernel(3)}, "video": {"kernel": _kernel(4)}},
-        "connector": {"audio": {"kernel": _kernel(5)}, "video": {"kernel": _kernel(6)}},
-        "map_encoder": {"kernel": _kernel(7, rows=2)},
-        "film": {"audio": {"kernel": _kernel(8)}, "video": {"kernel": _kernel(9)}},
-    }
-
-
-def toy(params, x_t, t, text, clean, connector_t, connector_x, maps, map_mask, /):
-    """Linear layers in the joint model's order: own features, the other modality's, the maps', the caption."""
-    control = maps.mean(axis=(1, 2, 3)) @ params["map_encoder"]["kernel"]
-    control = jnp.where(map_mask[:, None], control, 0.0)
-
-    def pooled(x: jax.Array) -> jax.Array:
-        return x.mean(axis=tuple(range(1, x.ndim - 1)))
-
-    def one(name: str, other: str) -> jax.Array:
-        rows = pooled(connector_x[other] + clean[other]) @ params["environment_encoder"][other]["kernel"]
-        rows = rows @ params["connector"][name]["kernel"] + control @ params["film"][name]["kernel"]
-        rows = rows + pooled(text[name][:, None]) * 1e-3 * t[name][:, None].astype(jnp.float32)
-        wide = jnp.expand_dims(rows, tuple(range(1, x_t[name].ndim - 1)))
-        h = x_t[name] @ params["unet"][name]["mid"]["to_q"]["kernel"] + wide
-        return h @ params["unet"]["video"]["motion_modules"]["to_out"]["kernel"] if name == "video" else h
-
-    return {"audio": one("audio", "video"), "video": one("video", "audio")}
-
-
-def _batch(seed: int = 0) -> Batch:
-    random = np.random.default_rng(seed)
-    shapes = {"audio": (BATCH, 4, 2, WIDTH), "video": (BATCH, 2, 2, 2, WIDTH)}
-
-    def normal(*shape: int) -> np.ndarray:
-        return random.normal(size=shape).astype(np.float32)
-
-    batch = {
-        "moments": {
-            name: {"mean": normal(*shape), "std": np.full(shape, 0.1, np.float32)} for name, shape in shapes.items()
-        },
-        "text": {"audio": normal(BATCH, WIDTH), "video": normal(BATCH, 3, WIDTH)},
-        "maps": normal(BATCH, 2, 4, 8, 2),
-        "viewpoint": normal(BATCH, 2, 4),
-        "sample_id": np.arange(BATCH),
-    }
-    return cast(Batch, batch)
-
-
-NULL_TEXT = {"audio": np.zeros((WIDTH,), np.float32), "video": np.zeros((3, WIDTH), np.float32)}
 KEY = jax.random.key(11)
 
 
 def _start(config: TrainConfig = RECIPE):
-    trainable, frozen = select(_params(), config.trainable)
+    trainable, frozen = select(toy_params(), config.trainable)
     return init_state(trainable, make_optimizer(config)), frozen
 
 
@@ -97,7 +34,7 @@ def trained():
     state, frozen = _start()
     history = [(state, {})]
     for number in range(3):
-        history.append(step(history[-1][0], frozen, _batch(number), NULL_TEXT, KEY))
+        history.append(step(history[-1][0], frozen, toy_batch(number), NULL_TEXT, KEY))
     return step, frozen, history
 
 
@@ -112,7 +49,7 @@ def trained():
     ],
 )
 def test_selection_takes_the_named_parts_and_loses_nothing(trainable, learns: set[str]):
-    params = _params()
+    params = toy_params()
     chosen, frozen = select(params, trainable)
     for path in flatten(params):
         assert (path in flatten(chosen)) == any(part in learns for part in path.split("/"))
@@ -176,7 +113,9 @@ def test_recipes_that_do_not_fit_together_are_refused(changes: dict, message: st
 def test_a_batch_in_parts_gives_the_update_of_the_whole(trained):
     _, frozen, history = trained
     config = replace(RECIPE, batch_size=BATCH, accumulate=2)
-    state, metrics = jax.jit(make_train_step(toy, SCHEDULES, config))(history[0][0], frozen, _batch(0), NULL_TEXT, KEY)
+    state, metrics = jax.jit(make_train_step(toy, SCHEDULES, config))(
+        history[0][0], frozen, toy_batch(0), NULL_TEXT, KEY
+    )
     for name, value in history[1][1].items():
         # Float32 sums in another order.
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
@@ -213,7 +152,7 @@ def test_average_follows_the_parameters_at_its_rate(trained):
 def test_no_decay_keeps_no_average():
     config = replace(RECIPE, ema_decay=0.0)
     state, frozen = _start(config)
-    after, _ = jax.jit(make_train_step(toy, SCHEDULES, config))(state, frozen, _batch(), NULL_TEXT, KEY)
+    after, _ = jax.jit(make_train_step(toy, SCHEDULES, config))(state, frozen, toy_batch(), NULL_TEXT, KEY)
     jax.tree.map(np.testing.assert_array_equal, after.ema, after.params)
 
 
@@ -228,8 +167,8 @@ def test_frozen_parameters_have_no_optimizer_state(trained):
 def test_each_step_draws_its_own_noise(trained):
     step, frozen, history = trained
     state = history[1][0]
-    again = step(state, frozen, _batch(1), NULL_TEXT, KEY)[1]
-    later = step(replace(state, step=state.step + 1), frozen, _batch(1), NULL_TEXT, KEY)[1]
+    again = step(state, frozen, toy_batch(1), NULL_TEXT, KEY)[1]
+    later = step(replace(state, step=state.step + 1), frozen, toy_batch(1), NULL_TEXT, KEY)[1]
     np.testing.assert_array_equal(again["loss"], history[2][1]["loss"])
     assert not np.array_equal(again["loss"], later["loss"])
 
@@ -247,7 +186,7 @@ def test_training_lowers_the_loss(trained):
     state = history[0][0]
     losses = []
     for _ in range(30):
-        state, metrics = step(replace(state, step=jnp.zeros((), jnp.int32)), frozen, _batch(), NULL_TEXT, KEY)
+        state, metrics = step(replace(state, step=jnp.zeros((), jnp.int32)), frozen, toy_batch(), NULL_TEXT, KEY)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.8 * losses[0]
 
@@ -261,7 +200,7 @@ def test_frozen_weights_reach_the_model_in_compute_dtype_and_trained_ones_in_flo
 
     config = replace(RECIPE, trainable="control", compute_dtype="bfloat16")
     state, frozen = _start(config)
-    jax.eval_shape(make_train_step(watching, SCHEDULES, config), state, frozen, _batch(), NULL_TEXT, KEY)
+    jax.eval_shape(make_train_step(watching, SCHEDULES, config), state, frozen, toy_batch(), NULL_TEXT, KEY)
     for path, dtype in seen.items():
         assert dtype == (jnp.float32 if path.startswith(("map_encoder", "film")) else jnp.bfloat16)
 
@@ -275,7 +214,7 @@ def test_eight_devices_give_the_training_of_one(trained):
     state = jax.device_put(state, places)
     frozen = jax.device_put(frozen, shardings_for(frozen, mesh))
     for number in range(3):
-        batch = jax.device_put(_batch(number), batch_sharding(mesh))
+        batch = jax.device_put(toy_batch(number), batch_sharding(mesh))
         state, metrics = step(state, frozen, batch, NULL_TEXT, KEY)
         np.testing.assert_allclose(float(metrics["loss"]), float(history[number + 1][1]["loss"]), rtol=1e-4)
     kernel = state.params["unet"]["video"]["motion_modules"]["to_out"]["kernel"]

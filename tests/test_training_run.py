@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 import tiny_world
-from jax.stages import Compiled
 from tiny_world import leaves_equal, with_train
 
 from con360av_jax.cli import main
@@ -22,6 +21,7 @@ from con360av_jax.random_base import create_random
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train import checkpoint, loop, run_folder
 from con360av_jax.train.loop import load_state, train
+from con360av_jax.train.program import CompiledStep
 
 # Float32 sums over the batch and over split channels are taken in another order on another mesh. Adam divides by a root
 # that is close to zero for some parameters, so after an update a last digit can be a larger part of it.
@@ -35,9 +35,9 @@ def quick_compiles() -> Iterator[None]:
     """Runs here differ in when they stop and save, which is no part of the compiled step: one for each mesh."""
     steps, build = {}, loop.compile_step
 
-    def compile_step(config: Config, *arguments) -> Compiled:
+    def compile_step(config: Config, *arguments, **options) -> CompiledStep:
         if config.mesh not in steps:
-            steps[config.mesh] = build(config, *arguments)
+            steps[config.mesh] = build(config, *arguments, **options)
         return steps[config.mesh]
 
     with tiny_world.quick_compiles(), pytest.MonkeyPatch.context() as patch:

@@ -10,15 +10,19 @@ from functools import cache
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from con360av_jax.config import AudioUNetConfig, Config, MeshConfig, VideoUNetConfig
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.writer import write_dataset
+from con360av_jax.denoiser import joint_model
 from con360av_jax.pretrained import open_pretrained
 from con360av_jax.random_base import create_random
 from con360av_jax.sharding import make_mesh
+from con360av_jax.train import program
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.loop import load_state
 from con360av_jax.train.run_folder import write_run
@@ -45,6 +49,27 @@ def lean(config: Config) -> Config:
     return with_train(
         replace(config, name="lean", model=model), trainable="control", clean_estimate_share=0.0, batch_size=4
     )
+
+
+def stand_in(params, latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
+    """A network with the joint model's parameters that compiles at once, for tests of all that is around a network:
+    each parameter of Map Encoder and FiLM, each latent and map counts in its output."""
+    leaves = jax.tree.leaves({name: params[name] for name in ("map_encoder", "film")})
+    level = sum(jnp.mean(jnp.square(leaf + jnp.float32(0.1))) for leaf in leaves)
+    seen = maps.mean(axis=(1, 2, 3, 4)) * map_mask.astype(jnp.float32)
+
+    def one(x: jax.Array) -> jax.Array:
+        return jnp.tanh(level * x + jnp.expand_dims(seen, tuple(range(1, x.ndim))))
+
+    return jax.tree.map(one, latents)
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Training steps of the `stand_in`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "joint_model", lambda config: (stand_in, joint_model(config)[1]))
+        yield
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """con360av sample: clips of one scene from chosen viewpoints, each with its control arrays and a card of settings."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import tyro
 
+from con360av_jax.config import MeshConfig
 from con360av_jax.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Sample:
     """Scale of the maps' guidance. Left out: that of the config."""
     raw_weights: bool = False
     """Use the trained weights themselves instead of their moving average."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """Devices to sample on. The clips are the same on any mesh, within float32 rounding."""
 
     def execute(self) -> None:
         """Generates and writes the clips; nothing is written before all of them are there."""
@@ -77,7 +80,7 @@ class Sample:
         from con360av_jax.pipeline import load, sampler_settings
 
         enable_compile_cache()
-        model = load(self.checkpoint, ema=not self.raw_weights)
+        model = load(self.checkpoint, ema=not self.raw_weights, mesh=self.mesh)
         views = self._views(constant, scenes, model)
         settings = sampler_settings(model.config.sampler, self.steps, None, self.map_guidance, None)
         clips = model.generate_batch(

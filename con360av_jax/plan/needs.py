@@ -100,7 +100,7 @@ def measure(config: Config) -> Needs:
     """
     began = time.perf_counter()
     mesh = make_mesh(config.mesh)
-    check_batch_size(config.train.batch_size, mesh)
+    check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
     state, frozen = abstract_start(config, mesh)
     traced = trace_step(config, mesh, state, frozen)
     compiled = traced.lower().compile()

@@ -28,7 +28,7 @@ from con360av_jax.train.encode import caption_tokens, open_encode
 from con360av_jax.train.metrics import MetricsLog, drop_after
 from con360av_jax.train.nonfinite import NonFiniteSteps
 from con360av_jax.train.optimizer import make_optimizer, select
-from con360av_jax.train.program import compile_step, step_flops
+from con360av_jax.train.program import compile_step
 from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import cast_floating
 from con360av_jax.train.stop import StopRequest
@@ -71,7 +71,7 @@ def train(
         run_folder.require_same_run(run, config, base, dataset, allowed)
 
     mesh = make_mesh(config.mesh)
-    check_batch_size(config.train.batch_size, mesh)
+    check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
     pretrained = open_pretrained(base)
     # Hashes would refuse a dataset whose damaged records are to be skipped.
     records = open_dataset(dataset, verify="sizes" if config.train.on_corrupt == "skip" else "hashes")
@@ -82,7 +82,8 @@ def train(
     if run is not None and (newest := checkpoint.step_to_resume(run.folder)) is not None:
         state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
         loader.set_state(progress.next_batch)
-    step = compile_step(config, mesh, state, frozen)
+    measured = peak_flops(jax.devices()[0].device_kind) is not None
+    step = compile_step(config, mesh, state, frozen, count=measured)
     encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
     null_text = null_embeddings(pretrained, mesh)
     run_folder.write_run(out, config, base, dataset)
@@ -93,11 +94,10 @@ def train(
 
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         rows = on_mesh(batch, mesh)
-        return step(state, frozen, encode(rows) if encode else rows, null_text, key)
+        return step.run(state, frozen, encode(rows) if encode else rows, null_text, key)
 
-    flops = step_flops(config, mesh, state, frozen) if peak_flops(jax.devices()[0].device_kind) else 0.0
     trackers = open_trackers(out, config, progress.step) if jax.process_index() == 0 else []
-    log = MetricsLog(out / "metrics.jsonl", config.train.batch_size, flops, trackers)
+    log = MetricsLog(out / "metrics.jsonl", config.train.batch_size, step.flops, trackers)
     return make_steps(config, out, loader, state, progress, advance, log)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,25 @@ from con360av_jax.train.step import cast_floating, make_train_step
 Tree = TypeVar("Tree")
 
 
-def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Compiled:
-    """The one compiled program of a run: (state, frozen, batch, null_text, key) -> (state, metrics).
+class CompiledStep(NamedTuple):
+    """The one compiled program of a run."""
+
+    run: Compiled
+    """(state, frozen, batch, null_text, key) -> (state, metrics)."""
+    flops: float
+    """Operations of one run over all devices, without what remat computes again (flops.count); 0 if not counted."""
+
+
+def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params, *, count: bool) -> CompiledStep:
+    """Traces once and compiles; to `count` operations a step with remat is traced without it as well.
 
     `state` and `frozen` are arrays, or jax.ShapeDtypeStruct with shardings: nothing is computed or allocated.
     """
-    return trace_step(config, mesh, state, frozen).lower().compile()
+    traced = plain = trace_step(config, mesh, state, frozen)
+    if count and config.train.remat != "none":
+        plain = trace_step(replace(config, train=replace(config.train, remat="none")), mesh, state, frozen)
+    operations = float(flops.count(plain.jaxpr.jaxpr)) if count else 0.0
+    return CompiledStep(traced.lower().compile(), operations)
 
 
 def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Traced:
@@ -37,7 +50,7 @@ def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) ->
     everywhere, split = replicate(mesh), batch_sharding(mesh)
     here = jax.tree.map(lambda leaf: leaf.sharding, (state, frozen))
     step = jax.jit(
-        make_train_step(apply, config.schedule, config.train),
+        make_train_step(apply, config.schedule, config.train, mesh),
         donate_argnums=0,
         in_shardings=(*here, split, everywhere, everywhere),
         out_shardings=(here[0], everywhere),
@@ -46,12 +59,6 @@ def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) ->
     batch["sample_id"] = jax.ShapeDtypeStruct(batch["sample_id"].shape, np.int32)
     null_text = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch["text"])
     return step.trace(state, frozen, batch, null_text, jax.random.key(0))
-
-
-def step_flops(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> float:
-    """Operations of one step over all devices, without what remat computes again (flops.count)."""
-    plain = replace(config, train=replace(config.train, remat="none"))
-    return float(flops.count(trace_step(plain, mesh, state, frozen).jaxpr.jaxpr))
 
 
 def abstract_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from einops import rearrange
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
 from con360av_jax.config import NoiseSchedule, PerModality, TrainConfig
@@ -38,15 +40,48 @@ def cast_floating(params: Params, dtype: jnp.dtype) -> Params:
 
 
 def accumulated(
-    loss: Callable[..., tuple[Array, dict[str, Array]]], params: Params, rows: tuple[PyTree[Array], ...], parts: int
+    loss: Callable[..., tuple[Array, dict[str, Array]]],
+    params: Params,
+    rows: tuple[PyTree[Array], ...],
+    parts: int,
+    mesh: Mesh | None = None,
 ) -> tuple[Params, dict[str, Array]]:
     """Gradients and metrics of `loss(params, *rows)`, taken part by part of the rows and averaged.
 
-    `loss` is a mean over rows. Metrics called "bucket_..." are sums and are added up, the others are means.
+    `loss` is a mean over rows. Metrics called "bucket_..." are sums and are added up, the others are means. Copies of
+    the model along `mesh`'s "data" add up their own parts first and reduce their sums to one once, not once per part.
     """
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
         return gradient(params, *rows)
+    over_parts = partial(_over_parts, gradient, parts)
+    if mesh is None or mesh.shape["data"] == 1:
+        return over_parts(params, *rows)
+
+    def over_copies(params: Params, *rows: PyTree[Array]) -> tuple[Params, dict[str, Array]]:
+        gradients, metrics = over_parts(params, *rows)
+        return jax.lax.pmean(gradients, "data"), {
+            name: (jax.lax.psum if name.startswith("bucket_") else jax.lax.pmean)(value, "data")
+            for name, value in metrics.items()
+        }
+
+    # Only "data" is spelled out; fsdp and tensor stay with the compiler. Its check of what differs between copies would
+    # want every loop's start marked in the model, whose constants are the same everywhere.
+    spelled = jax.shard_map(
+        over_copies,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), *(PartitionSpec("data") for _ in rows)),
+        out_specs=PartitionSpec(),
+        axis_names={"data"},
+        check_vma=False,
+    )
+    return spelled(params, *rows)
+
+
+def _over_parts(
+    gradient: Callable[..., tuple[Params, dict[str, Array]]], parts: int, params: Params, *rows: PyTree[Array]
+) -> tuple[Params, dict[str, Array]]:
+    """See `accumulated`; on the rows that are here."""
     # Neighbouring rows go to different parts: each part then lies on all devices, as the whole does.
     split = jax.tree.map(lambda leaf: rearrange(leaf, "(row part) ... -> part row ...", part=parts), rows)
 
@@ -61,12 +96,15 @@ def accumulated(
     return gradients, {name: sum_ if name.startswith("bucket_") else sum_ * share for name, sum_ in metrics.items()}
 
 
-def make_train_step(apply: Apply, schedules: PerModality[NoiseSchedule], config: TrainConfig) -> TrainStep:
+def make_train_step(
+    apply: Apply, schedules: PerModality[NoiseSchedule], config: TrainConfig, mesh: Mesh | None = None
+) -> TrainStep:
     """A function (state, frozen, batch, null_text, key) -> (state, metrics) for `jax.jit` with the state donated.
 
     `apply` takes the merged parameters of the joint model; `frozen` and the trained ones come from `optimizer.select`.
     `key` stays the same for the whole run: each step folds in its number. Metrics are those of `denoising_loss`, the
-    norm of the gradient before clipping ("gradient_norm") and "learning_rate"; float32, on the device.
+    norm of the gradient before clipping ("gradient_norm") and "learning_rate"; float32, on the device. `mesh`, where
+    there is one, tells which devices hold copies of the model.
 
     With `config.on_nan` "skip" a step whose loss or gradient norm is not finite changes nothing but its number.
     """
@@ -84,7 +122,7 @@ def make_train_step(apply: Apply, schedules: PerModality[NoiseSchedule], config:
 
         # All at once for the whole batch, so that its parts see what the whole would see.
         drawn = draw(batch, null_text, jax.random.fold_in(key, state.step), schedules, config)
-        gradients, metrics = accumulated(loss, state.params, (drawn, batch["maps"]), config.accumulate)
+        gradients, metrics = accumulated(loss, state.params, (drawn, batch["maps"]), config.accumulate, mesh)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
         # Without decay the average is the parameters themselves; saying so spares a short run a kernel per parameter.
