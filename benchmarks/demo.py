@@ -83,7 +83,7 @@ def report_step(out: Path) -> Step:
     return Step(
         name="Report",
         arguments=(
-            *("con360av", "report", "--run", str(out / "run"), "--dataset", str(out / "dataset")),
+            *("con360av", "report", str(out / "run"), "--dataset", str(out / "dataset")),
             *("--clip", str(out / "viewpoint_1.mp4"), "--clip", str(out / "viewpoint_2.mp4")),
             *("--timings", str(out / "timings.json"), "--out", str(out / "report.html")),
         ),

@@ -267,7 +267,8 @@ def basd(viewpoint: Float[np.ndarray, "frame 4"], height: int, width: int) -> Fl
         )
     distinct, of_frame = np.unique(track, axis=0, return_inverse=True)
     maps = minmax(np.stack([signed_distance(_viewpoint_mask(row, height, width)) for row in distinct]))
-    return maps[of_frame.ravel()]
+    # One viewpoint for the whole clip is the usual case, and needs no copy per frame.
+    return np.broadcast_to(maps, (len(track), height, width)) if len(distinct) == 1 else maps[of_frame.ravel()]
 
 
 def minmax(maps: Num[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -27,3 +27,14 @@ def test_vocoder_benchmark_compares_both_sides_and_says_on_what(tmp_path: Path):
     assert case["ratios"]["torch eager / jax"]["median"] == pytest.approx(sum(ratios) / 2)
     assert case["compiled"]["jax"]["compile_seconds"] > 0
     assert "torch eager / jax" in ran.stdout
+
+
+def test_checkpoint_benchmark_saves_what_a_run_saves_and_counts_in_copies(tmp_path: Path):
+    out = tmp_path / "checkpoint.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "checkpoint.py"), "--config", "debug", "--rounds", "2"]
+    ran = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    results = json.loads(out.read_text())
+    blocks, copies = (results["seconds"][name]["rounds"] for name in ("save_blocks", "copy"))
+    assert results["blocks_in_copies"]["rounds"] == [save / copy for save, copy in zip(blocks, copies, strict=True)]
+    assert len(blocks) == 2 and results["arrays"] > 0 and results["bytes"] > 0

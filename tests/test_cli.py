@@ -77,7 +77,7 @@ def test_help_imports_nothing_heavy():
         (["init", "--config", "debug", "--out", "x", "--config.train.stepz", "3"], "--config.train.stepz"),
         (["init", "--config", "debug", "--out", "x", "--config.clip.height", "65"], "65x64"),
         (["train", "--base", "x", "--dataset", "y", "--out", "z"], "is x the right folder"),
-        (["report", "--run", "nothing", "--out", "x.html"], "nothing"),
+        (["report", "nothing", "--out", "x.html"], "nothing"),
     ],
 )
 def test_wrong_usage_is_one_line_and_writes_nothing(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,28 @@ from con360av_jax.geometry import basd
 from con360av_jax.media import write_clip
 from con360av_jax.report.build import write_report
 from con360av_jax.report.figures import draw_footprint, saliency_overlay
+from con360av_jax.report.history import loss_table, read_history, seconds_in_steps, speed_curves, speed_table
 from con360av_jax.train.run_folder import write_run
+
+
+def metrics_line(step: int, **changed: object) -> dict[str, object]:
+    """One line as the metrics log writes it on a CPU, where no device tells its memory."""
+    losses = {"loss": 2.0 / step, "loss_audio": 0.5 / step, "loss_video": 1.5 / step}
+    by_timestep = {"audio": [0.9 / step, None, 0.2, 0.1], "video": [None, None, None, None]}
+    speed = {"clips_per_second": 10.0, "step_seconds": 0.2, "data_stall": 0.25, "mfu": None, "memory_peak_gib": None}
+    return {"step": step, **losses, "gradient_norm": 1.0, "loss_by_timestep": by_timestep, **speed, **changed}
+
+
+def write_lines(path: Path, lines: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def logs(folder: Path, tmp_path: Path) -> Path:
+    """A run whose logs a test may write."""
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +46,10 @@ def folder(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
     (root / "base").mkdir()
     (root / "base" / "report.json").write_text(json.dumps({"origin": "random weights, seed 0"}))
-    lines = [{"step": n, "loss": 2.0 / n, "loss_audio": 1.0 / n, "loss_video": 1.0 / n} for n in range(1, 6)]
     sample = fake_sample(tiny, 0)
     write_dataset(root / "dataset", [sample], tiny, tuple(sample.arrays), [], {})
     write_run(root / "run", tiny, root / "base", root / "dataset")
-    (root / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(root / "run" / "metrics.jsonl", [metrics_line(step) for step in range(1, 6)])
     sound = (0.1 * np.sin(np.arange(tiny.mel.sample_rate) / 5)).astype(np.float32)
     clip = root / "viewpoint_1.mp4"
     write_clip(clip, sample.arrays["video"], tiny.clip.frames_per_second, sound, tiny.mel.sample_rate)
@@ -50,7 +71,8 @@ def test_the_page_holds_everything_and_needs_no_other_file(folder: Path):
         folder / "run", folder / "report.html", clips=[folder / "viewpoint_1.mp4"], dataset=folder / "dataset"
     ).read_text()
     assert page.count('<video src="data:video/mp4;base64,') == 2, "the generated clip and its target"
-    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert page.count("<svg") == page.count("</svg>") == 4 + 3 + 2, "losses, speed, waveforms and mels"
     assert "trained for <strong>5 steps</strong>" in page
     assert "random weights, seed 0" in page
     assert fake_caption(folder) in page
@@ -73,6 +95,69 @@ def test_what_is_missing_is_named_and_no_page_is_left(folder: Path, tmp_path: Pa
     with pytest.raises(CheckpointError, match="no training run"):
         write_report(folder / "dataset", tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_losses_stand_per_modality_and_per_range_of_timesteps(folder: Path, tiny: Config):
+    history = read_history(folder / "run")
+    # The last tenth of five lines is the fifth alone.
+    assert loss_table(history, tiny) == {
+        "audio": pytest.approx([0.1, 0.18, None, 0.2, 0.1]),
+        "video": [pytest.approx(0.3), None, None, None, None],
+    }
+    page = write_report(folder / "run", folder / "losses.html").read_text()
+    assert [name for name in ("0–249", "250–499", "500–749", "750–999") if f">{name}<" not in page] == []
+    assert 'aria-label="Audio by timestep over training steps"' in page
+
+
+def test_speed_is_summed_up_and_what_no_device_tells_is_a_dash(folder: Path):
+    history = read_history(folder / "run")
+    rows = {row["short"]: row["numbers"] for row in speed_table(history)}
+    assert rows["clips/s"] == (10.0, 10.0, 10.0, 10.0)
+    assert rows["% waiting for data"] == (25.0, 25.0, 25.0, 25.0)
+    assert rows["% MFU"] == rows["GiB memory peak"] == (None, None, None, None)
+    assert len(speed_curves(history)) == 3
+    assert seconds_in_steps(history) == pytest.approx(5 * 0.2)
+
+
+def test_a_resumed_run_is_one_curve_and_a_run_at_work_is_shown_up_to_its_last_whole_line(logs: Path):
+    write_lines(logs / "metrics.jsonl", [metrics_line(step) for step in (10, 20, 25, 30)])
+    with (logs / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "loss": 0.')
+    assert read_history(logs).steps == [10, 20, 25, 30]
+    assert "trained for <strong>30 steps" in write_report(logs, logs / "report.html").read_text()
+
+
+@pytest.mark.parametrize("steps", [(10, 20, 20), (10, 20, 15)])
+def test_steps_that_do_not_rise_are_no_run_to_report_on(logs: Path, steps: tuple[int, ...]):
+    write_lines(logs / "metrics.jsonl", [metrics_line(step) for step in steps])
+    with pytest.raises(CheckpointError, match="do not rise from line to line"):
+        write_report(logs, logs / "report.html")
+    assert not (logs / "report.html").exists()
+
+
+def test_steps_left_out_and_damaged_checkpoints_are_told(logs: Path):
+    assert "no checkpoint was found damaged" in write_report(logs, logs / "report.html").read_text()
+    bad = {"loss": "nan", "gradient_norm": "inf", "sample_ids": [4, 2], "skipped": True}
+    write_lines(logs / "nonfinite.jsonl", [{"step": step, **bad} for step in range(1, 24)])
+    (logs / "checkpoints" / "4.damaged").mkdir(parents=True)
+    page = write_report(logs, logs / "report.html").read_text()
+    assert "Step 1: loss nan, gradient norm inf; the step was left out. Sample ids [4, 2]." in page
+    assert "And 3 more steps" in page
+    assert "Checkpoint 4 was found damaged" in page
+
+
+def test_a_month_of_lines_is_a_page_of_moderate_size_and_its_peaks_do_not_flatten_the_rest(logs: Path):
+    lines = [metrics_line(step, loss=1000.0 if step == 3000 else 0.5) for step in range(1, 5001)]
+    write_lines(logs / "metrics.jsonl", lines)
+    page = write_report(logs, logs / "report.html").read_text()
+    assert len(page) < 1_000_000
+    assert "peaks up to 1e+03 are cut off" in page
+
+
+def test_colours_come_from_the_page_so_that_it_can_be_light_or_dark(folder: Path):
+    (drawing, *_) = speed_curves(read_history(folder / "run"))
+    assert "var(--ink)" in drawing and "var(--video)" in drawing
+    assert not re.search(r"(?:stroke|fill): ?#", drawing)
 
 
 def test_a_footprint_over_the_seam_has_no_line_along_the_pictures_edge():

@@ -8,12 +8,12 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one HTML page about a training run: scene, controls, generated clips beside targets, losses, settings."""
+    """Write one HTML page about a training run: losses, samples with sound beside targets, throughput, settings."""
 
-    run: Path
-    """Folder of a training run."""
-    out: Path
-    """The page to write (.html)."""
+    run: tyro.conf.Positional[Path]
+    """Folder of a training run, finished or not."""
+    out: Path | None = None
+    """The page to write (.html). Left out: report.html in the run's folder."""
     clip: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """A clip that `con360av sample` made (.mp4); repeat for more."""
     dataset: Path | None = None
@@ -25,4 +25,5 @@ class Report:
         """Writes the page."""
         from con360av_jax.report.build import write_report
 
-        write_report(self.run, self.out, clips=self.clip, dataset=self.dataset, timings=self.timings)
+        out = self.out or self.run / "report.html"
+        write_report(self.run, out, clips=self.clip, dataset=self.dataset, timings=self.timings)

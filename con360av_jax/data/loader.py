@@ -9,7 +9,7 @@ takes the place of a damaged record.
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import grain
 
@@ -22,9 +22,9 @@ from con360av_jax.data.transforms import (
     RawExample,
     Tokenise,
     check_trainable,
+    collate,
     is_encoded,
-    to_example,
-    to_raw_example,
+    to_parts,
 )
 from con360av_jax.errors import DatasetError
 
@@ -48,7 +48,7 @@ def sample_order(records: int, seed: int) -> grain.MapDataset:
 class Loader(Iterator[AnyExample]):
     """Batches of one process, read ahead by threads; `get_state` and `set_state` move it to any step exactly."""
 
-    def __init__(self, records: SoundRecords[AnyExample], batches: grain.MapDataset, start_step: int, threads: int):
+    def __init__(self, records: SoundRecords[Any], batches: grain.MapDataset, start_step: int, threads: int):
         self._records = records
         self._batches = batches
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=BATCHES_AHEAD * threads)
@@ -119,18 +119,16 @@ def make_loader(
         )
     rows = batch_size // process_count
 
-    def make(record: int) -> AnyExample:
-        if tokenise is None or is_encoded(fields):
-            return to_example(dataset[record], record)
-        return to_raw_example(dataset[record], record, tokenise)
+    def make(record: int) -> dict[str, Any]:
+        return to_parts(dataset[record], record, None if is_encoded(fields) else tokenise)
 
     order = sample_order(len(dataset), seed)
     records = SoundRecords(dataset, order, make, settings.on_corrupt, settings.max_corrupt_share)
 
-    def read(local_number: int) -> AnyExample:
+    def read(local_number: int) -> dict[str, Any]:
         step, row = divmod(local_number, rows)
         return records[step * batch_size + process_index * rows + row]
 
     local_numbers = grain.MapDataset.range(sys.maxsize // batch_size)
-    batches = local_numbers.map(read).batch(rows, drop_remainder=True)
+    batches = local_numbers.map(read).batch(rows, drop_remainder=True, batch_fn=collate)
     return Loader(records, batches, start_step, settings.loader_threads)

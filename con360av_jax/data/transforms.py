@@ -1,11 +1,10 @@
 """From stored samples to training examples: plain callables on NumPy arrays, run by the loader's threads."""
 
-from collections.abc import Callable
-from typing import TypeAlias, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypedDict, cast
 
 import cv2
 import numpy as np
-from einops import rearrange
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, Sample
@@ -58,48 +57,91 @@ Tokenise: TypeAlias = Callable[[str], dict[str, CaptionTokens]]
 """The tokens of one caption by modality; called from several threads at once."""
 
 
-def stack_maps(
+class MapPlanes(NamedTuple):
+    """The model's map input before its two planes are interleaved, which `collate` does in the batch itself."""
+
+    saliency: Float32[np.ndarray, "frame height width 1"]
+    distance: Float32[np.ndarray, "frame height width"]
+    """BASD."""
+
+    def interleave(self, out: Float32[np.ndarray, "frame height width 2"]) -> None:
+        """Writes both to `out`, which must be contiguous."""
+        # OpenCV interleaves two planes twice as fast as numpy, a frame at a time: it knows no fourth axis.
+        for saliency, distance, both in zip(self.saliency[..., 0], self.distance, out, strict=True):
+            cv2.merge((saliency, distance), both)
+
+
+def map_planes(
     saliency: Float32[np.ndarray, "frame height width 1"], viewpoint: Float32[np.ndarray, "frame 4"]
-) -> Float32[np.ndarray, "frame height width 2"]:
+) -> MapPlanes:
     """The model's map input from saliency and a viewpoint track (rad).
 
     BASD is made here, so that a viewpoint can change without rewriting the data.
     """
     _, height, width, _ = saliency.shape
-    distance = basd(viewpoint, height, width)
-    # OpenCV interleaves two planes twice as fast as numpy; it knows no third axis.
-    maps = (saliency[..., 0].astype(np.float32, copy=False), distance)
-    planes = [rearrange(plane, "frame height width -> (frame height) width") for plane in maps]
-    return rearrange(cv2.merge(planes), "(frame height) width map -> frame height width map", height=height)
+    return MapPlanes(saliency.astype(np.float32, copy=False), basd(viewpoint, height, width))
+
+
+def stack_maps(
+    saliency: Float32[np.ndarray, "frame height width 1"], viewpoint: Float32[np.ndarray, "frame 4"]
+) -> Float32[np.ndarray, "frame height width 2"]:
+    """`map_planes` as the model takes them."""
+    maps = np.empty((*saliency.shape[:-1], 2), np.float32)
+    map_planes(saliency, viewpoint).interleave(maps)
+    return maps
+
+
+def collate(examples: Sequence[Any]) -> Any:
+    """Examples, or one of their fields, as one batch with a leading axis; MapPlanes become maps on the way.
+
+    Written straight into the batch: maps are most of an example, and each copy of them costs as much as reading them.
+    """
+    first = examples[0]
+    if isinstance(first, MapPlanes):
+        maps = np.empty((len(examples), *first.saliency.shape[:-1], 2), np.float32)
+        for planes, out in zip(examples, maps, strict=True):
+            planes.interleave(out)
+        return maps
+    if isinstance(first, dict):
+        return {name: collate([example[name] for example in examples]) for name in first}
+    return np.stack(examples)
+
+
+def to_parts(sample: Sample, sample_id: int, tokenise: Tokenise | None = None) -> dict[str, Any]:
+    """`sample` as what `collate` makes batches of: an Example, or with `tokenise` a RawExample, but with MapPlanes.
+
+    Raises DatasetError if it lacks a field.
+    """
+    arrays = sample.arrays
+    _require(TRAINING_FIELDS if tokenise is None else UNENCODED_FIELDS, tuple(arrays), sample.key)
+    shared = {
+        "maps": map_planes(arrays["saliency"], arrays["viewpoint"]),
+        "viewpoint": arrays["viewpoint"],
+        "sample_id": np.asarray(sample_id, dtype=np.int64),
+    }
+    if tokenise is not None:
+        return {"video": arrays["video"], "mel": arrays["mel"], "tokens": tokenise(sample.caption), **shared}
+    return {
+        "moments": {
+            name: {moment: arrays[f"{name}_latent_{moment}"] for moment in ("mean", "std")} for name in MODALITIES
+        },
+        "text": {"audio": arrays["clap_text"], "video": arrays["clip_text"]},
+        **shared,
+    }
 
 
 def to_example(sample: Sample, sample_id: int) -> Example:
     """`sample` as a training example; raises DatasetError if it lacks an encoded field."""
-    _require(TRAINING_FIELDS, tuple(sample.arrays), sample.key)
-    arrays = sample.arrays
-    return Example(
-        moments={
-            name: {moment: arrays[f"{name}_latent_{moment}"] for moment in ("mean", "std")} for name in MODALITIES
-        },
-        text={"audio": arrays["clap_text"], "video": arrays["clip_text"]},
-        maps=stack_maps(arrays["saliency"], arrays["viewpoint"]),
-        viewpoint=arrays["viewpoint"],
-        sample_id=np.asarray(sample_id, dtype=np.int64),
-    )
+    return cast(Example, _with_maps(to_parts(sample, sample_id)))
 
 
 def to_raw_example(sample: Sample, sample_id: int, tokenise: Tokenise) -> RawExample:
     """`sample` as a training example for the encoders on the device; raises DatasetError if it lacks a raw field."""
-    _require(UNENCODED_FIELDS, tuple(sample.arrays), sample.key)
-    arrays = sample.arrays
-    return RawExample(
-        video=arrays["video"],
-        mel=arrays["mel"],
-        tokens=tokenise(sample.caption),
-        maps=stack_maps(arrays["saliency"], arrays["viewpoint"]),
-        viewpoint=arrays["viewpoint"],
-        sample_id=np.asarray(sample_id, dtype=np.int64),
-    )
+    return cast(RawExample, _with_maps(to_parts(sample, sample_id, tokenise)))
+
+
+def _with_maps(parts: dict[str, Any]) -> dict[str, Any]:
+    return {**parts, "maps": collate([parts["maps"]])[0]}
 
 
 def is_encoded(fields: tuple[str, ...]) -> bool:

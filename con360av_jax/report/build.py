@@ -1,4 +1,4 @@
-"""The static HTML page of a training run: scene, controls, generated clips beside their targets, losses, settings."""
+"""The static HTML page of a training run: losses, samples with sound beside their targets, speed, settings."""
 
 import json
 import os
@@ -14,14 +14,17 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from con360av_jax.config import Config
-from con360av_jax.config_io import to_dict
+from con360av_jax.config_io import config_hash, to_dict
 from con360av_jax.data.schema import Sample
 from con360av_jax.data.source import Dataset, open_dataset
-from con360av_jax.errors import CheckpointError, MediaError
+from con360av_jax.errors import MediaError
 from con360av_jax.geometry import basd
 from con360av_jax.media import probe, read_sound, write_clip
 from con360av_jax.mel import log_mel
-from con360av_jax.report import figures
+from con360av_jax.provenance import commit, processor
+from con360av_jax.report import figures, history, plots
+from con360av_jax.report.history import History, read_history
+from con360av_jax.shapes import MODALITIES
 from con360av_jax.train.run_folder import find_base, open_run
 
 PACKAGES = (
@@ -64,27 +67,35 @@ def write_report(
         timings: JSON list of {name, command, seconds} to show as a table.
 
     Raises:
-        CheckpointError: `run` holds no run, no step of it was logged, or its frozen base is missing.
+        CheckpointError: `run` holds no run, has no logged step or a damaged log, or its frozen base is missing.
         MediaError: a clip, its card or its arrays are missing.
         DatasetError: the dataset is damaged.
     """
-    config, origin, metrics = _read_run(run)
+    opened, past = open_run(run), read_history(run)
+    config, origin = opened.config, json.loads((find_base(opened) / "report.json").read_text())["origin"]
     records = open_dataset(dataset, verify="sizes") if dataset else None
     views = [_view(clip, number, config, records) for number, clip in enumerate(clips)]
     page = Environment(loader=PackageLoader("con360av_jax.report", "."), autoescape=True).get_template("template.html")
     html = page.render(
-        name=config.name,
+        run=run.resolve().name,
+        config=config,
         origin=origin,
-        trainable=config.train.trainable,
-        steps=int(metrics[-1]["step"]),
-        metrics=metrics,
-        batch_size=config.train.batch_size,
-        loss_uri=figures.loss_uri(metrics),
+        steps=past.steps[-1],
+        past=past,
+        facts=_facts(past, config),
+        loss_curves=history.loss_curves(past, config),
+        loss_table=history.loss_table(past, config),
+        timestep_ranges=history.timestep_ranges(config),
+        speed_curves=history.speed_curves(past),
+        speed_table=history.speed_table(past),
+        incidents=history.incidents(past),
         scenes=_scenes(views, dataset),
         views=views,
         timings=json.loads(timings.read_text()) if timings else [],
         settings=json.dumps(to_dict(config), indent=2),
-        versions={package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        config_hash=config_hash(config),
+        places={"base": find_base(opened), "dataset": opened.dataset},
+        versions=_versions(),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
@@ -93,16 +104,35 @@ def write_report(
     return out
 
 
-def _read_run(folder: Path) -> tuple[Config, str, list[dict[str, float]]]:
-    """Settings, where the frozen base's weights came from, and the logged metrics."""
-    run, metrics_file = open_run(folder), folder / "metrics.jsonl"
-    origin = json.loads((find_base(run) / "report.json").read_text())["origin"]
-    if not metrics_file.is_file():
-        raise CheckpointError(f"{folder} has no metrics.jsonl: train first")
-    metrics = [json.loads(line) for line in metrics_file.read_text().splitlines()]
-    if not metrics:
-        raise CheckpointError(f"{metrics_file} holds no step yet: train for at least log_every steps first")
-    return run.config, origin, metrics
+def _facts(past: History, config: Config) -> dict[str, str]:
+    """What a reader wants to know first."""
+    clips = past.steps[-1] * config.train.batch_size
+    told = {
+        "steps": f"{past.steps[-1]:,} of {config.train.steps:,}",
+        "clips seen": f"{clips:,}",
+        **{
+            f"loss, {name}": f"{past.at_the_end(lambda line, name=name: line[f'loss_{name}']):.3f}"
+            for name in MODALITIES
+        },
+        "time in steps": _duration(history.seconds_in_steps(past)),
+    }
+    for row in history.speed_table(past):
+        if (median := row["numbers"][0]) is not None:
+            told[row["short"]] = f"{median:,.3g}"
+    return told
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _versions() -> dict[str, str]:
+    """Of what wrote the page."""
+    packages = {package: version(package) for package in PACKAGES}
+    return {"commit": commit(), **packages, "python": platform.python_version(), "processor": processor()}
 
 
 def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> dict:
@@ -123,7 +153,6 @@ def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> d
     sound_rate, mel_rate = config.mel.sample_rate, config.mel.frames_per_second
     return {
         "number": number,
-        "title": f"Viewpoint {number + 1}",
         "colour": figures.viewpoint_colour(number),
         "file": clip.name,
         "card": card,
@@ -133,8 +162,8 @@ def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> d
         "saliency": saliency[middle, ..., 0],
         "record": record,
         "films": {name: film.uri for name, film in films.items()},
-        "waveforms": figures.waveform_uri({name: film.sound for name, film in films.items()}, sound_rate),
-        "mels": figures.mel_uri({name: film.mel for name, film in films.items()}, mel_rate),
+        "waveforms": plots.waveforms({name: film.sound for name, film in films.items()}, sound_rate),
+        "mels": plots.mels({name: film.mel for name, film in films.items()}, mel_rate),
         "basd": figures.picture_uri(
             figures.basd_picture(basd(track[middle : middle + 1], height, width)[0], track[middle], number)
         ),

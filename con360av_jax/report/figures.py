@@ -1,22 +1,16 @@
-"""Pictures of a report as data URIs: panoramas with saliency and viewpoints, BASD maps, waveforms, mels and losses."""
+"""Pictures of a report as data URIs: panoramas with saliency and viewpoints, and BASD maps."""
 
 import base64
-import io
-from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from con360av_jax.geometry import footprint
 
 # Okabe and Ito's colours: told apart with any colour vision. One per viewpoint, in order.
 VIEWPOINT_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
-INK, MUTED = "#1d2733", "#6b7785"
-LOSS_COLOURS = {"loss": INK, "loss_audio": "#d55e00", "loss_video": "#0072b2"}
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -89,72 +83,3 @@ def basd_picture(
     enlarged = cv2.resize(basd.astype(np.float32), (width, width // 2), interpolation=cv2.INTER_LINEAR)
     picture = (colormaps["viridis"](np.clip(enlarged, 0.0, 1.0))[..., :3] * 255.0).astype(np.uint8)
     return draw_footprint(picture, viewpoint, number, thickness=2)
-
-
-def _figure(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(np.atleast_1d(figure.subplots(rows, 1, sharex=True)))
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.spines[["left", "bottom"]].set_color(MUTED)
-        axis.tick_params(colors=MUTED, labelsize=8)
-    return figure, axes
-
-
-def _png_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
-    return data_uri(buffer.getvalue(), "image/png")
-
-
-def waveform_uri(sounds: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: int) -> str:
-    """Named waveforms (-1..1) under each other over seconds, each with its RMS level in dB of full scale."""
-    figure, axes = _figure(6.4, 1.3 * len(sounds), len(sounds))
-    for axis, (name, sound) in zip(axes, sounds.items(), strict=True):
-        axis.plot(np.arange(len(sound)) / sample_rate, sound, linewidth=0.4, color=INK)
-        level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(sound)))), 1e-6))
-        peak = max(float(np.abs(sound).max(initial=0.0)), 1e-3)
-        axis.set_ylim(-1.1 * peak, 1.1 * peak)
-        axis.set_title(f"{name} · {level:.0f} dBFS", fontsize=9, color=INK, loc="left")
-    axes[-1].set_xlabel("s", fontsize=8, color=MUTED)
-    axes[-1].set_xlim(0, max(len(sound) for sound in sounds.values()) / sample_rate)
-    return _png_uri(figure)
-
-
-def mel_uri(mels: Mapping[str, Float[np.ndarray, "time mel"]], frames_per_second: int) -> str:
-    """Named log-mel spectrograms under each other over seconds, on one colour scale."""
-    figure, axes = _figure(6.4, 1.6 * len(mels), len(mels))
-    low, high = np.percentile(np.concatenate([mel.ravel() for mel in mels.values()]), (2.0, 99.8))
-    for axis, (name, mel) in zip(axes, mels.items(), strict=True):
-        seconds = len(mel) / frames_per_second
-        axis.imshow(
-            mel.T,
-            origin="lower",
-            aspect="auto",
-            cmap="magma",
-            vmin=low,
-            vmax=high,
-            extent=(0, seconds, 0, mel.shape[1]),
-        )
-        axis.set_title(name, fontsize=9, color=INK, loc="left")
-        axis.set_ylabel("mel band", fontsize=8, color=MUTED)
-    axes[-1].set_xlabel("s", fontsize=8, color=MUTED)
-    return _png_uri(figure)
-
-
-def loss_uri(metrics: Sequence[Mapping[str, float]]) -> str:
-    """Training loss over steps: the joint loss and each modality's, with a running mean over a tenth of the run."""
-    figure, (axis,) = _figure(8.6, 2.8)
-    steps = np.array([line["step"] for line in metrics])
-    window = max(len(steps) // 10, 1)
-    for name, colour in LOSS_COLOURS.items():
-        if name not in metrics[0]:
-            continue
-        values = np.array([line[name] for line in metrics], dtype=float)
-        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-        axis.plot(steps, values, linewidth=0.7, alpha=0.35, color=colour)
-        axis.plot(steps[window - 1 :], smooth, linewidth=1.8, color=colour, label=name.replace("_", " "))
-    axis.set_ylim(bottom=0)
-    axis.set_xlabel("step", fontsize=8, color=MUTED)
-    axis.legend(frameon=False, fontsize=8)
-    return _png_uri(figure)

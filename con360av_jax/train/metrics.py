@@ -5,6 +5,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -100,16 +101,22 @@ def _averages(steps: list[Mapping[str, np.ndarray]]) -> dict[str, object]:
 _SCALARS = ("loss", *(f"loss/{name}" for name in MODALITIES), "gradient_norm")
 
 
-def drop_after(path: Path, step: int) -> None:
-    """Removes the lines after `step`, and one that was cut off, so that a resumed run repeats none."""
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What the lines of one of the run's logs hold, without one that was cut off; empty if there is no such file."""
     if not path.is_file():
-        return
-    kept = []
+        return []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
+            lines.append(json.loads(line))
         except ValueError:
-            # The run was killed while writing this line; its steps come after the last checkpoint.
+            # The run was killed, or is at work, while this line was written; its steps come after the last checkpoint.
             continue
-    write_text(path, "".join(f"{line}\n" for line in kept))
+    return lines
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Removes the lines after `step`, and one that was cut off, so that a resumed run repeats none."""
+    if path.is_file():
+        kept = [line for line in read_lines(path) if line["step"] <= step]
+        write_text(path, "".join(f"{json.dumps(line)}\n" for line in kept))

@@ -1,0 +1,175 @@
+"""Curves, waveforms and spectrograms of a report as SVG that takes its colours and its font from the page."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+# What stands for a colour of the page while Matplotlib draws, by the page's name for it: light and dark pages differ.
+INKS = {
+    "ink": "#010101",
+    "muted": "#020202",
+    "line": "#030303",
+    "audio": "#040404",
+    "video": "#050505",
+    "range-1": "#060606",
+    "range-2": "#070707",
+    "range-3": "#080808",
+    "range-4": "#090909",
+}
+WIDTH = 5.0
+"""Of a figure, inches; a page shows it half as wide as its text."""
+POINTS = 400
+"""A curve has at most so many, each the mean of the lines it stands for."""
+
+PEAK = 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One quantity over the run; NaN where it is not known."""
+
+    name: str
+    colour: str
+    """A key of INKS."""
+    values: Float[np.ndarray, "line"]
+
+
+def curves(title: str, unit: str, steps: Sequence[int], drawn: Sequence[Curve], ceiling: float | None = None) -> Markup:
+    """Curves over training steps from 0 up, each faint and as its running mean over a twentieth of the run.
+
+    Values of more than PEAK times the highest mean are cut off, and a note says so. `ceiling` is what the axis need not
+    exceed.
+    """
+    figure, (axis,) = _figure(2.5)
+    window = max(len(steps) // 20, 1)
+    top, cut = 0.0, 0.0
+    for curve in drawn:
+        known = np.isfinite(curve.values)
+        position, values = np.asarray(steps, np.float64)[known], curve.values[known]
+        style = {"color": INKS[curve.colour], "marker": "o" if len(values) == 1 else "", "markersize": 3.0}
+        if window > 1:
+            axis.plot(_means(position), _means(values), linewidth=0.8, alpha=0.3, **style)
+        smooth = running_mean(values, window) if values.size else values
+        axis.plot(_means(position), _means(smooth), linewidth=1.8, label=curve.name, **style)
+        top, cut = max(top, smooth.max(initial=0.0)), max(cut, values.max(initial=0.0))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if cut <= PEAK * top:
+        top, cut = cut, 0.0
+    axis.set_ylim(0, min(1.08 * top or 1.0, math.inf if ceiling is None else ceiling))
+    if cut:
+        axis.text(
+            1.0, 0.98, f"peaks up to {cut:.3g} are cut off", transform=axis.transAxes, ha="right", va="top",
+            fontsize=7.5, color=INKS["muted"],
+        )  # fmt: skip
+    _name_axes(axis, title, unit, "step")
+    if len(drawn) > 1:
+        # Above the axes, where no curve runs.
+        axis.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(drawn), frameon=False, fontsize=7.5,
+            labelcolor=INKS["muted"], handlelength=1.2, columnspacing=1.0, borderaxespad=0.1, handletextpad=0.4,
+        )  # fmt: skip
+    return _svg(figure, f"{title} over training steps")
+
+
+def running_mean(values: Float[np.ndarray, "line"], window: int) -> Float[np.ndarray, "line"]:
+    """The mean of the `window` values around each, of fewer at the ends."""
+    first, count = (window - 1) // 2, len(values)
+    total, number = (np.convolve(summed, np.ones(window))[first : first + count] for summed in (values, np.ones(count)))
+    return total / number
+
+
+def waveforms(sounds: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: int) -> Markup:
+    """Named waveforms (-1..1) under each other over seconds, each with its RMS level in dB of full scale."""
+    figure, axes = _figure(1.15 * len(sounds) + 0.2, len(sounds))
+    for axis, (name, sound) in zip(axes, sounds.items(), strict=True):
+        bins = np.array_split(sound, min(800, len(sound)))
+        middle = (np.cumsum([len(part) for part in bins]) - len(bins[0]) / 2) / sample_rate
+        low, high = (np.array([end(part) for part in bins]) for end in (np.min, np.max))
+        axis.fill_between(middle, low, high, color=INKS["audio"], linewidth=0.4)
+        level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(sound)))), 1e-6))
+        peak = max(float(np.abs(sound).max(initial=0.0)), 1e-3)
+        axis.set_ylim(-1.1 * peak, 1.1 * peak)
+        last = axis is axes[-1]
+        _name_axes(axis, f"{name} · {level:.0f} dBFS", "amplitude", "time (s)" if last else "")
+    axes[-1].set_xlim(0, max(len(sound) for sound in sounds.values()) / sample_rate)
+    return _svg(figure, f"Waveforms: {', '.join(sounds)}")
+
+
+def mels(spectrograms: Mapping[str, Float[np.ndarray, "time mel"]], frames_per_second: int) -> Markup:
+    """Named log-mel spectrograms under each other over seconds, on one colour scale."""
+    figure, axes = _figure(1.15 * len(spectrograms) + 0.2, len(spectrograms))
+    low, high = np.percentile(np.concatenate([mel.ravel() for mel in spectrograms.values()]), (2.0, 99.8))
+    loudness = Normalize(low, high)
+    for axis, (name, mel) in zip(axes, spectrograms.items(), strict=True):
+        extent = (0, len(mel) / frames_per_second, 0, mel.shape[1])
+        axis.imshow(
+            mel.T,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            norm=loudness,
+            extent=extent,
+            interpolation="none",
+        )
+        axis.grid(False)
+        last = axis is axes[-1]
+        _name_axes(axis, name, "mel band", "time (s)" if last else "")
+    scale = figure.colorbar(ScalarMappable(loudness, "magma"), ax=axes, pad=0.02, aspect=25)
+    scale.set_label("log magnitude", fontsize=7.5, color=INKS["muted"])
+    scale.ax.tick_params(colors=INKS["muted"], labelsize=7.5, length=2)
+    scale.outline.set_visible(False)
+    return _svg(figure, f"Mel spectrograms: {', '.join(spectrograms)}")
+
+
+def _means(values: Float[np.ndarray, "line"]) -> Float[np.ndarray, "point"]:
+    """`values` as at most POINTS means of neighbours."""
+    if len(values) <= POINTS:
+        return values
+    return np.array([part.mean() for part in np.array_split(values, POINTS)])
+
+
+def _figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(rows, 1, sharex=True)))
+    for axis in axes:
+        axis.set_facecolor("none")
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.spines["bottom"].set_color(INKS["line"])
+        axis.grid(axis="y", color=INKS["line"], linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.tick_params(colors=INKS["muted"], labelsize=7.5, length=0)
+        axis.locator_params(axis="y", nbins=5 if rows == 1 else 3)
+    return figure, axes
+
+
+def _name_axes(axis: Axes, title: str, unit: str, below: str) -> None:
+    axis.set_title(title, fontsize=9, color=INKS["ink"], loc="left", fontweight="bold")
+    axis.set_ylabel(unit, fontsize=7.5, color=INKS["muted"])
+    axis.set_xlabel(below, fontsize=7.5, color=INKS["muted"])
+
+
+def _svg(figure: Figure, about: str) -> Markup:
+    """The figure as an element of a page, named `about` for whoever does not see it."""
+    buffer = io.StringIO()
+    # Equal figures give equal bytes; text stays text, in the page's font.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": about}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    drawing = buffer.getvalue()
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
+    for name, stand_in in INKS.items():
+        drawing = drawing.replace(stand_in, f"var(--{name})")
+    # All that the page did not write itself are numbers and names of ours.
+    return Markup(f'<svg role="img" aria-label="{escape(about)}"{drawing[len("<svg") :]}')  # noqa: S704
