@@ -108,7 +108,7 @@ class TemporalAttention(nn.Module):
         return self.to_out(rearrange(y, "b head n d -> b n (head d)"))
 
     def _distance_bias(self, frames: int, like: Tensor) -> Tensor:
-        steps = torch.arange(frames, device=like.device, dtype=torch.float32)
+        steps = torch.arange(frames, device=like.device, dtype=self.bias[0].weight.dtype)
         distance = steps[:, None] - steps[None]
         y = (distance.sign() * distance.abs().log1p())[..., None]
         y = F.silu(self.bias[1](F.silu(self.bias[0](y))))

@@ -1,4 +1,4 @@
-"""The PyTorch peer that the training benchmark races is the same step: predictions, loss, gradients and an update."""
+"""The PyTorch peer that the training benchmark races is the same step: predictions, loss, gradients and updates."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -25,18 +25,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import torch_step  # noqa: E402
 import train_step  # noqa: E402
 
-# After one update of AdamW, which divides by the gradient's size: rounding decides where that is next to nothing.
-UPDATED = 1e-4
+# Where a feature's mean over space is next to nothing throughout a clip, dividing by its length along time magnifies
+# rounding: with some seeds torch's own float32 and float64 gradients differ by 3e-3. With this one by 4e-6.
+WELL_CONDITIONED = 2
+OUR_LAYOUTS = {"audio": "b c t m -> b t m c", "video": "b c f h w -> b f h w c"}
 
 
 @dataclass(frozen=True)
 class Found:
     """What one side makes of the same weights and draws; arrays are in our layout and under our paths."""
 
-    noise: dict[str, np.ndarray]
+    noise: list[dict[str, np.ndarray]]
+    """Predictions of the pass for clean estimates and of the one that learns."""
     loss: float
     gradients: dict[str, np.ndarray]
-    updated_loss: float
 
 
 def with_attention_once(config: Config) -> Config:
@@ -61,75 +63,63 @@ def half_of_each(config: Config) -> tuple[Any, jax.Array]:
 def ours(config: Config, state: Any, frozen: Params) -> Found:
     apply, _ = joint_model(config)
     drawn, maps = half_of_each(config)
-    optimizer = make_optimizer(config.train)
 
     @jax.jit
-    def run(params: Params, opt_state: Any, frozen: Params) -> Any:
+    def run(params: Params, frozen: Params) -> Any:
         def loss(params: Params) -> Any:
-            return denoising_loss(apply, merge(params, frozen), drawn, maps, config.schedule, config.train)[0]
+            seen: list[Any] = []
 
-        value, gradients = jax.value_and_grad(loss)(params)
-        updates, _ = optimizer.update(gradients, opt_state, params)
-        after: Any = optax.apply_updates(params, updates)
-        return value, gradients, after
+            def watched(*given: Any) -> Any:
+                seen.append(apply(*given))
+                return seen[-1]
 
-    @jax.jit
-    def predict(params: Params, frozen: Params) -> Any:
-        given = (drawn.noise, dict.fromkeys(drawn.noise, drawn.timestep), drawn.text, drawn.clean)
-        return apply(merge(params, frozen), *given, drawn.connector_timesteps, drawn.clean, maps, drawn.map_mask)
+            value, _ = denoising_loss(watched, merge(params, frozen), drawn, maps, config.schedule, config.train)
+            return value, seen
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
 
     with tiny_world.quick_compiles():
-        value, gradients, after = run(state.params, state.opt_state, frozen)
-        updated = run(after, state.opt_state, frozen)[0]
-        noise = predict(state.params, frozen)
+        (loss, noise), gradients = run(state.params, frozen)
     return Found(
-        noise={name: np.asarray(array) for name, array in noise.items()},
-        loss=float(value),
+        noise=[{name: np.asarray(array) for name, array in one.items()} for one in noise],
+        loss=float(loss),
         gradients={path: np.asarray(leaf) for path, leaf in flatten(gradients).items()},
-        updated_loss=float(updated),
     )
 
 
 def theirs(config: Config, model: Any) -> Found:
-    drawn, maps = half_of_each(config)
-    given, panorama = torch_step.same_draws(drawn), torch_step.to_torch_layout("maps", np.asarray(maps))
-    with torch.no_grad():
-        noise = model(
-            given.noise,
-            dict.fromkeys(given.noise, given.timestep),
-            given.text,
-            given.clean,
-            given.connector_timesteps,
-            given.clean,
-            panorama,
-            given.map_mask,
-        )
-    loss, gradients = train_step.peer_gradients(config, model, "cpu", drawn, maps)
-    objective = torch_step.Objective(config, model, "cpu")
-    torch_step.TrainStep(config, model, objective).update(given, panorama)
-    with torch.no_grad():
-        updated = objective.loss(given, panorama)
-    back = {"audio": "b c t m -> b t m c", "video": "b c f h w -> b f h w c"}
-    return Found(
-        noise={name: rearrange(tensor.numpy(), back[name]) for name, tensor in noise.items()},
-        loss=loss,
-        gradients=gradients,
-        updated_loss=float(updated),
-    )
+    noise = []
+
+    def watch(_: Any, __: Any, output: dict[str, Any]) -> None:
+        arrays = {name: tensor.detach().numpy() for name, tensor in output.items()}
+        noise.append({name: rearrange(array, OUR_LAYOUTS[name]) for name, array in arrays.items()})
+
+    model.register_forward_hook(watch)
+    loss, gradients = train_step.peer_gradients(config, model, "cpu", *half_of_each(config))
+    return Found(noise=noise, loss=loss, gradients=dict(gradients))
 
 
 @pytest.fixture(scope="module")
 def both(tiny: Config) -> tuple[Found, Found]:
     config = with_attention_once(tiny)
-    model = train_step.build(config)
-    # The arrays that JAX makes of torch's memory are copies: the peer's update does not reach them.
-    state, frozen = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), train_step.start(config, model))
-    return ours(config, state, frozen), theirs(config, model)
+    threads = torch.get_num_threads()
+    # Layers this small spend their time on waking threads.
+    torch.set_num_threads(1)
+    try:
+        model = train_step.build(config, WELL_CONDITIONED)
+        found = ours(config, *train_step.start(config, model)), theirs(config, model)
+    finally:
+        torch.set_num_threads(threads)
+    return found
 
 
 def test_predictions_are_the_same(both: tuple[Found, Found]):
-    for name, wanted in both[1].noise.items():
-        assert np.linalg.norm(both[0].noise[name] - wanted) <= 1e-4 * np.linalg.norm(wanted), name
+    for found, wanted in zip(both[0].noise, both[1].noise, strict=True):
+        for name in wanted:
+            assert np.linalg.norm(found[name] - wanted[name]) <= 1e-4 * np.linalg.norm(wanted[name]), name
+    estimating, learning = (one["video"] for one in both[1].noise)
+    same = [np.allclose(one, other, atol=1e-5) for one, other in zip(estimating, learning, strict=True)]
+    assert same == [True, False]
 
 
 def test_loss_of_the_same_draws_is_the_same(both: tuple[Found, Found]):
@@ -138,31 +128,37 @@ def test_loss_of_the_same_draws_is_the_same(both: tuple[Found, Found]):
 
 def test_gradients_of_all_that_learns_are_the_same(both: tuple[Found, Found]):
     found, wanted = (side.gradients for side in both)
-    assert found.keys() == wanted.keys() and len(wanted) > 300
+    assert found.keys() == wanted.keys()
+    assert {path.split("/")[0] for path in wanted} == {"connector", "environment_encoder", "film", "map_encoder"}
     assert all(np.any(array) for path, array in wanted.items() if path.startswith(("map_encoder", "film")))
-    difference = train_step.errors((1.0, found), (1.0, wanted))["gradients"]
-    assert difference <= 1e-3
+    assert train_step.errors((1.0, found), (1.0, wanted))["gradients"] <= 1e-4
 
 
-def test_one_update_leads_to_the_same_loss(both: tuple[Found, Found]):
-    assert both[1].updated_loss != pytest.approx(both[1].loss, rel=10 * UPDATED)
-    assert both[0].updated_loss == pytest.approx(both[1].updated_loss, rel=UPDATED)
+class Quadratic:
+    """Stands in for a model and its objective: the sum of w^3."""
+
+    def __init__(self, start: np.ndarray):
+        self.weight = torch.nn.Parameter(torch.tensor(start))
+
+    def trained(self) -> Any:
+        return iter([("weight", self.weight)])
+
+    def loss(self, drawn: object, maps: object) -> Any:
+        return (self.weight**3).sum()
 
 
-def test_moving_average_and_second_step_follow_the_settings(tiny: Config):
-    config = tiny_world.with_train(tiny, ema_decay=0.75)
-    weight = torch.nn.Parameter(torch.ones(3))
-
-    class Model:
-        def trained(self) -> Any:
-            return iter([("weight", weight)])
-
-    class Square:
-        def loss(self, drawn: Any, maps: Any) -> Any:
-            return (weight**2).sum()
-
-    model: Any = Model()
-    objective: Any = Square()
-    step = torch_step.TrainStep(config, model, objective)
-    assert float(step.update(None, None)) == 3.0  # pyright: ignore[reportArgumentType]
-    assert torch.allclose(step.average[0], 0.75 + 0.25 * weight.detach()) and weight[0] < 1
+@pytest.mark.parametrize("clip_norm", [0.1, 100.0])
+def test_updates_and_moving_average_are_the_same(tiny: Config, clip_norm: float):
+    config = tiny_world.with_train(tiny, ema_decay=0.75, weight_decay=0.1, clip_norm=clip_norm, learning_rate=0.1)
+    start = np.linspace(-1.0, 2.0, 7, dtype=np.float32)
+    model: Any = Quadratic(start)
+    step = torch_step.TrainStep(config, model, model)
+    optimizer, params = make_optimizer(config.train), {"w": jnp.array(start)}
+    state, average = optimizer.init(params), params
+    for _ in range(3):
+        step.update(model, model)
+        updates, state = optimizer.update({"w": 3 * jnp.square(params["w"])}, state, params)
+        params: Any = optax.apply_updates(params, updates)
+        average = optax.incremental_update(params, average, 1 - config.train.ema_decay)
+    np.testing.assert_allclose(model.weight.detach().numpy(), params["w"], rtol=1e-4)
+    np.testing.assert_allclose(step.average[0].numpy(), average["w"], rtol=1e-4)
