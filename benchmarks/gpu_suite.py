@@ -28,6 +28,7 @@ RUNS: tuple[tuple[str, str], ...] = (
     ("vae", "float32"),
     ("vocoder", "float32"),
     ("text", "float32"),
+    ("train_step", "bfloat16"),
 )
 
 

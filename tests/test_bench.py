@@ -14,12 +14,14 @@ from con360av_jax.bench import loader, train
 from con360av_jax.cli import main
 from con360av_jax.config import MeshConfig
 from con360av_jax.config_io import config_hash, save_config
+from con360av_jax.data.fake import batch_spec
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train.program import abstract_start
 
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch) -> Path:
+    tiny_world.world()  # a temporary folder as well, but one that stays
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -55,27 +57,35 @@ def test_bench_loader_reads_a_dataset_that_is_given_with_its_own_config(tiny, tm
     assert result["config"]["name"] == tiny.name
 
 
-def test_bench_train_reports_numbers_that_follow_from_each_other(tiny, tmp_path, temporary, capsys):
-    config = tmp_path / "lean.json"
-    save_config(tiny_world.lean(tiny), config)
-    wanted = {"batches made ahead": [], "procedural": ["--records", "6", "--threads", "0"]}
-    for name, options in wanted.items():
-        out = tmp_path / f"{name}.json"
-        changes = ["--config.train.batch-size", "2", "--config.mesh.data", "2"]
-        with tiny_world.quick_compiles():
-            assert main(["bench", "train", str(config), "--steps", "4", *options, *changes, "--out", str(out)]) == 0
-        result = json.loads(out.read_text())
-        assert result["data"]["name"] == name and (result["batch_size"], result["steps"]) == (2, 4)
-        assert result["mesh"] == {"data": 2, "fsdp": 1, "tensor": 1} and result["devices"] == 2
-        assert result["config"]["name"] == "lean" and result["commit"] and result["versions"]["jax"]
-        step = result["step_seconds"]
-        assert len(step["rounds"]) == 4 and step["median"] == pytest.approx(statistics.median(step["rounds"]))
-        assert min(step["rounds"]) <= step["median"] <= step["p90"] <= max(step["rounds"])
-        assert result["clips_per_second"] == pytest.approx(2 / step["median"])
-        assert result["flops_per_clip"] == result["flops_per_step"] / 2 > 1e6
-        assert 0 <= result["data_stall"] < 1 and result["compile_seconds"] > 0
-        assert result["memory"]["parameters_gib"] > 0 and result["memory"]["temporaries_gib"] > 0
-        assert result["mfu"] is None and "clips per second" in capsys.readouterr().out
+def test_bench_train_reports_numbers_that_follow_from_each_other(tiny, tmp_path, capsys):
+    lean, config, out = tiny_world.lean(tiny), tmp_path / "lean.json", tmp_path / "train.json"
+    save_config(lean, config)
+    with tiny_world.quick_compiles():
+        options = ["--steps", "4", "--config.train.seed", "5", "--out", str(out)]
+        assert main(["bench", "train", str(config), *options]) == 0
+    result = json.loads(out.read_text())
+    assert result["config"]["hash"] == config_hash(tiny_world.with_train(lean, seed=5))
+    assert result["commit"] and result["versions"]["jax"] and (result["batch_size"], result["steps"]) == (4, 4)
+    assert result["mesh"] == {"data": 1, "fsdp": 1, "tensor": 1} and result["devices"] == 1
+    step = result["step_seconds"]
+    assert len(step["rounds"]) == 4 and step["median"] == pytest.approx(statistics.median(step["rounds"]))
+    assert min(step["rounds"]) <= step["median"] <= step["p90"] <= max(step["rounds"])
+    assert result["clips_per_second"] == pytest.approx(4 / step["median"])
+    assert result["flops_per_clip"] == result["flops_per_step"] / 4 > 1e6
+    assert 0 <= result["data_stall"] < 1 and result["compile_seconds"] > 0
+    assert result["memory"]["parameters_gib"] > 0 and result["memory"]["temporaries_gib"] > 0
+    assert result["mfu"] is None and "clips per second" in capsys.readouterr().out
+
+
+def test_batches_of_bench_train_are_as_the_loader_makes_them(tiny, temporary):
+    ways = {"batches made ahead": (None, 0), "procedural": (None, 3), str(tiny_world.dataset(tiny)): None}
+    for name, arguments in ways.items():
+        with train.open_batches(tiny, *(arguments or (Path(name), 0))) as (data, batches):
+            assert data["name"] == name
+            for _ in range(6):
+                batch = next(batches)
+                specs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), batch)
+                assert specs == batch_spec(tiny, tiny.train.batch_size)
     assert not any(temporary.iterdir())
 
 

@@ -1,6 +1,7 @@
 """How fast the training step is: the program of a training run, on random weights, with nothing to download."""
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Compiled
@@ -24,12 +24,13 @@ from con360av_jax.config import Config, require
 from con360av_jax.data.fake import batch_spec, fake_batch
 from con360av_jax.data.loader import AnyExample, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
+from con360av_jax.flops import count
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.provenance import processor
 from con360av_jax.sharding import check_batch_size, make_mesh, replicate
 from con360av_jax.train.loop import on_mesh
 from con360av_jax.train.optimizer import make_optimizer
-from con360av_jax.train.program import abstract_start, compile_step, step_flops
+from con360av_jax.train.program import abstract_start, step_flops, trace_step
 from con360av_jax.train.state import TrainState, init_state
 from con360av_jax.train.throughput import memory_peak_gib, utilisation
 
@@ -38,6 +39,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain")
 WARM_UP = 3
 # Batches made ahead, which are then used in turn: drawing their random numbers takes longer than a step may.
 DIFFERENT_BATCHES = 4
+# Random numbers that kernels repeat: drawing two billion of them, or compiling a program per shape, takes minutes.
+NOISE = 1_000_003
 
 Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]]
 
@@ -59,12 +62,15 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
     require(config.train.batch_size >= 1, f"a batch of {config.train.batch_size} samples: give 1 or more")
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh)
-    with _batches(config, dataset, records) as (data, batches):
+    with open_batches(config, dataset, records) as (data, batches):
         state, frozen = random_start(config, mesh)
         began = time.perf_counter()
-        program = compile_step(config, mesh, state, frozen)
+        traced = trace_step(config, mesh, state, frozen)
+        program = traced.lower().compile()
         compile_seconds = time.perf_counter() - began
-        flops = step_flops(config, mesh, state, frozen)
+        # Without a remat policy the program itself says what `step_flops` would trace again.
+        plain = config.train.remat == "none"
+        flops = count(traced.jaxpr.jaxpr) if plain else step_flops(config, mesh, state, frozen)
         null_text = jax.device_put(_null_text(config), replicate(mesh))
         key = jax.random.key(config.train.seed)
 
@@ -96,35 +102,35 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
 
 
 def random_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
-    """A first state and frozen parameters with random values, drawn where they lie and in the dtype they stay in."""
+    """A first state and frozen parameters with random values, where they belong and in the dtype they stay in."""
     state, frozen = abstract_start(config, mesh)
     begin = jax.jit(
         partial(init_state, optimizer=make_optimizer(config.train)),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
         donate_argnums=0,
     )
-    return begin(_drawn(state.params)), _drawn(frozen)
+    return begin(_random(state.params)), _random(frozen)
 
 
-def _drawn(shapes: Params) -> Params:
-    """Kernels uniform within +-1/sqrt(fan_in), biases 0, scales 1."""
+def _random(shapes: Params) -> Params:
+    """Kernels uniform within +-1/sqrt(fan_in), biases 0, scales 1; the host makes one device's part at a time."""
+    noise = np.random.default_rng(0).uniform(-1.0, 1.0, NOISE).astype(np.float32)
 
-    def draw(key: Array, kind: str, leaf: jax.ShapeDtypeStruct) -> Array:
+    def part(index: tuple[slice, ...], kind: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        shape = [len(range(*cut.indices(size))) for cut, size in zip(index, leaf.shape, strict=True)]
         if kind != "kernel":
-            return jnp.full(leaf.shape, 1 if kind == "scale" else 0, leaf.dtype)
-        bound = max(int(np.prod(leaf.shape[:-1])), 1) ** -0.5
-        return jax.random.uniform(key, leaf.shape, leaf.dtype, -bound, bound)
+            return np.full(shape, kind == "scale", leaf.dtype)
+        scaled = noise * np.float32(math.prod(leaf.shape[:-1]) ** -0.5)
+        return np.resize(scaled.astype(leaf.dtype), shape)
 
-    # One program per shape and place, not one for all: compiling a thousand draws takes minutes.
-    programs: dict[tuple[object, ...], Callable[[Array], Array]] = {}
-    arrays = {}
-    for number, (path, leaf) in enumerate(flatten(shapes).items()):
-        kind = path.rpartition("/")[2]
-        same = (kind, leaf.shape, leaf.dtype, leaf.sharding)
-        if same not in programs:
-            programs[same] = jax.jit(partial(draw, kind=kind, leaf=leaf), out_shardings=leaf.sharding)
-        arrays[path] = programs[same](jax.random.key(number))
-    return unflatten(arrays)
+    return unflatten(
+        {
+            path: jax.make_array_from_callback(
+                leaf.shape, leaf.sharding, partial(part, kind=path.rpartition("/")[2], leaf=leaf)
+            )
+            for path, leaf in flatten(shapes).items()
+        }
+    )
 
 
 def _null_text(config: Config) -> dict[str, np.ndarray]:
@@ -132,8 +138,8 @@ def _null_text(config: Config) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _batches(config: Config, dataset: Path | None, records: int) -> Iterator[tuple[Json, Iterator[AnyExample]]]:
-    """What the batches are, and an endless iterator over them."""
+def open_batches(config: Config, dataset: Path | None, records: int) -> Iterator[tuple[Json, Iterator[AnyExample]]]:
+    """What the batches are, and an endless iterator over them; the arguments are those of `bench_train`."""
     batch_size = config.train.batch_size
     if dataset is None and not records:
         made = [fake_batch(config, batch_size, seed) for seed in range(DIFFERENT_BATCHES)]
