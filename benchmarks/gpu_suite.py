@@ -30,6 +30,7 @@ RUNS: tuple[tuple[str, str], ...] = (
     ("vocoder", "float32"),
     ("text", "bfloat16"),
     ("text", "float32"),
+    ("train_step", "bfloat16"),
 )
 
 

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed is None:
             return 0
         verb, settings = parsed
-        if isinstance(verb, Init | Train | Plan):
+        if isinstance(verb, Init | Train | Plan | Bench):
             verb.execute(settings)
         elif settings:
             raise ConfigError(f"unknown option {settings[0]}: see con360av --help")

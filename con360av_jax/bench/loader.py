@@ -1,34 +1,32 @@
-"""How fast a part of training is on this machine, and with each number what it has to be quoted with."""
+"""How fast records come from a local disk, ready as batches, without a model."""
 
-import json
 import os
-import platform
-import shlex
 import statistics
-import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
+from con360av_jax.bench.quoted import Json, environment
 from con360av_jax.config import Config, require
-from con360av_jax.config_io import config_hash, write_text
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.loader import make_loader
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, sample_key
+<<<<<<< HEAD:con360av_jax/bench.py
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.provenance import commit, processor
+=======
+from con360av_jax.data.source import Dataset, open_dataset, write_dataset
+>>>>>>> help-a:con360av_jax/bench/loader.py
 
-Json = dict[str, object]
-PACKAGES = ("con360av-jax", "grain", "array-record", "safetensors", "numpy", "opencv-python-headless")
+PACKAGES = ("grain", "array-record", "safetensors", "opencv-python-headless")
 ROUNDS = 5
 # Records of a procedural dataset: far more than a processor's cache holds, at published width 2.5 GB.
 FAKE_RECORDS = 1024
@@ -53,10 +51,17 @@ def bench_loader(config: Config, dataset: Path | None, records: int, batch_size:
     )
     if dataset is not None:
         return _measure_loader(config, open_dataset(dataset, verify="sizes"), str(dataset), records, batch_size)
+    with procedural_dataset(config, min(records, FAKE_RECORDS)) as written:
+        return _measure_loader(config, written, "procedural", records, batch_size)
+
+
+@contextmanager
+def procedural_dataset(config: Config, records: int) -> Iterator[Dataset]:
+    """A temporary dataset of random latents, with the fields of an encoded one."""
     with tempfile.TemporaryDirectory(prefix="con360av-bench-") as folder:
         path = Path(folder) / "data"
-        _write_fake(path, config, min(records, FAKE_RECORDS))
-        return _measure_loader(config, open_dataset(path, verify="sizes"), "procedural", records, batch_size)
+        _write_fake(path, config, records)
+        yield open_dataset(path, verify="sizes")
 
 
 def _write_fake(path: Path, config: Config, records: int) -> None:
@@ -90,7 +95,7 @@ def _measure_loader(config: Config, dataset: Dataset, name: str, records: int, b
     speeds = [steps * batch_size / (after - before) for before, after in pairwise(ticks)]
     return {
         "benchmark": "loader",
-        **environment(config),
+        **environment(config, PACKAGES),
         "dataset": {"name": name, "records": len(dataset), "bytes_per_record": record_bytes, "damaged": damaged},
         "batch_size": batch_size,
         "threads": config.train.loader_threads,
@@ -98,39 +103,3 @@ def _measure_loader(config: Config, dataset: Dataset, name: str, records: int, b
         "megabytes_per_second": statistics.median(speeds) * record_bytes / 1e6,
         "processor_ms_per_record": 1e3 * busy / (ROUNDS * steps * batch_size),
     }
-
-
-def environment(config: Config) -> Json:
-    """What a number has to be quoted with: command, commit, config, machine and versions."""
-    return {
-        "command": shlex.join(["con360av", *sys.argv[1:]]),
-        "commit": commit(),
-        "config": {"name": config.name, "hash": config_hash(config)},
-        "device": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-
-
-def with_threads(config: Config, threads: int) -> Config:
-    """`config` with so many loader threads."""
-    return replace(config, train=replace(config.train, loader_threads=threads))
-
-
-def publish(result: Json, out: Path | None) -> None:
-    """Writes the JSON, if asked for, and shows a table on the terminal."""
-    if out is not None:
-        write_text(out, json.dumps(result, indent=2) + "\n")
-    table = Table("what", "value", title=f"con360av bench {result['benchmark']}", title_justify="left")
-    for name, value in result.items():
-        table.add_row(name.replace("_", " "), _shown(value))
-    Console().print(table)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        return "\n".join(f"{name} {_shown(part)}" for name, part in value.items())
-    if isinstance(value, list):
-        return " ".join(map(_shown, value))
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)

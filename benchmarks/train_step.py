@@ -1,0 +1,259 @@
+"""One training step of the joint model: ours against the same step with the original PyTorch modules.
+
+    python benchmarks/train_step.py --out benchmarks/results/train_step_cpu.json
+
+Contestants: "jax" is the compiled program of `con360av train`, "torch eager" diffusers' two U-Nets, frozen, with
+connectors, environment encoders, Map Encoder and FiLM between their blocks (torch_joint.py), trained by torch's fused
+AdamW. Both learn the published set, `connectors`, from the same weights and the same batch, which lies on the device;
+each draws its own noise. In bfloat16 the U-Nets' weights are bfloat16 on both sides, what learns is float32 and
+computes in bfloat16.
+
+Errors are those of our loss and gradients for given draws, against the PyTorch step in float32 on the CPU, over one
+clip of CHECK_FRAMES frames: the whole batch at published width would take a CPU many minutes and its memory.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import contest
+import jax
+import jax.numpy as jnp
+import numpy as np
+import originals
+import torch
+from torch_joint import TABLE, JointPeer, Tensors
+from torch_step import Objective, TrainStep, same_draws, to_torch_layout
+
+from con360av_jax.config import Config, MeshConfig
+from con360av_jax.data.fake import fake_batch
+from con360av_jax.denoiser import joint_model
+from con360av_jax.diffusion.loss import Draws, denoising_loss, draw
+from con360av_jax.models.functional import Params, flatten, unflatten
+from con360av_jax.sharding import make_mesh, replicate
+from con360av_jax.train.loop import on_mesh
+from con360av_jax.train.optimizer import make_optimizer, merge
+from con360av_jax.train.program import abstract_start, compile_step
+from con360av_jax.train.state import TrainState, init_state
+from convert.base import cast_floating
+from convert.rules import to_jax
+
+UNETS = {"audio": "unet_a", "video": "unet_v"}
+# One clip of the fewest frames that every clip length has: one a second.
+CHECK_FRAMES = 4
+Gradients = tuple[float, Mapping[str, np.ndarray]]
+"""A loss, and its gradients under our paths."""
+# nn.LSTM's second bias stays zero and has no counterpart.
+WITHOUT_COUNTERPART = "map_encoder.lstm.bias_hh_l0"
+
+
+def build(config: Config, seed: int = 0) -> JointPeer:
+    """The peer on the CPU in float32, with the libraries' random weights."""
+    unets = {name: originals.build(component, config, seed) for name, component in UNETS.items()}
+    torch.manual_seed(seed)
+    return JointPeer(config, unets)
+
+
+def converted(config: Config, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, np.ndarray]:
+    """Parameters of the peer, or their gradients, under our paths; raises CheckpointError if the table does not fit."""
+    wanted = {path: leaf.shape for path, leaf in flatten(joint_model(config)[1]).items()}
+    arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items() if name != WITHOUT_COUNTERPART}
+    return to_jax(arrays, TABLE, wanted, optional=".*")
+
+
+def start(config: Config, model: JointPeer) -> tuple[TrainState, Params]:
+    """Our first state and frozen parameters, with the peer's weights, where `compile_step` wants them."""
+    state, frozen = abstract_start(config, make_mesh(config.mesh))
+    tensors = converted(config, model.state_dict())
+
+    def placed(shapes: Params) -> Params:
+        return unflatten(
+            {
+                path: jax.device_put(cast_floating(tensors[path], np.dtype(leaf.dtype)), leaf.sharding)
+                for path, leaf in flatten(shapes).items()
+            }
+        )
+
+    begin = jax.jit(
+        partial(init_state, optimizer=make_optimizer(config.train)),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
+    )
+    return begin(placed(state.params)), placed(frozen)
+
+
+def null_text(config: Config) -> dict[str, np.ndarray]:
+    """What stands in for the empty caption."""
+    return {name: np.zeros(text.shape[1:], np.float32) for name, text in fake_batch(config, 1)["text"].items()}
+
+
+def peer_batch(config: Config, device: str) -> dict[str, Any]:
+    """The batch in the peer's layout, with the empty caption's text."""
+    batch = fake_batch(config, config.train.batch_size)
+    return {
+        "moments": {
+            name: {kind: to_torch_layout(name, array, device) for kind, array in moment.items()}
+            for name, moment in batch["moments"].items()
+        },
+        "text": {name: torch.tensor(text, device=device) for name, text in batch["text"].items()},
+        "maps": to_torch_layout("maps", batch["maps"], device),
+    }
+
+
+def check_config(config: Config) -> Config:
+    """`config` for one clip of few frames, every sample with maps, text and clean estimates."""
+    clip = replace(config.clip, frames_per_second=max(CHECK_FRAMES // config.clip.seconds, 1))
+    train = replace(config.train, batch_size=1, text_dropout=0.0, map_dropout=0.0, clean_estimate_share=1.0)
+    return replace(config, clip=clip, train=train)
+
+
+def draws(config: Config) -> tuple[Draws, jax.Array]:
+    """Draws of a batch, and its maps."""
+    batch: Any = fake_batch(config, config.train.batch_size)
+    arrays = jax.tree.map(jnp.asarray, {**batch, "sample_id": batch["sample_id"].astype(np.int32)})
+    empty = jax.tree.map(jnp.asarray, null_text(config))
+    return draw(arrays, empty, jax.random.key(1), config.schedule, config.train), arrays["maps"]
+
+
+def our_gradients(config: Config, state: TrainState, frozen: Params, drawn: Draws, maps: jax.Array) -> Gradients:
+    """Ours, in the compute dtype."""
+    apply, _ = joint_model(config)
+
+    @jax.jit
+    def run(params: Params, frozen: Params, drawn: Draws, maps: jax.Array) -> tuple[jax.Array, Params]:
+        def loss(params: Params) -> jax.Array:
+            return denoising_loss(apply, merge(params, frozen), drawn, maps, config.schedule, config.train)[0]
+
+        return jax.value_and_grad(loss)(params)
+
+    loss, gradients = run(state.params, frozen, drawn, maps)
+    return float(loss), {path: np.asarray(leaf) for path, leaf in flatten(gradients).items()}
+
+
+def peer_gradients(config: Config, model: JointPeer, device: str, drawn: Draws, maps: jax.Array) -> Gradients:
+    """The peer's, from where it lies."""
+    model.zero_grad(set_to_none=True)
+    panorama = to_torch_layout("maps", np.asarray(maps), device)
+    loss = Objective(config, model, device).loss(same_draws(drawn, device), panorama)
+    loss.backward()
+    gradients = {name: weight.grad.float().cpu() for name, weight in model.trained() if weight.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return float(loss.detach()), dict(converted(config, gradients))
+
+
+def errors(found: Gradients, wanted: Gradients) -> dict[str, float]:
+    """Relative error of the loss, and relative L2 error of all gradients together."""
+    squares = [
+        (float(np.sum(np.square(found[1][path] - array, dtype=np.float64))), float(np.sum(np.square(array))))
+        for path, array in wanted[1].items()
+    ]
+    distance, length = (sum(column) ** 0.5 for column in zip(*squares, strict=True))
+    return {"loss": abs(found[0] - wanted[0]) / abs(wanted[0]), "gradients": distance / length}
+
+
+class OurStep:
+    """The program of a training run; calling it advances the state, which is donated as there."""
+
+    def __init__(self, config: Config, state: TrainState, frozen: Params):
+        mesh = make_mesh(config.mesh)
+        began = time.perf_counter()
+        self.program = compile_step(config, mesh, state, frozen)
+        self.compile_seconds = time.perf_counter() - began
+        self.state = state
+        batch = on_mesh(fake_batch(config, config.train.batch_size), mesh)
+        empty = jax.device_put(null_text(config), replicate(mesh))
+        self.arguments = (frozen, batch, empty, jax.random.key(config.train.seed))
+
+    def __call__(self) -> dict[str, jax.Array]:
+        self.state, metrics = self.program(self.state, *self.arguments)
+        return jax.block_until_ready((self.state, metrics))[1]
+
+    def needs(self) -> contest.Json:
+        """What compiling took, and the memory that the program needs."""
+        memory = self.program.memory_analysis()
+        rows: contest.Json = {"compile_seconds": self.compile_seconds}
+        if memory is not None:
+            rows |= {
+                "parameters_gib": memory.argument_size_in_bytes / 2**30,
+                "temporaries_gib": memory.temp_size_in_bytes / 2**30,
+            }
+        return rows
+
+
+def peer_step(
+    config: Config, model: JointPeer, device: str, forward: Callable[..., Tensors]
+) -> Callable[[], torch.Tensor]:
+    """The peer's step on its own batch; calling it waits for the update."""
+    step = TrainStep(config, model, Objective(config, forward, device))
+    batch = peer_batch(config, device)
+    empty = {name: torch.tensor(text, device=device) for name, text in null_text(config).items()}
+
+    def call() -> torch.Tensor:
+        loss = step(batch, empty)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return loss
+
+    return call
+
+
+def race(config: Config, arguments: argparse.Namespace) -> contest.Json:
+    """Compares both sides with the peer in float32 on the CPU, then times them."""
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    model, small = build(config), check_config(config)
+    given = draws(small)
+    wanted = peer_gradients(small, model, "cpu", *given)
+    state, frozen = start(config, model)
+    ours = errors(our_gradients(small, state, frozen, *given), wanted)
+    # What XLA does with float32 products and convolutions on a GPU unless told otherwise.
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    model.place(device, getattr(torch, config.train.compute_dtype))
+    theirs = errors(peer_gradients(small, model, device, *given), wanted)
+    del wanted
+    run = OurStep(config, state, frozen)
+    del state
+    contestants: dict[str, Callable[[], object]] = {
+        contest.OURS: run,
+        "torch eager": peer_step(config, model, device, model),
+    }
+    if arguments.torch_compile:
+        contestants["torch.compile"] = peer_step(config, model, device, torch.compile(model))
+    seconds = contest.interleaved(contestants, arguments.rounds, "train")
+    return {
+        **contest.standings(seconds),
+        "errors": {f"{contest.OURS} {what}": error for what, error in ours.items()},
+        "errors of the original in this dtype": theirs,
+        "compiled": {contest.OURS: run.needs()},
+    }
+
+
+def main() -> None:
+    parser = contest.options(__doc__)
+    parser.set_defaults(config="debug")
+    parser.add_argument("--batch", type=int, help="samples per step; left out: the config's")
+    parser.add_argument("--frames", type=int, help="of the clip's picture; left out: the config's")
+    arguments = parser.parse_args()
+    contest.prepare()
+    config = contest.configured(arguments)
+    frames = arguments.frames or config.clip.frames
+    if frames % config.clip.seconds:
+        parser.error(f"--frames {frames} given, but a clip of {config.clip.seconds} s has whole frames a second")
+    train = replace(
+        config.train,
+        trainable="connectors",
+        batch_size=arguments.batch or config.train.batch_size,
+        accumulate=1,
+        compute_dtype=arguments.dtype,
+    )
+    clip = replace(config.clip, frames_per_second=frames // config.clip.seconds)
+    config = replace(config, clip=clip, train=train, mesh=MeshConfig())
+    results: contest.Json = {**contest.environment(config), "dtype": arguments.dtype}
+    results["cases"] = {f"train step, {train.batch_size} x {frames} frames": race(config, arguments)}
+    contest.publish(results, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How fast a part of training is on this machine."""

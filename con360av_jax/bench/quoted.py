@@ -1,0 +1,52 @@
+"""What a measured number has to be quoted with, and how it is published."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from con360av_jax.config import Config
+from con360av_jax.config_io import config_hash, write_text
+from con360av_jax.provenance import commit, processor
+
+Json = dict[str, object]
+
+
+def environment(config: Config, packages: Iterable[str]) -> Json:
+    """What a number has to be quoted with: command, commit, config, machine and versions (of `packages` too)."""
+    return {
+        "command": shlex.join(["con360av", *sys.argv[1:]]),
+        "commit": commit(),
+        "config": {"name": config.name, "hash": config_hash(config)},
+        "device": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("con360av-jax", "numpy", *packages)},
+    }
+
+
+def publish(result: Json, out: Path | None) -> None:
+    """Writes the JSON, if asked for, and shows a table on the terminal."""
+    if out is not None:
+        write_text(out, json.dumps(result, indent=2) + "\n")
+    table = Table("what", "value", title=f"con360av bench {result['benchmark']}", title_justify="left")
+    for name, value in result.items():
+        table.add_row(name.replace("_", " "), _shown(value))
+    Console().print(table)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name} {_shown(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
+    return "unknown" if value is None else str(value)
