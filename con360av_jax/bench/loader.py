@@ -18,13 +18,8 @@ from con360av_jax.config import Config, require
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.loader import make_loader
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, sample_key
-<<<<<<< HEAD:con360av_jax/bench.py
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.writer import write_dataset
-from con360av_jax.provenance import commit, processor
-=======
-from con360av_jax.data.source import Dataset, open_dataset, write_dataset
->>>>>>> help-a:con360av_jax/bench/loader.py
 
 PACKAGES = ("grain", "array-record", "safetensors", "opencv-python-headless")
 ROUNDS = 5
