@@ -265,10 +265,13 @@ def basd(viewpoint: Float[np.ndarray, "frame 4"], height: int, width: int) -> Fl
         raise GeometryError(
             f"a viewpoint track of shape {track.shape}: give (frames, 4), yaw, pitch and two fields of view"
         )
+    if (track == track[0]).all():
+        # The usual case, and one that needs no copy per frame.
+        still = minmax(signed_distance(_viewpoint_mask(track[0], height, width)))
+        return np.broadcast_to(still, (len(track), height, width))
     distinct, of_frame = np.unique(track, axis=0, return_inverse=True)
     maps = minmax(np.stack([signed_distance(_viewpoint_mask(row, height, width)) for row in distinct]))
-    # One viewpoint for the whole clip is the usual case, and needs no copy per frame.
-    return np.broadcast_to(maps, (len(track), height, width)) if len(distinct) == 1 else maps[of_frame.ravel()]
+    return maps[of_frame.ravel()]
 
 
 def minmax(maps: Num[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
