@@ -116,8 +116,8 @@ def _random(shapes: Params) -> Params:
     """Kernels uniform within +-1/sqrt(fan_in), biases 0, scales 1; the host makes one device's part at a time."""
     noise = np.random.default_rng(0).uniform(-1.0, 1.0, NOISE).astype(np.float32)
 
-    def part(index: tuple[slice, ...], kind: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        shape = [len(range(*cut.indices(size))) for cut, size in zip(index, leaf.shape, strict=True)]
+    def part(index: tuple[slice, ...] | None, kind: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        shape = [len(range(*cut.indices(size))) for cut, size in zip(index or (), leaf.shape, strict=True)]
         if kind != "kernel":
             return np.full(shape, kind == "scale", leaf.dtype)
         scaled = noise * np.float32(math.prod(leaf.shape[:-1]) ** -0.5)
