@@ -79,6 +79,7 @@ class ClampedNorm(nn.Module):
         self.g = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Same shape, float32."""
         variance, mean = torch.var_mean(x.float(), dim=self.axis, correction=0, keepdim=True)
         return (x - mean) * variance.clamp(min=ENVIRONMENT_EPS).rsqrt() * self.g
 
@@ -97,6 +98,7 @@ class TemporalAttention(nn.Module):
         self.bias = nn.ModuleList([nn.Linear(1, half), nn.Linear(half, half), nn.Linear(half, TEMPORAL_HEADS)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """`x` is "row frame channel": each row is one pixel's history."""
         frames, width = x.shape[1:]
         y = self.norm(x + _seconds_encoding(frames, width, x))
         query, key, value = (

@@ -167,6 +167,7 @@ class OurStep:
         self.arguments = (frozen, batch, empty, jax.random.key(config.train.seed))
 
     def __call__(self) -> dict[str, jax.Array]:
+        """One step's metrics, when the new state is there."""
         self.state, metrics = self.program(self.state, *self.arguments)
         return jax.block_until_ready((self.state, metrics))[1]
 
