@@ -21,6 +21,10 @@ from rich.table import Table
 FOLDER = Path(__file__).resolve().parent
 # By dtype of the computation. GPUs multiply float32 matrices in TF32, with 10 bits of mantissa; bfloat16 has 7.
 TOLERANCE = {"float32": 5e-3, "bfloat16": 5e-2}
+# Gradients are rounded on the way back as well: at debug width the PyTorch step in bfloat16 is 4e-2 to 5e-2 off itself.
+GRADIENTS = 3.0
+# Both sides' weights, optimizers and activations lie on the GPU together, so the config's own batch may not fit.
+OPTIONS: dict[str, tuple[str, ...]] = {"train_step": ("--batch", "2")}
 RUNS: tuple[tuple[str, str], ...] = (
     ("denoise_step", "bfloat16"),
     ("denoise_step", "float32"),
@@ -40,7 +44,7 @@ def run(benchmark: str, dtype: str, arguments: argparse.Namespace) -> str:
     out, log = arguments.out / f"{name}.json", arguments.out / f"{name}.log"
     out.unlink(missing_ok=True)
     command = [sys.executable, str(FOLDER / f"{benchmark}.py"), "--config", arguments.config, "--dtype", dtype]
-    command += ["--rounds", str(arguments.rounds), "--out", str(out)]
+    command += ["--rounds", str(arguments.rounds), "--out", str(out), *OPTIONS.get(benchmark, ())]
     if arguments.torch_compile:
         command.append("--torch-compile")
     try:
@@ -51,12 +55,17 @@ def run(benchmark: str, dtype: str, arguments: argparse.Namespace) -> str:
     if code or not out.exists():
         return f"exit code {code}, see {log}"
     wrong = [
-        f"{case}, {what}: relative L2 error {error:.1e} > {TOLERANCE[dtype]:.0e}"
+        f"{case}, {what}: relative L2 error {error:.1e} > {tolerance(what, dtype):.0e}"
         for case, row in json.loads(out.read_text())["cases"].items()
         for what, error in row["errors"].items()
-        if what.startswith(contest.OURS) and not error <= TOLERANCE[dtype]
+        if what.startswith(contest.OURS) and not error <= tolerance(what, dtype)
     ]
     return "; ".join(wrong)
+
+
+def tolerance(what: str, dtype: str) -> float:
+    """Largest relative L2 error of what is compared."""
+    return TOLERANCE[dtype] * (GRADIENTS if what.endswith("gradients") else 1.0)
 
 
 def main() -> None:

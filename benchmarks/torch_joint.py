@@ -79,7 +79,7 @@ class JointPeer(nn.Module):
         super().__init__()
         model = config.model
         sizes: dict[str, AudioUNetConfig | VideoUNetConfig] = {"audio": model.unet_audio, "video": model.unet_video}
-        self.unet = nn.ModuleDict(unets).requires_grad_(False)
+        self.unet = nn.ModuleDict(dict(unets)).requires_grad_(False)
         self.environment_encoder = nn.ModuleDict(
             {name: EnvironmentEncoder(size, model.connector) for name, size in sizes.items()}
         )
@@ -143,6 +143,11 @@ class JointPeer(nn.Module):
         unet: Any = self.unet[name]
         return unet.time_embedding(unet.time_proj(timesteps).to(unet.dtype))
 
+    def _at(self, name: str, site: str) -> tuple[nn.Module, nn.Module]:
+        films: Any = self.film[name]
+        connectors: Any = self.connector[name]
+        return films[site], connectors[site]
+
     def _denoise(
         self,
         name: str,
@@ -162,10 +167,11 @@ class JointPeer(nn.Module):
                 y = rearrange(y, "(b f) c h w -> b c f h w", f=frames)
                 # Sound has no place in the view: it gets each time step's average over all of the panorama.
                 grid = (y.shape[3], 1, 1) if name == "audio" else (frames, *y.shape[3:])
-                modulation = self.film[name][site](features, grid, map_mask)
+                film, connector = self._at(name, site)
+                modulation = film(features, grid, map_mask)
                 if name == "audio":
                     modulation = type(modulation)(*(rearrange(part, "b c f 1 w -> b c 1 f w") for part in modulation))
-                y = self.connector[name][site](y, sequences[OTHER[name]], TIME_AXIS[name], modulation)
+                y = connector(y, sequences[OTHER[name]], TIME_AXIS[name], modulation)
             return rearrange(y, "b c f h w -> (b f) c h w")
 
         unet: Any = self.unet[name]

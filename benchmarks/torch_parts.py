@@ -39,13 +39,13 @@ class Connector(nn.Module):
 
     def __init__(self, width: int, config: ConnectorConfig, groups: int):
         super().__init__()
-        heads = {"heads": width // config.head_width, "dim_head": config.head_width}
+        heads, head_width = width // config.head_width, config.head_width
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width)
         self.sequence_ff = FeedForward(config.channels, width, activation_fn="geglu")
         self.sequence_norm = nn.GroupNorm(groups, width, eps=1e-6)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width, eps=1e-5) for _ in range(3))
-        self.attn1, self.attn2 = Attention(width, **heads), Attention(width, **heads)
+        self.attn1, self.attn2 = (Attention(width, heads=heads, dim_head=head_width) for _ in range(2))
         self.ff = FeedForward(width, width, activation_fn="geglu")
         self.proj_out = nn.Linear(width, width)
 
@@ -79,6 +79,7 @@ class ClampedNorm(nn.Module):
         self.g = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Same shape, float32."""
         variance, mean = torch.var_mean(x.float(), dim=self.axis, correction=0, keepdim=True)
         return (x - mean) * variance.clamp(min=ENVIRONMENT_EPS).rsqrt() * self.g
 
@@ -97,6 +98,7 @@ class TemporalAttention(nn.Module):
         self.bias = nn.ModuleList([nn.Linear(1, half), nn.Linear(half, half), nn.Linear(half, TEMPORAL_HEADS)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """`x` is "row frame channel": each row is one pixel's history."""
         frames, width = x.shape[1:]
         y = self.norm(x + _seconds_encoding(frames, width, x))
         query, key, value = (
@@ -108,7 +110,7 @@ class TemporalAttention(nn.Module):
         return self.to_out(rearrange(y, "b head n d -> b n (head d)"))
 
     def _distance_bias(self, frames: int, like: Tensor) -> Tensor:
-        steps = torch.arange(frames, device=like.device, dtype=self.bias[0].weight.dtype)
+        steps = torch.arange(frames, device=like.device).to(self.norm.g)
         distance = steps[:, None] - steps[None]
         y = (distance.sign() * distance.abs().log1p())[..., None]
         y = F.silu(self.bias[1](F.silu(self.bias[0](y))))
@@ -205,7 +207,9 @@ class MapEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(config.norm_groups, width, eps=1e-5) for width in config.widths)
         self.lstm = nn.LSTM(config.widths[-1], config.lstm_width)
         # Ours has one bias; torch's second one would double its learning rate.
-        nn.init.zeros_(self.lstm.bias_hh_l0).requires_grad_(False)
+        for name, parameter in self.lstm.named_parameters():
+            if name == "bias_hh_l0":
+                nn.init.zeros_(parameter).requires_grad_(False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """`maps` "batch 2 frame height width" to features of fewer cells in the same layout."""

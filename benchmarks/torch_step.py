@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch_joint import JointPeer, Tensors
 
 from con360av_jax.config import Config
@@ -126,6 +127,7 @@ class TrainStep:
         self.objective, self.train = objective, config.train
         self.parameters = [parameter for _, parameter in model.trained()]
         self.average = [parameter.detach().clone() for parameter in self.parameters] if self.train.ema_decay else []
+        self.follow = get_ema_multi_avg_fn(self.train.ema_decay)
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=self.train.learning_rate,
@@ -147,6 +149,6 @@ class TrainStep:
         torch.nn.utils.clip_grad_norm_(self.parameters, self.train.clip_norm)
         self.optimizer.step()
         if self.average:
-            with torch.no_grad():
-                torch._foreach_lerp_(self.average, self.parameters, 1 - self.train.ema_decay)  # noqa: SLF001
+            now: list[Tensor] = [parameter.detach() for parameter in self.parameters]
+            self.follow(self.average, now, None)
         return loss.detach()

@@ -4,6 +4,7 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,9 +79,9 @@ def test_bench_train_reports_numbers_that_follow_from_each_other(tiny, tmp_path,
 
 
 def test_batches_of_bench_train_are_as_the_loader_makes_them(tiny, temporary):
-    ways = {"batches made ahead": (None, 0), "procedural": (None, 3), str(tiny_world.dataset(tiny)): None}
-    for name, arguments in ways.items():
-        with train.open_batches(tiny, *(arguments or (Path(name), 0))) as (data, batches):
+    folder = tiny_world.dataset(tiny)
+    for name, dataset, records in (("batches made ahead", None, 0), ("procedural", None, 3), (str(folder), folder, 0)):
+        with train.open_batches(tiny, dataset, records) as (data, batches):
             assert data["name"] == name
             for _ in range(6):
                 batch = next(batches)
@@ -95,18 +96,20 @@ def test_bench_train_counts_waiting_for_batches_and_nothing_before_the_first_cou
     def passes(seconds: float) -> None:
         now[0] += seconds
 
-    def batches():
+    def batches() -> Any:
         passes(100.0)
         while True:
             passes(1.0)
             yield {}
 
-    def advance(state, batch):
+    def advance(state: Any, batch: Any) -> Any:
         passes(3.0)
         return state, {"loss": np.zeros(())}
 
+    start: Any = None
+
     monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
-    ticks, waited = train.timed(advance, None, batches(), 5)
+    ticks, waited = train.timed(advance, start, batches(), 5)
     assert np.diff(ticks).tolist() == [4.0] * 5 and waited == 5.0
 
 

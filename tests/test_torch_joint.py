@@ -22,8 +22,8 @@ from con360av_jax.train.optimizer import make_optimizer, merge
 torch = pytest.importorskip("torch", reason="the peer is written in PyTorch")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-import torch_step  # noqa: E402
-import train_step  # noqa: E402
+import torch_step  # noqa: E402  # pyright: ignore[reportMissingImports]
+import train_step  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 # Where a feature's mean over space is next to nothing throughout a clip, dividing by its length along time magnifies
 # rounding: with some seeds torch's own float32 and float64 gradients differ by 3e-3. With this one by 4e-6.
@@ -154,11 +154,11 @@ def test_updates_and_moving_average_are_the_same(tiny: Config, clip_norm: float)
     model: Any = Quadratic(start)
     step = torch_step.TrainStep(config, model, model)
     optimizer, params = make_optimizer(config.train), {"w": jnp.array(start)}
-    state, average = optimizer.init(params), params
+    state, average = optimizer.init(params), {"w": jnp.array(start)}
     for _ in range(3):
         step.update(model, model)
         updates, state = optimizer.update({"w": 3 * jnp.square(params["w"])}, state, params)
         params: Any = optax.apply_updates(params, updates)
-        average = optax.incremental_update(params, average, 1 - config.train.ema_decay)
+        average: Any = optax.incremental_update(params, average, 1 - config.train.ema_decay)
     np.testing.assert_allclose(model.weight.detach().numpy(), params["w"], rtol=1e-4)
     np.testing.assert_allclose(step.average[0].numpy(), average["w"], rtol=1e-4)

@@ -24,13 +24,12 @@ from con360av_jax.config import Config, require
 from con360av_jax.data.fake import batch_spec, fake_batch
 from con360av_jax.data.loader import AnyExample, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
-from con360av_jax.flops import count
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.provenance import processor
 from con360av_jax.sharding import check_batch_size, make_mesh, replicate
 from con360av_jax.train.loop import on_mesh
 from con360av_jax.train.optimizer import make_optimizer
-from con360av_jax.train.program import abstract_start, step_flops, trace_step
+from con360av_jax.train.program import abstract_start, compile_step
 from con360av_jax.train.state import TrainState, init_state
 from con360av_jax.train.throughput import memory_peak_gib, utilisation
 
@@ -61,21 +60,17 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
     require(records >= 0, f"--records {records}: give 0 for batches made ahead, or 1 or more")
     require(config.train.batch_size >= 1, f"a batch of {config.train.batch_size} samples: give 1 or more")
     mesh = make_mesh(config.mesh)
-    check_batch_size(config.train.batch_size, mesh)
+    check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
     with open_batches(config, dataset, records) as (data, batches):
         state, frozen = random_start(config, mesh)
         began = time.perf_counter()
-        traced = trace_step(config, mesh, state, frozen)
-        program = traced.lower().compile()
+        step = compile_step(config, mesh, state, frozen, count=True)
         compile_seconds = time.perf_counter() - began
-        # Without a remat policy the program itself says what `step_flops` would trace again.
-        plain = config.train.remat == "none"
-        flops = count(traced.jaxpr.jaxpr) if plain else step_flops(config, mesh, state, frozen)
         null_text = jax.device_put(_null_text(config), replicate(mesh))
         key = jax.random.key(config.train.seed)
 
         def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
-            return program(state, frozen, on_mesh(batch, mesh), null_text, key)
+            return step.run(state, frozen, on_mesh(batch, mesh), null_text, key)
 
         ticks, waited = timed(advance, state, batches, steps)
     seconds = [after - before for before, after in pairwise(ticks)]
@@ -93,11 +88,11 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
         "step_seconds": {"median": median, "p90": float(np.quantile(seconds, 0.9)), "rounds": seconds},
         "clips_per_second": batch_size / median,
         "data_stall": waited / (ticks[-1] - ticks[0]),
-        "flops_per_step": flops,
-        "flops_per_clip": flops / batch_size,
-        "mfu": utilisation(flops, median),
+        "flops_per_step": step.flops,
+        "flops_per_clip": step.flops / batch_size,
+        "mfu": utilisation(step.flops, median),
         "compile_seconds": compile_seconds,
-        "memory": {**_program_memory(program), "device_peak_gib": memory_peak_gib()},
+        "memory": {**_program_memory(step.run), "device_peak_gib": memory_peak_gib()},
     }
 
 
@@ -116,8 +111,8 @@ def _random(shapes: Params) -> Params:
     """Kernels uniform within +-1/sqrt(fan_in), biases 0, scales 1; the host makes one device's part at a time."""
     noise = np.random.default_rng(0).uniform(-1.0, 1.0, NOISE).astype(np.float32)
 
-    def part(index: tuple[slice, ...], kind: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        shape = [len(range(*cut.indices(size))) for cut, size in zip(index, leaf.shape, strict=True)]
+    def part(index: tuple[slice, ...] | None, kind: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        shape = [len(range(*cut.indices(size))) for cut, size in zip(index or (), leaf.shape, strict=True)]
         if kind != "kernel":
             return np.full(shape, kind == "scale", leaf.dtype)
         scaled = noise * np.float32(math.prod(leaf.shape[:-1]) ** -0.5)
