@@ -131,10 +131,14 @@ def open_captions(name: CaptionName, settings: CaptionSettings, frames_per_secon
         frames_per_second: of the segments.
 
     Raises:
-        ConfigError: a model is not given, or the prompts or the device cannot be used.
+        ConfigError: a model is not given, or given in vain, or the prompts or the device cannot be used.
         CheckpointError: a model's folder is missing or of another kind, or torch is not installed.
     """
-    return open_models(settings, frames_per_second) if name == "blip2+llama" else CAPTION_BACKENDS[name]
+    if name == "blip2+llama":
+        return open_models(settings, frames_per_second)
+    if settings.faces or settings.join or settings.prompts:
+        raise ConfigError(f"--captions {name} uses no models; give --captions blip2+llama or no --caption-.. options")
+    return CAPTION_BACKENDS[name]
 
 
 def open_models(settings: CaptionSettings, frames_per_second: float) -> "ModelCaptions":

@@ -1,6 +1,8 @@
 """`--captions blip2+llama` from videos to datasets: every text kept, none written twice, nothing lost in silence."""
 
 import json
+import pickle
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import DatasetError
 from con360av_jax.media import write_clip
 from preprocess.captioning.faces import FACES
+from preprocess.captioning.model_folders import open_model_folder
 from preprocess.captioning.prompts import DEFAULT_PROMPTS
 from preprocess.captioning.texts import CaptionTexts, Described, FaceText
 from preprocess.captions import CaptionSettings, open_captions, open_models
@@ -76,7 +79,8 @@ def command(place: Path, out: Path, **options: object) -> list[str]:
     given |= {"viewpoints": 1, "caption-device": "cpu"} | {
         name.replace("_", "-"): value for name, value in options.items()
     }
-    return [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
+    flag = ["--from-hub"] if given.pop("from-hub", None) else []
+    return flag + [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
 
 
 def settings(place: Path, texts: Path) -> CaptionSettings:
@@ -130,7 +134,7 @@ def test_stages_run_one_after_the_other_give_the_same_captions_and_never_need_bo
     apart = open_models(settings(place, tmp_path / "apart"), 4)
     described = [apart.faces(segment) for segment in segments(place, tiny)]
     assert "joiner" not in vars(apart.join)
-    again = open_models(settings(place, tmp_path / "apart"), 4)
+    again = pickle.loads(pickle.dumps(open_models(settings(place, tmp_path / "apart"), 4)))
     assert again.join([again.faces(segment) for segment in segments(place, tiny)]) == wanted
     assert "captioner" not in vars(again.faces), "kept texts were not found"
     assert generated == {"blip2": 4, "llama": 3}, "two segments are joined in one call"
@@ -184,6 +188,8 @@ def test_a_model_that_writes_nothing_rejects_the_segments(
             {"caption_faces": "nobody/blip2"},
             "no such folder: nobody/blip2; if it is a Hugging Face id, give --from-hub",
         ),
+        ({"caption_faces": "nobody/blip2", "from_hub": "yes"}, "nobody/blip2 cannot be downloaded"),
+        ({"captions": "template"}, "--captions template uses no models"),
         ({"caption_faces": "llama"}, "is a 'llama' model; give a Blip2ForConditionalGeneration"),
         ({"caption_join": "blip2"}, "is a 'blip-2' model; give a chat model"),
         ({"caption_join": "no-template"}, "has no chat template"),
@@ -208,3 +214,16 @@ def test_without_torch_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(command(place, tmp_path / "out")) == 2
     assert "needs torch: pip install -e '.[torch]'" in capfd.readouterr().err
+
+
+def test_an_id_is_found_in_the_local_cache_without_the_hub(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cached = tmp_path / "models--someone--chat"
+    shutil.copytree(place / "llama", cached / "snapshots" / "5f0b02c")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("5f0b02c")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = open_model_folder("someone/chat", "--caption-join")
+    assert found.source == {"model": "someone/chat", "revision": "5f0b02c"}
+    assert (found.path / "model.safetensors").is_file()

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.geometry import directions
-from preprocess.captioning.caption_joiner import DATE, MOST_WORDS, CaptionJoiner, one_sentence
+from preprocess.captioning.caption_joiner import DATE, MOST_WORDS, CaptionJoiner, as_caption
 from preprocess.captioning.face_captioner import FaceCaptioner
 from preprocess.captioning.faces import FACES, face_pictures, face_times
 from preprocess.captioning.model_folders import open_model_folder
@@ -119,14 +119,15 @@ def test_the_question_lists_every_text_with_time_and_face_and_leaves_braces_alon
     [
         ("A dog runs.", "A dog runs."),
         ('Here is the sentence:\n\n"A dog  runs\nin a park."\n', "A dog runs in a park."),
+        ('"Dog" runs.', '"Dog" runs.'),
         ("  \n ", ""),
         ("word " * MOST_WORDS, ("word " * MOST_WORDS).strip()),
         ("word " * 40 + "word, " + "word " * 40, "word " * 40 + "word."),
         ("word " * 90, ("word " * MOST_WORDS).strip() + "."),
     ],
 )
-def test_an_answer_becomes_one_sentence_that_text_encoders_can_read(answer: str, caption: str):
-    assert one_sentence(answer) == caption
+def test_an_answer_becomes_as_caption_that_text_encoders_can_read(answer: str, caption: str):
+    assert as_caption(answer) == caption
 
 
 def test_each_face_looks_where_its_name_says_at_every_time():
@@ -206,7 +207,6 @@ def test_a_device_that_is_not_here_is_refused(models: Path):
 
 def test_the_revision_of_a_folder_is_its_content(tmp_path: Path):
     def revision(name: str) -> str:
-        open_model_folder.cache_clear()
         return open_model_folder(str(tmp_path / name), "--caption-join").revision
 
     save_llama(tmp_path / "one")

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from con360av_jax.errors import DatasetError
-from preprocess.captioning.caption_joiner import CaptionJoiner, one_sentence, open_chat_tokenizer
+from preprocess.captioning.caption_joiner import CaptionJoiner, as_caption, open_chat_tokenizer
 from preprocess.captioning.face_captioner import FaceCaptioner, check_blip2
 from preprocess.captioning.faces import FACES, face_pictures, face_times, picture_digest
 from preprocess.captioning.model_folders import ModelFolder, choose_device, open_model_folder, require_torch
@@ -81,7 +81,11 @@ class JoinStage:
         return CaptionJoiner(self.model.path, self.device, prompts=self.prompts, batch_size=self.batch_size)
 
     def __call__(self, segments: Sequence[Described]) -> list[str]:
-        """A caption per segment; an empty one where the model answered nothing, which `require_caption` rejects."""
+        """A caption per segment; an empty one where the model answered nothing, which `require_caption` rejects.
+
+        In half precision a caption may, rarely, depend on which segments share its batch: to make a dataset again byte
+        for byte, give the same segments together, or keep the texts.
+        """
         captions = [self.texts.find_caption(given.clip, given.segment, self._made_from(given)) for given in segments]
         missing = [number for number, caption in enumerate(captions) if caption is None]
         # A batch at a time, so that a run which is stopped keeps what it has.
@@ -89,7 +93,7 @@ class JoinStage:
             numbers = missing[first : first + self.batch_size]
             answers = self.joiner([segments[number].texts for number in numbers])
             for number, answer in zip(numbers, answers, strict=True):
-                caption = captions[number] = one_sentence(answer)
+                caption = captions[number] = as_caption(answer)
                 self.texts.keep_caption(segments[number], caption, answer, self._made_from(segments[number]))
         return [caption or "" for caption in captions]
 

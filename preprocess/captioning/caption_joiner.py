@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MOST_WORDS = 55
 # Llama's chat template tells the model today's date unless it is given one; this is the template's own default.
 DATE = "26 Jul 2024"
+QUOTES = "\"'“”"
 
 
 def open_chat_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -124,7 +125,7 @@ class CaptionJoiner:
         return [text.strip() for text in self._tokenizer.batch_decode(tokens[:, length:], skip_special_tokens=True)]
 
 
-def one_sentence(answer: str) -> str:
+def as_caption(answer: str) -> str:
     """A model's answer as a caption: without an introduction, quotes and line breaks, and cut where CLIP stops reading.
 
     Empty if the answer is.
@@ -132,7 +133,10 @@ def one_sentence(answer: str) -> str:
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         lines = lines[1:]
-    words = " ".join(lines).strip("\"'“”").split()
+    text = " ".join(lines)
+    if len(text) > 1 and text[0] in QUOTES and text[-1] in QUOTES:
+        text = text[1:-1]
+    words = text.split()
     if len(words) <= MOST_WORDS:
         return " ".join(words)
     logging.getLogger(__name__).warning(

@@ -47,7 +47,7 @@ class FaceCaptioner:
         Args:
             model_folder: of any Blip2ForConditionalGeneration, with its tokenizer and image processor.
             device: "auto", "cpu", "cuda", "cuda:1" ..
-            dtype: of weights and activations; the Q-Former stays float32 where the model says so.
+            dtype: of weights and activations; in float16 the Q-Former stays float32.
             prompts: `face` is what the model goes on from.
             batch_size: pictures in one call of the model.
 
@@ -94,7 +94,8 @@ class FaceCaptioner:
         if not self._model.language_model.config.is_encoder_decoder:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
         written = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        return [" ".join(text.split()) for text in written]
+        # OPT was trained to end with its line; a model that was not told so would go on.
+        return [" ".join(text.strip().partition("\n")[0].split()) for text in written]
 
 
 def _processor(folder: Path, model: Any) -> Any:

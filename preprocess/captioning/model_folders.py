@@ -6,7 +6,6 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,7 +37,6 @@ class ModelFolder:
         return {"model": self.name, "revision": self.revision}
 
 
-@lru_cache(maxsize=8)
 def open_model_folder(given: str, option: str, from_hub: bool = False) -> ModelFolder:
     """The model in folder `given`, or the one with that Hugging Face id, from the local cache or, if asked, the hub.
 
@@ -98,8 +96,12 @@ def choose_device(name: str) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        # Counted, not tried: the process that only starts others should take no GPU memory.
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"{torch.cuda.device_count()} CUDA devices")
+        if device.type != "cuda":
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"--caption-device {name}: not on this machine ({reason}); give auto, cpu or cuda") from error
     return device
