@@ -74,7 +74,7 @@ def save_blip2(folder: Path, language: str = "opt", **changes: Any) -> Path:
     return _save(folder, lambda: Blip2ForConditionalGeneration(config))
 
 
-def save_llama(folder: Path, chat_template: str | None = CHAT_TEMPLATE) -> Path:
+def save_llama(folder: Path, chat_template: str | None = CHAT_TEMPLATE, **changes: Any) -> Path:
     """A Llama without pad token, like the published one, whose own settings sample."""
     tokenizer = word_tokenizer()
     tokenizer.chat_template = chat_template
@@ -89,6 +89,7 @@ def save_llama(folder: Path, chat_template: str | None = CHAT_TEMPLATE) -> Path:
         max_position_embeddings=768,
         bos_token_id=0,
         eos_token_id=0,
+        **changes,
     )
     _save(folder, lambda: LlamaForCausalLM(config))
     (folder / "generation_config.json").write_text(

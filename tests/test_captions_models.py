@@ -189,6 +189,20 @@ def test_a_model_with_a_missing_weight_or_a_damaged_file_is_refused(tmp_path: Pa
         FaceCaptioner(weights.parent, prompts=PROMPTS)
 
 
+@pytest.mark.parametrize("damaged", ["tokenizer.json", "preprocessor_config.json", "config.json"])
+def test_a_folder_with_a_damaged_file_is_refused(tmp_path: Path, damaged: str):
+    folder = save_blip2(tmp_path / "model")
+    (folder / damaged).write_text('{"version": 3')
+    with pytest.raises(CheckpointError, match=re.escape(str(folder))):
+        FaceCaptioner(folder, prompts=PROMPTS)
+
+
+def test_a_model_that_shares_its_first_and_last_weights_is_whole(tmp_path: Path):
+    folder = save_llama(tmp_path / "llama", tie_word_embeddings=True)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    assert len(CaptionJoiner(folder, prompts=PROMPTS)([looks("a dog")])) == 1
+
+
 def test_a_prompt_longer_than_the_model_reads_is_refused(models: Path):
     with pytest.raises(CheckpointError, match="reads 768 tokens"):
         CaptionJoiner(models / "llama", prompts=PROMPTS)([looks(" ".join(["dog"] * 700))])

@@ -42,7 +42,7 @@ def open_chat_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         raise CheckpointError(f"{folder}: is a {found!r} model; give a chat model such as Llama 3.2 Instruct")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise CheckpointError(f"{folder}: has no tokenizer that can be used: {error}") from error
     if not tokenizer.chat_template:
         raise CheckpointError(f"{folder}: the tokenizer has no chat template; give an Instruct or chat model")

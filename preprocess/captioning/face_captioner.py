@@ -109,7 +109,7 @@ def _processor(folder: Path, model: Any) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         # Pillow, not torchvision: the same pixels whether or not torchvision is installed.
         pictures = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise CheckpointError(f"{folder}: has no tokenizer or image processor that can be used: {error}") from error
     # Older folders do not say it; without it the picture has no place before the prompt.
     processor = Blip2Processor(pictures, tokenizer, num_query_tokens=model.config.num_query_tokens)
