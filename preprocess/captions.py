@@ -1,19 +1,23 @@
-"""Stage 6, captions: one sentence on the whole scene; given in files, or built from what was measured."""
+"""Stage 6, captions: one sentence on the whole scene; given in files, built from what was measured, or by models."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import cv2
 import numpy as np
 from jaxtyping import Float
 
-from con360av_jax.errors import DatasetError
+from con360av_jax.errors import ConfigError, DatasetError
 from preprocess.segment import Segment
 
-CaptionName = Literal["file", "template"]
+if TYPE_CHECKING:
+    from preprocess.captioning.backend import ModelCaptions
+
+CaptionName = Literal["file", "template", "blip2+llama"]
 Tracks = Sequence[Float[np.ndarray, "frame 4"]]
 # Upper bounds of mean lightness (of 1), of mean change between frames (of 1) and of loudness (dBFS), with their words.
 BRIGHTNESS = ((0.25, "dark"), (0.45, "dim"), (0.65, "well lit"), (float("inf"), "bright"))
@@ -97,3 +101,59 @@ CAPTION_BACKENDS: dict[CaptionName, CaptionBackend] = {
     "file": file_caption,
     "template": template_caption,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionSettings:
+    """What `blip2+llama` needs to know; the other backends need nothing."""
+
+    faces: str = ""
+    """Folder or Hugging Face id of a BLIP-2."""
+    join: str = ""
+    """Folder or Hugging Face id of a chat model."""
+    prompts: Path | None = None
+    """TOML file; None takes the prompts of the package."""
+    texts: Path = Path("captions")
+    """Folder that keeps every text."""
+    device: str = "auto"
+    batch_size: int = 24
+    """Faces in one call of BLIP-2."""
+    from_hub: bool = False
+    """Whether ids may be downloaded."""
+
+
+def open_captions(name: CaptionName, settings: CaptionSettings, frames_per_second: float) -> CaptionBackend:
+    """The backend of that name; models are checked now and loaded when they are first needed.
+
+    Args:
+        name: of the backend.
+        settings: of the models.
+        frames_per_second: of the segments.
+
+    Raises:
+        ConfigError: a model is not given, or given in vain, or the prompts or the device cannot be used.
+        CheckpointError: a model's folder is missing or of another kind, or torch is not installed.
+    """
+    if name == "blip2+llama":
+        return open_models(settings, frames_per_second)
+    if settings.faces or settings.join or settings.prompts:
+        raise ConfigError(f"--captions {name} uses no models; give --captions blip2+llama or no --caption-.. options")
+    return CAPTION_BACKENDS[name]
+
+
+def open_models(settings: CaptionSettings, frames_per_second: float) -> "ModelCaptions":
+    """Both stages of `blip2+llama`, which may also be run one after the other; raises as `open_captions` does."""
+    for option, given in (("--caption-faces", settings.faces), ("--caption-join", settings.join)):
+        if not given:
+            raise ConfigError(f"--captions blip2+llama needs {option}: give a model's folder or its Hugging Face id")
+    if settings.batch_size < 1:
+        raise ConfigError(f"--caption-batch is {settings.batch_size}; give 1 or more")
+    # Only here: transformers takes seconds to import and torch may not be installed.
+    from preprocess.captioning.backend import open_model_captions
+
+    return open_model_captions(settings, frames_per_second)
+
+
+def caption_sources(captions: CaptionBackend) -> dict[str, str]:
+    """What a dataset's manifest says about the models of a backend; nothing for those without models."""
+    return getattr(captions, "sources", {})

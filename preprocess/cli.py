@@ -21,7 +21,7 @@ from con360av_jax.data.schema import Manifest, Sample
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import CheckpointError, Con360Error, DatasetError
 from con360av_jax.quick_compile import choose_fast_run
-from preprocess.captions import CAPTION_BACKENDS, CaptionName
+from preprocess.captions import CaptionName, CaptionSettings, caption_sources, open_captions
 from preprocess.encode import open_encoder
 from preprocess.inputs import Input, SplitName, find_inputs
 from preprocess.pipeline import Ledger, Pipeline
@@ -47,7 +47,23 @@ class Options:
     base: str = "none"
     """Pretrained folder whose encoders make latents and embeddings; "none" keeps raw pictures and sound."""
     captions: CaptionName = "template"
-    """file: <video>.txt or captions.jsonl beside the video; template: a sentence of measured facts."""
+    """file: <video>.txt or captions.jsonl beside the video; template: a sentence of measured facts; blip2+llama: BLIP-2
+    describes the cube's faces once per second and a chat model joins its texts."""
+    caption_faces: str = ""
+    """Folder or Hugging Face id of the BLIP-2 of --captions blip2+llama."""
+    caption_join: str = ""
+    """Folder or Hugging Face id of its chat model, such as Llama 3.2 Instruct."""
+    caption_prompts: Path | None = None
+    """What the two are told: an edited copy of preprocess/captioning/prompts.toml."""
+    caption_texts: Path | None = None
+    """Folder that keeps every text they write, so that a second run need not write them again. Left out:
+    <out>.captions."""
+    caption_device: str = "auto"
+    """Where they run: auto, cpu, cuda, cuda:1 .."""
+    caption_batch: int = 24
+    """Faces in one call of BLIP-2."""
+    from_hub: bool = False
+    """Download caption models given by their Hugging Face id."""
     saliency: SaliencyName = "contrast"
     """contrast: spectral residual and motion, no weights; file: your own maps, see --saliency-folder."""
     saliency_folder: Path = Path("saliency")
@@ -107,7 +123,7 @@ def run(options: Options) -> Manifest:
     pipeline = Pipeline(
         config=config,
         saliency=SALIENCY_BACKENDS[options.saliency](options.saliency_folder),
-        captions=CAPTION_BACKENDS[options.captions],
+        captions=open_captions(options.captions, _caption_settings(options), config.clip.frames_per_second),
         viewpoints=ViewpointSettings(count=options.viewpoints, moving=options.moving),
         encoder=open_encoder(options.base, config),
         keep_raw=options.keep_raw,
@@ -124,7 +140,7 @@ def run(options: Options) -> Manifest:
         if first is None:
             raise _nothing(ledger)
         manifest = write_dataset(
-            options.out, chain([first], samples), config, pipeline.fields, ledger.rejected, _settings(options)
+            options.out, chain([first], samples), config, pipeline.fields, ledger.rejected, _settings(options, pipeline)
         )
     _summarise(console, options.out, manifest, ledger)
     return manifest
@@ -163,11 +179,26 @@ def _nothing(ledger: Ledger) -> DatasetError:
     return DatasetError(f"every input was rejected ({len(reasons)} reasons), the first because {reasons[0]}")
 
 
-def _settings(options: Options) -> dict[str, object]:
-    """What the manifest says about the run: every option except where things lie."""
-    places = ("videos", "out", "saliency_folder", "split_list", "base", "config")
-    return {name: value for name, value in asdict(options).items() if name not in places} | {
+def _caption_settings(options: Options) -> CaptionSettings:
+    return CaptionSettings(
+        faces=options.caption_faces,
+        join=options.caption_join,
+        prompts=options.caption_prompts,
+        texts=options.caption_texts or options.out.with_name(f"{options.out.name}.captions"),
+        device=options.caption_device,
+        batch_size=options.caption_batch,
+        from_hub=options.from_hub,
+    )
+
+
+def _settings(options: Options, pipeline: Pipeline) -> dict[str, object]:
+    """What the manifest says about the run: every option except where things lie, but which caption models."""
+    places = ("videos", "out", "saliency_folder", "split_list", "base", "config", "from_hub")
+    return {
+        name: value for name, value in asdict(options).items() if name not in places and not name.startswith("caption_")
+    } | {
         "encoded": options.base != "none",
+        "caption_models": caption_sources(pipeline.captions),
         "split_list": options.split_list.name if options.split_list else "",
     }
 

@@ -1,0 +1,36 @@
+"""The pictures that BLIP-2 sees: six cube faces of the panorama, once per second of a segment."""
+
+import hashlib
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import UInt8
+
+from preprocess.segment import Segment
+from preprocess.sphere_views import QUARTERS
+from preprocess.views import render_track
+
+FACES = ("front", "right", "back", "left", "up", "down")
+
+
+def face_times(segment: Segment, frames_per_second: float) -> dict[float, int]:
+    """Where in the clip (s) the faces are looked at, the middle of each second, and the frame number of each."""
+    seconds = max(1, int(len(segment.frames) / frames_per_second))
+    numbers = [int((second + 0.5) / seconds * len(segment.frames)) for second in range(seconds)]
+    return {segment.window.start + number / frames_per_second: number for number in numbers}
+
+
+def face_pictures(
+    frames: UInt8[np.ndarray, "frame height width 3"], size: int
+) -> UInt8[np.ndarray, "frame*face size size 3"]:
+    """The faces of each panorama, in the order of `FACES`, each 90 degrees wide, rendered without aliasing."""
+    views = []
+    for yaw, pitch in QUARTERS:
+        camera = np.array([yaw, pitch, 1, 1]) * np.pi / 2
+        views.append(render_track(frames, np.tile(camera, (len(frames), 1)), size, size))
+    return rearrange(np.stack(views), "face frame row column rgb -> (frame face) row column rgb")
+
+
+def picture_digest(frames: UInt8[np.ndarray, "frame height width 3"]) -> str:
+    """Of the panoramas themselves: a clip that is replaced or read at another size gets new texts."""
+    return hashlib.sha256(frames.tobytes()).hexdigest()[:16]

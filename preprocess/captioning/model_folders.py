@@ -1,0 +1,171 @@
+"""Folders of transformers models: found, named by their content, and loaded whole or not at all."""
+
+import hashlib
+import json
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from con360av_jax.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+# What a model is made of; readmes and other frameworks' weights do not change its revision.
+MODEL_FILES = (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin")
+# Llama's repositories hold the weights once more in Meta's own format.
+UNWANTED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """Where a model is and which one it is."""
+
+    path: Path
+    name: str
+    revision: str
+    """The commit of a hub's model, else a hash of the folder's files."""
+
+    @property
+    def source(self) -> dict[str, str]:
+        """What texts made by it are marked with."""
+        return {"model": self.name, "revision": self.revision}
+
+
+def open_model_folder(given: str, option: str, from_hub: bool = False) -> ModelFolder:
+    """The model in folder `given`, or the one with that Hugging Face id, from the local cache or, if asked, the hub.
+
+    Raises CheckpointError, naming the command line's `option`, if there is none or it cannot be downloaded.
+    """
+    path = Path(given)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{path}: holds no config.json; give {option} a transformers model's folder")
+        return ModelFolder(path=path, name=path.resolve().name, revision=_content_digest(path))
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", given):
+        raise CheckpointError(f"no such folder: {given}; give {option} a transformers model's folder or an id")
+    snapshot = _snapshot(given, from_hub)
+    return ModelFolder(path=snapshot, name=given, revision=snapshot.name)
+
+
+def _snapshot(name: str, from_hub: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        if not from_hub:
+            return Path(snapshot_download(name, local_files_only=True))
+        safe = any(file.endswith(".safetensors") for file in HfApi().list_repo_files(name))
+        return Path(snapshot_download(name, ignore_patterns=[*UNWANTED, *(["*.bin"] if safe else [])]))
+    except (OSError, ValueError) as error:
+        if not from_hub:
+            raise CheckpointError(
+                f"no such folder: {name}; if it is a Hugging Face id, give --from-hub to download it"
+            ) from error
+        raise CheckpointError(f"{name} cannot be downloaded: {str(error).strip() or repr(error)}") from error
+
+
+def model_type(folder: Path) -> str:
+    """What config.json says the model is; raises CheckpointError if it says nothing."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}: config.json names no model_type ({error!r}); give a model's folder"
+        ) from error
+
+
+def require_torch() -> None:
+    """Raises CheckpointError, naming the extra to install, if the models cannot run here."""
+    for module in ("torch", "PIL"):
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise CheckpointError(f"--captions blip2+llama needs {module}: pip install -e '.[torch]'") from error
+
+
+def choose_device(name: str) -> "torch.device":
+    """`name`, or for "auto" the GPU where there is one; raises ConfigError for one that is not here."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        # Counted, not tried: the process that only starts others should take no GPU memory.
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"{torch.cuda.device_count()} CUDA devices")
+        if device.type != "cuda":
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"--caption-device {name}: not on this machine ({reason}); give auto, cpu or cuda") from error
+    return device
+
+
+def choose_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
+    """For "auto": half precision on a GPU, bfloat16 where it has that; float32 on a CPU, which is slower in half."""
+    import torch
+
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def load_model(model_class: Any, folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
+    """The model, ready to generate greedily; raises CheckpointError if weights are damaged, missing or do not fit."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    # The stages have a progress bar of their own.
+    logging.disable_progress_bar()
+    with fits(device, "loading"):
+        try:
+            model, report = model_class.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"{folder}: cannot be loaded as {model_class.__name__}: {error}") from error
+        # transformers would go on with random numbers in their place.
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise CheckpointError(f"{folder}: lacks {len(missing)} weights, such as {missing[0]}; download it again")
+        return model.to(device).eval()
+
+
+def generate_greedily(generation: Any, new_tokens: int) -> None:
+    """Changes a model's generation settings: the likeliest token always, so that a text can be made again."""
+    generation.do_sample, generation.num_beams = False, 1
+    # Llama's own settings sample; left there they would be warned about.
+    generation.temperature = generation.top_p = generation.top_k = None
+    generation.max_length, generation.max_new_tokens = None, new_tokens
+
+
+@contextmanager
+def fits(device: "torch.device", what: str) -> Generator[None]:
+    """Turns a full GPU into a ConfigError."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{device} is full while {what}: lower --caption-batch, choose another --caption-device, or set "
+            "XLA_PYTHON_CLIENT_PREALLOCATE=false so that JAX leaves memory free"
+        ) from error
+
+
+def _content_digest(folder: Path) -> str:
+    """Of every file the model is made of, by name and content."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in MODEL_FILES:
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
