@@ -1,6 +1,7 @@
-"""Kills a training run at random moments, resumes it, and again: `python tests/kill_harness.py IDS train ...` trains.
+"""Kills a training run at random moments, resumes it, and again: `python tests/kill_harness.py IDS NETWORK train ...`.
 
 What is trained goes through the command line in a process of its own, which also notes the ids of the samples it sees.
+NETWORK is "joint" for the joint model, or "stand_in" for one of the same parameters that compiles at once.
 """
 
 import json
@@ -11,17 +12,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import orbax.checkpoint as ocp
+from tiny_world import without_network
 
 from con360av_jax.cli import main
 from con360av_jax.data.loader import AnyExample, Loader
 from con360av_jax.quick_compile import quick_compile_flags
 
 Moment = Literal["start", "step", "save"]
+Network = Literal["joint", "stand_in"]
 # A run that neither comes to the moment at which it is killed nor ends is broken, s.
 PATIENCE = 300
 BLINK = 0.002
@@ -35,6 +39,7 @@ class Training:
     dataset: Path
     config: Path
     run: Path
+    network: Network
     cache: Path
     """Where compiled programs are kept from one piece to the next."""
 
@@ -49,8 +54,17 @@ class Training:
         if not begun:
             # Killed before there was a run; its user starts again.
             shutil.rmtree(self.run, ignore_errors=True)
-        command = [*prefix, sys.executable, __file__, str(self.ids), "train", "--base", str(self.base)]
-        command += ["--dataset", str(self.dataset), "--out", str(self.run), "--config", str(self.config)]
+        command = [*prefix, sys.executable, __file__, str(self.ids), self.network, "train"]
+        command += [
+            "--base",
+            str(self.base),
+            "--dataset",
+            str(self.dataset),
+            "--out",
+            str(self.run),
+            "--config",
+            str(self.config),
+        ]
         environment = {
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -134,4 +148,5 @@ def note_samples(path: Path) -> None:
 
 if __name__ == "__main__":
     note_samples(Path(sys.argv[1]))
-    sys.exit(main(sys.argv[2:]))
+    with without_network() if sys.argv[2] == "stand_in" else nullcontext():
+        sys.exit(main(sys.argv[3:]))

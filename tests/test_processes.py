@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import jax
+import kill_harness
 import pytest
 import tiny_world
+from kill_harness import Network
 from tiny_world import with_train
 
 from con360av_jax.config import Config, MeshConfig
@@ -39,18 +42,35 @@ def folders(tiny: Config) -> tuple[Path, Path]:
     return tiny_world.base(lean), tiny_world.dataset(lean)
 
 
-def start(folders: tuple[Path, Path], config: Path, run: Path, *options: str) -> list[subprocess.Popen]:
+def start(
+    folders: tuple[Path, Path], config: Path, run: Path, network: Network, *options: str
+) -> list[subprocess.Popen]:
     """Both processes of one run, one device each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base, dataset = folders
-    command = [sys.executable, "-m", "con360av_jax.cli", "train", "--base", str(base), "--dataset", str(dataset)]
-    command += ["--out", str(run), "--config", str(config), *options, "--coordinator", f"127.0.0.1:{port}"]
-    flags = {"XLA_FLAGS": quick_compile_flags(0), "XDG_CACHE_HOME": str(tiny_world.world() / "cache")}
+    options += ("--config", str(config), "--coordinator", f"127.0.0.1:{port}")
+    options += ("--base", str(base), "--dataset", str(dataset), "--out", str(run))
+    flags = {
+        "XLA_FLAGS": quick_compile_flags(0),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XDG_CACHE_HOME": str(tiny_world.world() / "cache"),
+    }
     return [
         subprocess.Popen(
-            [*command, "--processes", "2", "--process-id", str(number)],
+            [
+                sys.executable,
+                kill_harness.__file__,
+                f"{run}.{number}.ids",
+                network,
+                "train",
+                *options,
+                "--processes",
+                "2",
+                "--process-id",
+                str(number),
+            ],
             env={**os.environ, **flags},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -88,32 +108,26 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines]
 
 
-@pytest.fixture(scope="module")
-def alone(config: Config, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """Losses of one process with two devices."""
-    run = tmp_path_factory.mktemp("alone") / "run"
-    with tiny_world.quick_compiles():
-        train(config, *folders, run)
-    return losses(run)
-
-
+@pytest.mark.parametrize("network", ["stand_in", pytest.param("joint", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one_with_two_devices_and_resume_after_both_were_killed(
-    config: Config, folders: tuple[Path, Path], alone: list[float], tmp_path: Path
+    network: Network, config: Config, folders: tuple[Path, Path], tmp_path: Path
 ):
+    """The stand-in network's step sends the same between devices, the gradients and the loss (test_wire)."""
     settings, run = tmp_path / "config.json", tmp_path / "run"
     save_config(config, settings)
-    processes = start(folders, settings, run, "--config.train.steps", "2")
-    assert finish(processes) == [0, 0]
+    with tiny_world.quick_compiles(), tiny_world.without_network() if network == "stand_in" else nullcontext():
+        train(config, *folders, tmp_path / "alone")
+    alone = losses(tmp_path / "alone")
+    assert finish(start(folders, settings, run, network, "--config.train.steps", "2")) == [0, 0]
     assert losses(run) == pytest.approx(alone[:2], rel=ROUNDING)
 
-    processes = start(
-        folders, settings, run, "--resume", "--config.train.steps", "9999", "--config.train.checkpoint_every", "9999"
-    )
+    endless = ("--config.train.steps", "9999", "--config.train.checkpoint_every", "9999")
+    processes = start(folders, settings, run, network, "--resume", *endless)
     kill_at_line(3, run / "metrics.jsonl", processes)
     assert finish(processes) == [-signal.SIGKILL] * 2
     assert len(losses(run)) >= 3
 
-    assert finish(start(folders, settings, run, "--resume")) == [0, 0]
+    assert finish(start(folders, settings, run, network, "--resume")) == [0, 0]
     assert losses(run) == pytest.approx(alone, rel=ROUNDING)
     assert sorted(path.name for path in (run / "checkpoints").iterdir() if path.name.isdigit()) == ["2", "4"]
 

@@ -19,10 +19,12 @@ from jax.sharding import PartitionSpec as P
 from con360av_jax.config import Config, MeshConfig
 from con360av_jax.config_io import save_config
 from con360av_jax.denoiser import joint_model
-from con360av_jax.models.functional import count
+from con360av_jax.models.functional import abstract, apply, count
+from con360av_jax.models.map_encoder import MapEncoder
 from con360av_jax.plan.collectives import Collective, collectives
 from con360av_jax.plan.needs import Needs, measure
-from con360av_jax.sharding import make_mesh
+from con360av_jax.shapes import maps_shape
+from con360av_jax.sharding import batch_sharding, make_mesh, shardings_for
 from con360av_jax.train.optimizer import select
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,9 +71,12 @@ def test_memory_adds_up_to_what_the_program_takes(on_eight: tuple[Config, Needs]
     assert memory.temporaries > memory.gradients
 
 
-def test_64_devices_exchange_gradients_only(tiny: Config, tmp_path: Path):
-    """With the whole tiny config, through the command line, which simulates the devices in a process of its own."""
-    save_config(tiny, tmp_path / "tiny.json")
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["lean", "tiny"])
+def test_64_devices_exchange_gradients_only(whole: bool, tiny: Config, tmp_path: Path):
+    """Through the command line, which simulates the devices in a process of its own. The lean config has every kind of
+    layer, the whole tiny one more of them."""
+    config = tiny if whole else tiny_world.with_train(tiny_world.lean(tiny), trainable="connectors")
+    save_config(config, tmp_path / "tiny.json")
     out = tmp_path / "plan.json"
     command = [sys.executable, "-m", "con360av_jax.cli", "plan", str(tmp_path / "tiny.json"), "--devices", "64"]
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
@@ -82,9 +87,34 @@ def test_64_devices_exchange_gradients_only(tiny: Config, tmp_path: Path):
     plan = json.loads(out.read_text())
     assert (plan["mesh"]["data"], plan["batch_size"], len(plan["changes"])) == (64, 64, 2)
     found = [Collective(**one) for one in plan["needs"]["collectives"]]
-    assert problems(found, gradient_bytes(tiny)) == []
+    assert problems(found, gradient_bytes(config)) == []
     assert {one.group for one in found} == {64}
     assert "DOES NOT FIT" not in finished.stdout and "64 devices" in finished.stdout
+
+
+def test_a_batch_in_parts_exchanges_gradients_once(tiny: Config):
+    lean = replace(tiny_world.with_train(tiny_world.lean(tiny), batch_size=32), mesh=MeshConfig(data=8))
+    with tiny_world.quick_compiles(), tiny_world.without_network():
+        whole = measure(lean).collectives
+        parts = measure(tiny_world.with_train(lean, accumulate=4)).collectives
+    assert problems(whole, gradient_bytes(lean)) == problems(parts, gradient_bytes(lean)) == []
+
+
+def test_split_parameters_of_the_map_encoder_are_gathered_and_its_rows_stay(tiny: Config):
+    """Its loop over frames would send every cell of every map around, frame by frame, if its matrix were cut."""
+    split, width = make_mesh(MeshConfig(fsdp=8)), tiny.model.map_encoder
+    graphdef, shapes = abstract(lambda rngs: MapEncoder(width, rngs=rngs, dtype=jnp.float32))
+    params = {"map_encoder": shapes}
+    places = shardings_for(params, split)
+    maps = jax.ShapeDtypeStruct((24, *maps_shape(tiny)[:-1], 2), jnp.float32, sharding=batch_sharding(split))
+    given = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), params, places)
+    gradient = jax.grad(lambda params, maps: apply(graphdef, params["map_encoder"], maps).sum())
+    found = collectives(jax.jit(gradient, out_shardings=places).lower(given, maps).compile().as_text() or "")
+    largest = max(4 * leaf.size for leaf in jax.tree.leaves(shapes))
+    gathered = [one for one in found if one.kind == "all-gather"]
+    assert gathered and {one.kind for one in found} == {"all-gather", "all-reduce"}
+    assert all(one.runs == 1 and one.known for one in found)
+    assert max(one.payload for one in gathered) <= largest
 
 
 def compiled(function: Callable[..., jax.Array], mesh: Mesh, out: P, *shapes: tuple[tuple[int, ...], P]) -> str:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from einops import rearrange
 from jax.experimental.compilation_cache import compilation_cache
 
 from con360av_jax.config import AudioUNetConfig, Config, MeshConfig, VideoUNetConfig
@@ -53,15 +54,15 @@ def lean(config: Config) -> Config:
 
 def stand_in(params, latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
     """A network with the joint model's parameters that compiles at once, for tests of all that is around a network:
-    each parameter of Map Encoder and FiLM, each latent and map counts in its output."""
-    leaves = jax.tree.leaves({name: params[name] for name in ("map_encoder", "film")})
-    level = sum(jnp.mean(jnp.square(leaf + jnp.float32(0.1))) for leaf in leaves)
+    every number of Map Encoder and FiLM has a gradient of its own, every latent and map counts."""
     seen = maps.mean(axis=(1, 2, 3, 4)) * map_mask.astype(jnp.float32)
 
-    def one(x: jax.Array) -> jax.Array:
-        return jnp.tanh(level * x + jnp.expand_dims(seen, tuple(range(1, x.ndim))))
+    def told(leaf: jax.Array) -> jax.Array:
+        waves = jnp.cos(seen[:, None] * jnp.arange(leaf.size, dtype=jnp.float32)[None])
+        return waves @ rearrange(leaf, "... -> (...)") / leaf.size**0.5
 
-    return jax.tree.map(one, latents)
+    level = sum(told(leaf) for leaf in jax.tree.leaves({name: params[name] for name in ("map_encoder", "film")}))
+    return jax.tree.map(lambda x: jnp.tanh(x * jnp.expand_dims(level, tuple(range(1, x.ndim)))), latents)
 
 
 @contextmanager
