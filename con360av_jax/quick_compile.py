@@ -14,8 +14,8 @@ WITHOUT_LIBRARY = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(
     f"-LIBRARY_FUSION_TYPE_{kind}" for kind in LIBRARY_KINDS
 )
 
-# It builds a loop of its own per fused group of operations with a second compiler (MLIR) before LLVM; the elder way
-# takes half the time to compile and gives the same numbers.
+# It also builds each fused group of operations with a second compiler (MLIR) before LLVM. The elder way takes half the
+# time for a training step (22 s instead of 40 s of processor time for the tests' lean config on eight devices).
 WITHOUT_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -21,8 +22,8 @@ class Heard(list[tuple[int, str, str]]):
 
     batches = 0
 
-    def __call__(self, event: str, duration: float, **about: str) -> None:
-        self.append((self.batches, event, about.get("fun_name", "")))
+    def __call__(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        self.append((self.batches, event, str(kwargs.get("fun_name", ""))))
 
     def during(self, event: str, batches: range) -> list[str]:
         return [name for when, which, name in self if which == event and when in batches]
@@ -37,7 +38,7 @@ def heard(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hear
     config = tiny_world.with_train(lean, batch_size=2, steps=6, log_every=1, checkpoint_every=2)
     heard, place = Heard(), loop.on_mesh
 
-    def counting(*arguments: object) -> object:
+    def counting(*arguments: Any) -> Any:
         heard.batches += 1
         return place(*arguments)
 
