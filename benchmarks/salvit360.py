@@ -1,6 +1,6 @@
 """The salvit360 saliency backend in frames/s, beside the time that its ResNet-18 alone takes; weights are random.
 
-python benchmarks/salvit360.py --out benchmarks/results/salvit360_cpu.json
+python benchmarks/salvit360.py --threads 1 --out benchmarks/results/salvit360_cpu.json
 
 backend             everything from a segment's frames to its maps
 ResNet-18           of all tangent images, as the backend has it: norms folded into convolutions, channels-last
@@ -84,10 +84,17 @@ def main() -> None:
     parser = contest.options(__doc__)
     parser.add_argument("--frames", type=int, default=8, help=f"of the segment, a multiple of {FRAMES_AT_ONCE}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where PyTorch computes")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="of PyTorch; 1 on a machine with other work, where threads wait for each other",
+    )
     arguments = parser.parse_args()
     if arguments.frames < 1 or arguments.frames % FRAMES_AT_ONCE:
         parser.error(f"--frames is {arguments.frames}; give a multiple of {FRAMES_AT_ONCE}")
     contest.prepare()
+    torch.set_num_threads(arguments.threads)
     config = contest.configured(arguments)
     cases = {}
     for variant in LAYOUTS:
@@ -96,7 +103,7 @@ def main() -> None:
         cases[name] = case(contest.interleaved(runs, arguments.rounds, name), arguments.frames)
     contest.publish(
         contest.environment(config)
-        | {"torch_device": arguments.device, "torch_threads": torch.get_num_threads(), "cases": cases},
+        | {"torch_device": arguments.device, "torch_threads": arguments.threads, "cases": cases},
         arguments.out,
     )
 
