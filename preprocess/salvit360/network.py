@@ -142,6 +142,7 @@ class SalViT360(nn.Module):
 
     def __init__(self, variant: Variant):
         super().__init__()
+        self.variant = variant
         layouts = LAYOUTS[variant]
         self.feature_extractor = resnet18()
         self.resnet_layernorm = nn.LayerNorm([WIDTH, CELLS, CELLS], eps=1e-5)
@@ -186,7 +187,7 @@ class SalViT360(nn.Module):
             tokens: of the windows' frames, for each set of tangent images.
             maps: of the windows' last frames, for each set.
         """
-        decoders = self.decoders if hasattr(self, "decoders") else (self.decoder,)
+        decoders = self.decoders if self.variant == "vac" else (self.decoder,)
         panoramas = []
         for tangents, decoder, window, last in zip(self._sets(), decoders, tokens, maps, strict=True):
             x = self.transformer(window, tangents.position)[:, -1]
