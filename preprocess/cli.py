@@ -26,7 +26,7 @@ from preprocess.encode import open_encoder
 from preprocess.inputs import Input, SplitName, find_inputs
 from preprocess.pipeline import Ledger, Pipeline
 from preprocess.previews import preview_folder
-from preprocess.saliency import SALIENCY_BACKENDS, SaliencyName
+from preprocess.saliency import SaliencyDevice, SaliencyName, open_saliency
 from preprocess.standardise import Stereo
 from preprocess.viewpoints import ViewpointSettings
 
@@ -65,9 +65,13 @@ class Options:
     from_hub: bool = False
     """Download caption models given by their Hugging Face id."""
     saliency: SaliencyName = "contrast"
-    """contrast: spectral residual and motion, no weights; file: your own maps, see --saliency-folder."""
+    """contrast: no weights; file: your own maps, see --saliency-folder; salvit360: see --saliency-weights."""
     saliency_folder: Path = Path("saliency")
     """Where --saliency file finds <clip>.npy, .npz or .mp4."""
+    saliency_weights: Path | None = None
+    """SalViT360's published checkpoint, VAC (better) or VSTA, for --saliency salvit360."""
+    saliency_device: SaliencyDevice = "cpu"
+    """Where --saliency salvit360 computes."""
     viewpoints: int = 3
     """Viewpoints per segment."""
     moving: bool = False
@@ -122,7 +126,9 @@ def run(options: Options) -> Manifest:
     config = _config(options)
     pipeline = Pipeline(
         config=config,
-        saliency=SALIENCY_BACKENDS[options.saliency](options.saliency_folder),
+        saliency=open_saliency(
+            options.saliency, options.saliency_folder, options.saliency_weights, options.saliency_device
+        ),
         captions=open_captions(options.captions, _caption_settings(options), config.clip.frames_per_second),
         viewpoints=ViewpointSettings(count=options.viewpoints, moving=options.moving),
         encoder=open_encoder(options.base, config),
@@ -192,14 +198,18 @@ def _caption_settings(options: Options) -> CaptionSettings:
 
 
 def _settings(options: Options, pipeline: Pipeline) -> dict[str, object]:
-    """What the manifest says about the run: every option except where things lie, but which caption models."""
-    places = ("videos", "out", "saliency_folder", "split_list", "base", "config", "from_hub")
+    """What the manifest says about the run: every option except where things lie and run, but which models."""
+    places = ("videos", "out", "saliency_folder", "saliency_weights", "split_list", "base", "config")
+    ways = ("from_hub", "saliency_device")
     return {
-        name: value for name, value in asdict(options).items() if name not in places and not name.startswith("caption_")
+        name: value
+        for name, value in asdict(options).items()
+        if name not in (*places, *ways) and not name.startswith("caption_")
     } | {
         "encoded": options.base != "none",
         "caption_models": caption_sources(pipeline.captions),
         "split_list": options.split_list.name if options.split_list else "",
+        "saliency_weights": options.saliency_weights.name if options.saliency_weights else "",
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -9,14 +10,15 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32
 
-from con360av_jax.config import Config
-from con360av_jax.errors import DatasetError
+from con360av_jax.config import Config, require
+from con360av_jax.errors import ConfigError, DatasetError
 from con360av_jax.geometry import minmax
 from con360av_jax.media import read_frames
 from preprocess.contrast import ContrastSaliency
 from preprocess.segment import Segment, Window
 
-SaliencyName = Literal["contrast", "file"]
+SaliencyName = Literal["contrast", "file", "salvit360"]
+SaliencyDevice = Literal["cpu", "cuda"]
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 
 
@@ -78,7 +80,32 @@ def _array(path: Path, window: Window, config: Config) -> Float[np.ndarray, "fra
     return maps[first : first + clip.frames].astype(np.float32)
 
 
-SALIENCY_BACKENDS: dict[SaliencyName, Callable[[Path], SaliencyBackend]] = {
-    "contrast": lambda folder: ContrastSaliency(),
-    "file": FileSaliency,
+def _salvit360(weights: Path | None, device: SaliencyDevice) -> SaliencyBackend:
+    """PyTorch is loaded here and not before, for the other backends do without it."""
+    if weights is None:
+        raise ConfigError("--saliency salvit360 needs the published checkpoint: give --saliency-weights FILE")
+    require(find_spec("torch") is not None, "--saliency salvit360 needs torch: pip install -e '.[torch]'")
+    from preprocess.salvit360.backend import open_salvit360
+
+    return open_salvit360(weights, device)
+
+
+SALIENCY_BACKENDS: dict[SaliencyName, Callable[[Path, Path | None, SaliencyDevice], SaliencyBackend]] = {
+    "contrast": lambda folder, weights, device: ContrastSaliency(),
+    "file": lambda folder, weights, device: FileSaliency(folder),
+    "salvit360": lambda folder, weights, device: _salvit360(weights, device),
 }
+
+
+def open_saliency(name: SaliencyName, folder: Path, weights: Path | None, device: SaliencyDevice) -> SaliencyBackend:
+    """The backend called `name`, ready for segments.
+
+    Args:
+        name: of SALIENCY_BACKENDS.
+        folder: of the user's own maps, for "file".
+        weights: SalViT360's checkpoint, for "salvit360".
+        device: where "salvit360" computes.
+
+    Raises ConfigError if the backend lacks an option, PyTorch or the device, and CheckpointError for other weights.
+    """
+    return SALIENCY_BACKENDS[name](folder, weights, device)

@@ -1,6 +1,7 @@
 """Eight simulated devices, strict numerics and the shared tiny config; set before any test imports jax."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from con360av_jax.quick_compile import quick_compile_flags
@@ -34,3 +35,14 @@ def shared_data() -> Path:
 def tiny() -> Config:
     """The smallest config with every part."""
     return TINY
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: the suite has as many processes as there are cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
