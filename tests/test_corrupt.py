@@ -12,7 +12,7 @@ import pytest
 from tiny_world import with_train
 
 from con360av_jax.config import Config
-from con360av_jax.data import source
+from con360av_jax.data import writer
 from con360av_jax.data.corrupt import ATTEMPTS, SoundRecords
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.loader import Loader, make_loader, sample_order
@@ -51,7 +51,7 @@ def write(folder: Path, config: Config, damage: bool = True, records: int = RECO
     if damage:
         samples = [broken(sample, number) for number, sample in enumerate(samples)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "validate", lambda sample, config, fields: None)
+        patch.setattr(writer, "validate", lambda sample, config, fields: None)
         write_dataset(folder, samples, config, FIELDS, [], {}, shard_records=1)
     if damage:
         overwrite(folder / "samples-00001.arrayrecord")
