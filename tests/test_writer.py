@@ -1,5 +1,6 @@
 """A dataset written in several goes is the dataset written in one, byte for byte; clips can be added later."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -76,6 +77,24 @@ def test_a_killed_writing_goes_on_to_the_same_bytes(kill_at: int, straight: Path
     again = write(folder, tiny, CLIPS)
     # Clips whose samples are all in finished shards, and whose end was seen by one, are not made again.
     assert again == 12 - {0: 0, 1: 3, 2: 6}[min(kill_at // 4, 2)]
+    assert files_below(folder) == files_below(straight)
+
+
+def test_a_whole_dataset_that_only_wants_its_name_is_not_made_again(
+    straight: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, replace_file = tmp_path / "data", os.replace
+
+    def killed(source: str | Path, target: str | Path) -> None:
+        if Path(target) == folder:
+            raise Killed
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", killed)
+        write(folder, tiny, CLIPS)
+    assert not folder.exists()
+    assert write(folder, tiny, CLIPS) == 0
     assert files_below(folder) == files_below(straight)
 
 

@@ -74,6 +74,8 @@ class DatasetWriter:
         self._made = json.loads(
             json.dumps({"config": to_dict(config), "fields": list(fields), "settings": dict(settings)})
         )
+        if (self.partial / MANIFEST).is_file() and not self.folder.exists():
+            self._rename()  # all that a run had left to do when it was stopped
         self._before, self._entries_before, self._rejected_before = existing(self.folder, self._made)
         begin(self.partial, self._made | {"shard_records": shard_records})
         self._shards = self._finished_shards()
@@ -163,12 +165,16 @@ class DatasetWriter:
         _write_lines(target / REJECTED, lines)
         write_text(target / MANIFEST, manifest.to_json())
         if self._before is None:
-            for file in (self.partial / BEGUN, *map(self._described, self._shards)):
-                file.unlink(missing_ok=True)
-            os.replace(self.partial, self.folder)
+            self._rename()
         else:
             self._tidy(manifest)
         return manifest
+
+    def _rename(self) -> None:
+        """Gives a partial folder with a manifest, which is whole, the dataset's name."""
+        for file in (self.partial / BEGUN, *self.partial.glob("samples-*.json")):
+            file.unlink(missing_ok=True)
+        os.replace(self.partial, self.folder)
 
     def _tidy(self, manifest: Manifest) -> None:
         """Removes what no manifest names any more, also from a run that was stopped while it did so."""
@@ -216,8 +222,9 @@ class DatasetWriter:
             if not any(place.is_file() and place.stat().st_size == shard.file.bytes for place in places):
                 raise DatasetError(f"{places[0]} is missing or cut off: delete {self.partial} and start again")
             shards.append(shard)
+        described = {shard.file.file for shard in shards}
         for path in self.partial.glob("*.arrayrecord"):
-            if path.with_suffix(".json").name not in {self._described(shard).name for shard in shards}:
+            if path.name not in described:
                 path.unlink()
         return shards
 
