@@ -23,6 +23,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float, Num
 
+from con360av_jax.distance import signed_distance
 from con360av_jax.errors import GeometryError
 
 Panorama: TypeAlias = Num[np.ndarray, "row column *channel"]
@@ -213,34 +214,6 @@ def footprint(
     x, y, z = np.moveaxis(_directions(height, width) @ rotation(yaw, pitch, roll), -1, 0)
     beside = np.abs(x) <= z * np.tan(half_width + _EDGE_TOLERANCE)
     return beside & (np.abs(y) <= z * np.tan(half_height + _EDGE_TOLERANCE))
-
-
-def signed_distance(mask: Bool[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:
-    """Distance in pixels from each pixel's centre to the mask's outline, + inside, - outside, float32 (equation 6).
-
-    The outline runs between pixels: the two pixels on its sides have +1/2 and -1/2, none has 0, and neighbours
-    differ by at most their own distance. The panorama wraps around in longitude, not over the poles. A mask without
-    outline is +W/2 (all inside) or -W/2 (all outside) everywhere.
-    """
-    height, width = mask.shape
-    if mask.all() or not mask.any():
-        return np.full((height, width), width / 2 if mask.any() else -width / 2, np.float32)
-    side = math.ceil(width / 2)  # no outline is farther away than half a turn
-    wide = np.pad(mask, ((0, 0), (side, side)), mode="wrap")
-    # On a grid of half pixels each centre's nearest outline point is a grid point: centres have odd row and column,
-    # outline points at least one even. OpenCV measures the distance to the nearest zero.
-    grid = np.ones((2 * height + 1, 2 * wide.shape[1] + 1), np.uint8)
-    rows, columns = np.nonzero(wide[:, 1:] != wide[:, :-1])
-    for end in range(3):
-        grid[2 * rows + end, 2 * columns + 2] = 0
-    rows, columns = np.nonzero(wide[1:] != wide[:-1])
-    for end in range(3):
-        grid[2 * rows + 2, 2 * columns + end] = 0
-    halves = cv2.distanceTransform(grid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # OpenCV's last bit changes from call to call; squares of whole numbers of half pixels are exact.
-    centres = halves[1::2, 1::2][:, side : side + width].astype(np.float64)
-    distance = np.sqrt(np.rint(np.square(centres))) / 2
-    return np.where(mask, distance, -distance).astype(np.float32)
 
 
 def _viewpoint_mask(viewpoint: Float[np.ndarray, "4"], height: int, width: int) -> Bool[np.ndarray, "height width"]:

@@ -1,6 +1,6 @@
 """From stored samples to training examples: plain callables on NumPy arrays, run by the loader's threads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypedDict, cast
 
 import cv2
@@ -70,6 +70,12 @@ class MapPlanes(NamedTuple):
         for saliency, distance, both in zip(self.saliency[..., 0], self.distance, out, strict=True):
             cv2.merge((saliency, distance), both)
 
+    def interleaved(self) -> Float32[np.ndarray, "frame height width 2"]:
+        """Both as a new array."""
+        maps = np.empty((*self.saliency.shape[:-1], 2), np.float32)
+        self.interleave(maps)
+        return maps
+
 
 def map_planes(
     saliency: Float32[np.ndarray, "frame height width 1"], viewpoint: Float32[np.ndarray, "frame 4"]
@@ -86,25 +92,7 @@ def stack_maps(
     saliency: Float32[np.ndarray, "frame height width 1"], viewpoint: Float32[np.ndarray, "frame 4"]
 ) -> Float32[np.ndarray, "frame height width 2"]:
     """`map_planes` as the model takes them."""
-    maps = np.empty((*saliency.shape[:-1], 2), np.float32)
-    map_planes(saliency, viewpoint).interleave(maps)
-    return maps
-
-
-def collate(examples: Sequence[Any]) -> Any:
-    """Examples, or one of their fields, as one batch with a leading axis; MapPlanes become maps on the way.
-
-    Written straight into the batch: maps are most of an example, and each copy of them costs as much as reading them.
-    """
-    first = examples[0]
-    if isinstance(first, MapPlanes):
-        maps = np.empty((len(examples), *first.saliency.shape[:-1], 2), np.float32)
-        for planes, out in zip(examples, maps, strict=True):
-            planes.interleave(out)
-        return maps
-    if isinstance(first, dict):
-        return {name: collate([example[name] for example in examples]) for name in first}
-    return np.stack(examples)
+    return map_planes(saliency, viewpoint).interleaved()
 
 
 def to_parts(sample: Sample, sample_id: int, tokenise: Tokenise | None = None) -> dict[str, Any]:
@@ -141,7 +129,7 @@ def to_raw_example(sample: Sample, sample_id: int, tokenise: Tokenise) -> RawExa
 
 
 def _with_maps(parts: dict[str, Any]) -> dict[str, Any]:
-    return {**parts, "maps": collate([parts["maps"]])[0]}
+    return {**parts, "maps": parts["maps"].interleaved()}
 
 
 def is_encoded(fields: tuple[str, ...]) -> bool:
