@@ -136,7 +136,7 @@ def test_steps_that_do_not_rise_are_no_run_to_report_on(logs: Path, steps: tuple
 
 
 def test_steps_left_out_and_damaged_checkpoints_are_told(logs: Path):
-    assert "no checkpoint was found damaged" in write_report(logs, logs / "report.html").read_text()
+    assert "no checkpoint and no record was found damaged" in write_report(logs, logs / "report.html").read_text()
     bad = {"loss": "nan", "gradient_norm": "inf", "sample_ids": [4, 2], "skipped": True}
     write_lines(logs / "nonfinite.jsonl", [{"step": step, **bad} for step in range(1, 24)])
     (logs / "checkpoints" / "4.damaged").mkdir(parents=True)
@@ -144,6 +144,16 @@ def test_steps_left_out_and_damaged_checkpoints_are_told(logs: Path):
     assert "Step 1: loss nan, gradient norm inf; the step was left out. Sample ids [4, 2]." in page
     assert "And 3 more steps" in page
     assert "Checkpoint 4 was found damaged" in page
+
+
+def test_damaged_records_are_told(logs: Path):
+    write_lines(
+        logs / "damaged-0.jsonl", [{"record": number, "reason": f"record {number}: <bad>"} for number in (7, 3)]
+    )
+    write_lines(logs / "damaged-2.jsonl", [{"record": 3, "reason": "record 3: <bad>"}])
+    page = write_report(logs, logs / "report.html").read_text()
+    assert page.count("Damaged, and left out: record 3: &lt;bad&gt;.") == 1
+    assert page.index("record 3:") < page.index("record 7:")
 
 
 def test_a_month_of_lines_is_a_page_of_moderate_size_and_its_peaks_do_not_flatten_the_rest(logs: Path):

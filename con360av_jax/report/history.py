@@ -15,10 +15,11 @@ from con360av_jax.config import Config
 from con360av_jax.errors import CheckpointError
 from con360av_jax.report.plots import Curve, curves
 from con360av_jax.shapes import MODALITIES
+from con360av_jax.train.damaged import read_damaged
 from con360av_jax.train.metrics import read_lines
 
 SHOWN = 20
-"""Steps that were no number and are named; the others are counted."""
+"""Steps that were no number, and damaged records, that are named; the others are counted."""
 
 
 class Quantity(NamedTuple):
@@ -46,11 +47,12 @@ SPEED = (
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The lines of metrics.jsonl and nonfinite.jsonl, and the checkpoints that were found damaged."""
+    """The lines of metrics.jsonl and nonfinite.jsonl, and the checkpoints and records that were found damaged."""
 
     lines: list[dict]
     nonfinite: list[dict]
     damaged_checkpoints: list[str]
+    damaged_records: list[str]
 
     @property
     def steps(self) -> list[int]:
@@ -82,7 +84,12 @@ def read_history(run: Path) -> History:
     if any(after <= before for before, after in pairwise(steps)):
         raise CheckpointError(f"{file} is damaged: its steps do not rise from line to line; resume the run to mend it")
     damaged = sorted(path.name.removesuffix(".damaged") for path in (run / "checkpoints").glob("*.damaged"))
-    return History(lines=lines, nonfinite=read_lines(run / "nonfinite.jsonl"), damaged_checkpoints=damaged)
+    return History(
+        lines=lines,
+        nonfinite=read_lines(run / "nonfinite.jsonl"),
+        damaged_checkpoints=damaged,
+        damaged_records=read_damaged(run),
+    )
 
 
 def loss_curves(history: History, config: Config) -> list[Markup]:
@@ -152,15 +159,25 @@ def seconds_in_steps(history: History) -> float:
 
 
 def incidents(history: History) -> list[str]:
-    """A sentence about each step that was no number, the first SHOWN of them, and each damaged checkpoint."""
-    told = [
+    """A sentence about each step that was no number and each damaged record, the first SHOWN of them, and each damaged
+    checkpoint."""
+    steps = [
         f"Step {line['step']}: loss {line['loss']}, gradient norm {line['gradient_norm']}; the step was "
         f"{'left out' if line['skipped'] else 'where the run stopped'}. Sample ids {json.dumps(line['sample_ids'])}."
-        for line in history.nonfinite[:SHOWN]
+        for line in history.nonfinite
     ]
-    if more := len(history.nonfinite) - SHOWN:
-        told += [f"And {more} more steps like these, see nonfinite.jsonl."] if more > 0 else []
-    return told + [f"Checkpoint {step} was found damaged and set aside." for step in history.damaged_checkpoints]
+    records = [f"Damaged, and left out: {reason}." for reason in history.damaged_records]
+    checkpoints = [f"Checkpoint {step} was found damaged and set aside." for step in history.damaged_checkpoints]
+    return [
+        *_first(steps, "steps like these, see nonfinite.jsonl"),
+        *_first(records, "damaged records, see damaged-0.jsonl and others"),
+        *checkpoints,
+    ]
+
+
+def _first(sentences: list[str], more: str) -> list[str]:
+    rest = len(sentences) - SHOWN
+    return sentences[:SHOWN] + ([f"And {rest} more {more}."] if rest > 0 else [])
 
 
 def _in_range(modality: str, number: int) -> Callable[[dict], float | None]:

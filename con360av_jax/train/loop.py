@@ -23,6 +23,7 @@ from con360av_jax.pretrained import Codecs, Pretrained, open_pretrained
 from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
 from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
+from con360av_jax.train.damaged import DamagedRecords
 from con360av_jax.train.display import StepBar
 from con360av_jax.train.encode import caption_tokens, open_encode
 from con360av_jax.train.metrics import MetricsLog, drop_after
@@ -113,6 +114,7 @@ def make_steps(
     """Advances the state to the last step, or to the end of the step in which a signal came, and saves it there."""
     settings, start = config.train, progress.step
     unusual = NonFiniteSteps(run / "nonfinite.jsonl", settings, progress.skips)
+    damaged = DamagedRecords(run)
     with (
         closing(loader),
         closing(log),
@@ -132,6 +134,7 @@ def make_steps(
             # A line ends at every checkpoint, so that a run resumed there continues with the same lines.
             if saves or logs:
                 unusual.check()
+                damaged.add(loader.corrupt)
                 writer.check()
                 if line := log.flush(done):
                     bar.show(done, line)
