@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from con360av_jax.errors import ConfigError, DatasetError
 from preprocess.segment import Segment
+from preprocess.work import Stage, each, there
 
 if TYPE_CHECKING:
     from preprocess.captioning.backend import ModelCaptions
@@ -152,6 +153,14 @@ def open_models(settings: CaptionSettings, frames_per_second: float) -> "ModelCa
     from preprocess.captioning.backend import open_model_captions
 
     return open_model_captions(settings, frames_per_second)
+
+
+def as_stages(captions: CaptionBackend) -> tuple[Stage, tuple[Stage, ...]]:
+    """The stage that looks at a segment's panoramas, and what is left to do when these are gone."""
+    own = getattr(captions, "stages", None)
+    if own is not None:
+        return own()
+    return each("captions", lambda work: replace(work, caption=captions(there(work.segment), work.tracks))), ()
 
 
 def caption_sources(captions: CaptionBackend) -> dict[str, str]:

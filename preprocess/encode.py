@@ -66,9 +66,14 @@ class PretrainedEncoder:
                     f"{folder}: was made with other settings of {part} than config {config.name!r}; "
                     f"use its own config: --config {folder / 'config.json'}"
                 )
+        # Another process opens the folder itself instead of being sent weights and compiled programs.
+        self._opened_from = (folder, config)
         self._codecs = Codecs(pretrained)
         self._text = lru_cache(maxsize=64)(self._encode_text)
         self._mel: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
+
+    def __reduce__(self) -> tuple:
+        return PretrainedEncoder, self._opened_from
 
     def __call__(
         self,

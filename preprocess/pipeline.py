@@ -1,35 +1,26 @@
-"""The stages in order: files in, samples out, one segment in memory at a time; what fails goes into the ledger.
+"""The stages in order, from files to samples; engine.py runs them here or on many machines.
 
-standardise -> segment -> saliency -> viewpoints -> captions -> (per viewpoint) views -> encode -> record
+standardise -> segment -> saliency -> viewpoints -> captions -> views -> (captions joined) -> encode
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from con360av_jax.config import Config
 from con360av_jax.data.schema import Sample
-from con360av_jax.errors import Con360Error, DatasetError, GeometryError, MediaError
 from con360av_jax.mel import log_mel
-from preprocess.captions import CaptionBackend
+from preprocess.captions import CaptionBackend, as_stages
 from preprocess.encode import Encoder
 from preprocess.inputs import Input
 from preprocess.previews import write_preview
 from preprocess.records import fields_of, make_sample, pulse_code
 from preprocess.saliency import SaliencyBackend
-from preprocess.segment import Segment, Window, cut, windows
+from preprocess.segment import cut, windows
 from preprocess.standardise import Stereo, standardise
 from preprocess.viewpoints import ViewpointSettings, find_viewpoints
 from preprocess.views import render_track
-
-
-class Rejection(Con360Error):
-    """One input, or one segment of it, that a stage could not use."""
-
-    def __init__(self, stage: str, reason: str):
-        super().__init__(reason)
-        self.stage, self.reason = stage, reason
+from preprocess.work import Rejection, Stage, Work, Works, attempted, chained, each, there, with_samples
 
 
 @dataclass
@@ -40,15 +31,23 @@ class Ledger:
     segments: dict[str, int] = field(default_factory=dict)
     """Segments taken, by clip."""
 
-    def reject(self, path: Path, rejection: Rejection, segment: int | None = None) -> None:
-        """Adds a line {file, stage, reason} and, where only a segment is lost, its number."""
-        line: dict[str, object] = {"file": str(path), "stage": rejection.stage, "reason": rejection.reason}
-        self.rejected.append(line if segment is None else line | {"segment": segment})
+    def add(self, work: Work) -> None:
+        """Counts a piece of work that came to its end."""
+        if work.rejection is not None:
+            self.rejected.append(rejected_line(work.given.path, work.rejection, work.window and work.window.index))
+        else:
+            self.segments[work.given.name] = self.segments.get(work.given.name, 0) + 1
+
+
+def rejected_line(path: Path, rejection: Rejection, segment: int | None = None) -> dict[str, object]:
+    """A line {file, stage, reason} of the ledger and, where only a segment is lost, its number."""
+    line: dict[str, object] = {"file": str(path), "stage": rejection.stage, "reason": rejection.reason}
+    return line if segment is None else line | {"segment": segment}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Every setting and backend of a run."""
+    """Every setting and backend of a run; as a whole, or by its stages, it can be sent to another process."""
 
     config: Config
     saliency: SaliencyBackend
@@ -66,68 +65,79 @@ class Pipeline:
         """The fields of every sample."""
         return fields_of(self.encoder, self.keep_raw)
 
+    def stages(self, is_stored: Callable[[str], bool] = lambda segment: False) -> tuple[Stage, ...]:
+        """The whole chain; segments for whose names `is_stored` says so pass through untouched."""
+        before, after = as_stages(self.captions)
+        return (
+            self._open(is_stored),
+            each("segment", lambda work: replace(work, segment=cut(there(work.window), self.config))),
+            each("saliency", self._saliency, on_gpu=getattr(self.saliency, "on_gpu", False)),
+            each("viewpoints", self._viewpoints),
+            before,
+            each("views", self._views),
+            *after,
+            each("encode", self._encode, on_gpu=bool(self.encoder.fields)),
+        )
+
     def samples(
         self, inputs: Iterable[Input], ledger: Ledger, done: Callable[[Input], None] = lambda given: None
     ) -> Iterator[Sample]:
-        """Every sample of every input, in order; an input or segment that fails is in `ledger` instead.
+        """Every sample of every input, in order, made in this process; what fails is in `ledger` instead.
 
         `done` is called after each input.
         """
         for given in inputs:
-            for window in self._windows(given, ledger):
-                try:
-                    samples = self._segment_samples(window)
-                except Rejection as rejection:
-                    ledger.reject(given.path, rejection, window.index)
-                    continue
-                ledger.segments[given.name] = ledger.segments.get(given.name, 0) + 1
-                yield from samples
+            for work in chained(self.stages(), [Work(given=given)]):
+                ledger.add(work)
+                yield from work.samples
             done(given)
 
-    def _windows(self, given: Input, ledger: Ledger) -> tuple[Window, ...]:
-        try:
-            with stage("standardise"):
-                clip = standardise(given.path, given.name, self.config, self.panorama_height, self.stereo)
-        except Rejection as rejection:
-            ledger.reject(given.path, rejection)
-            return ()
-        return windows(clip, self.config.clip)
+    def _open(self, is_stored: Callable[[str], bool]) -> Stage:
+        def windowed(work: Work) -> list[Work]:
+            clip = standardise(work.given.path, work.given.name, self.config, self.panorama_height, self.stereo)
+            found = windows(clip, self.config.clip)
+            whole = [replace(work, window=window, segments=len(found)) for window in found]
+            return [replace(one, stored=is_stored(one.name)) for one in whole]
 
-    def _segment_samples(self, window: Window) -> list[Sample]:
-        """All viewpoints of one segment, or a Rejection."""
-        with stage("segment"):
-            segment = cut(window, self.config)
-        with stage("saliency"):
-            saliency = self.saliency(segment, self.config)
-        with stage("viewpoints"):
-            tracks = find_viewpoints(saliency, self.config.clip.frames_per_second, self.viewpoints)
-        with stage("captions"):
-            caption = self.captions(segment, tracks)
+        def run(works: Works) -> Iterator[Work]:
+            for work in works:
+                found: list[Work] = []
+
+                def look(work: Work, found: list[Work] = found) -> Work:
+                    found += windowed(work)
+                    return work
+
+                opened = attempted("standardise", work, look)
+                yield from found or [opened]
+
+        return Stage(name="standardise", run=run)
+
+    def _saliency(self, work: Work) -> Work:
+        return replace(work, saliency=self.saliency(there(work.segment), self.config))
+
+    def _viewpoints(self, work: Work) -> Work:
+        rate = self.config.clip.frames_per_second
+        return replace(work, tracks=find_viewpoints(there(work.saliency), rate, self.viewpoints))
+
+    def _views(self, work: Work) -> Work:
+        """Everything that needs the panoramas, which are most of a segment and end here."""
+        segment, clip = there(work.segment), self.config.clip
         shared = {
             "sound": pulse_code(segment.sound),
             "mel": log_mel(segment.sound, self.config.mel),
-            "saliency": saliency[..., None],
+            "saliency": there(work.saliency)[..., None],
         }
-        samples = []
-        for index, track in enumerate(tracks):
-            with stage("views"):
-                view = render_track(segment.frames, track, self.config.clip.height, self.config.clip.width)
-            with stage("encode"):
-                encoded = self.encoder(view, shared["mel"], caption)
-            arrays = shared | encoded | {"video": view, "viewpoint": track}
-            samples.append(make_sample(segment, index, caption, arrays, self.fields))
-        self._preview(segment)
-        return samples
-
-    def _preview(self, segment: Segment) -> None:
+        arrays = tuple(
+            shared | {"video": render_track(segment.frames, track, clip.height, clip.width), "viewpoint": track}
+            for track in work.tracks
+        )
         if self.previews is not None:
             write_preview(self.previews, segment)
+        return replace(work, arrays=arrays, segment=None, saliency=None)
 
-
-@contextmanager
-def stage(name: str) -> Generator[None]:
-    """Errors that belong to an input become a Rejection that names the stage; errors of the set-up pass through."""
-    try:
-        yield
-    except (MediaError, GeometryError, DatasetError) as error:
-        raise Rejection(name, str(error)) from error
+    def _encode(self, work: Work) -> Work:
+        made = []
+        for index, arrays in enumerate(work.arrays):
+            encoded = self.encoder(arrays["video"], arrays["mel"], work.caption)
+            made.append(make_sample(there(work.window), index, work.caption, arrays | encoded, self.fields))
+        return with_samples(work, made)

@@ -5,7 +5,7 @@ from jaxtyping import Float32, Int16
 
 from con360av_jax.data.schema import MAP_FIELDS, RAW_FIELDS, Sample, sample_key
 from preprocess.encode import Encoder
-from preprocess.segment import Segment
+from preprocess.segment import Window
 
 
 def fields_of(encoder: Encoder, keep_raw: bool) -> tuple[str, ...]:
@@ -15,10 +15,9 @@ def fields_of(encoder: Encoder, keep_raw: bool) -> tuple[str, ...]:
 
 
 def make_sample(
-    segment: Segment, viewpoint_index: int, caption: str, arrays: dict[str, np.ndarray], fields: tuple[str, ...]
+    window: Window, viewpoint_index: int, caption: str, arrays: dict[str, np.ndarray], fields: tuple[str, ...]
 ) -> Sample:
     """The sample with those of `arrays` that are `fields`."""
-    window = segment.window
     return Sample(
         key=sample_key(window.clip.name, window.index, viewpoint_index),
         clip=window.clip.name,

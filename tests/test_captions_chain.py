@@ -75,12 +75,14 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 def command(place: Path, out: Path, **options: object) -> list[str]:
     given = {"captions": "blip2+llama", "caption-faces": place / "blip2", "caption-join": place / "llama"}
-    given |= {"videos": place / "clip.mp4", "config": place / "tiny.json", "out": out}
+    given |= {"config": place / "tiny.json", "output": out, "workers": "0"}
     given |= {"viewpoints": 1, "caption-device": "cpu"} | {
         name.replace("_", "-"): value for name, value in options.items()
     }
     flag = ["--from-hub"] if given.pop("from-hub", None) else []
-    return flag + [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
+    return ["run", str(place / "clip.mp4"), *flag] + [
+        text for name, value in given.items() if value for text in (f"--{name}", str(value))
+    ]
 
 
 def settings(place: Path, texts: Path) -> CaptionSettings:

@@ -184,7 +184,16 @@ def test_a_bad_input_gives_one_line_exit_code_2_and_nothing_half_written(kind, c
     place = tmp_path / "videos"
     place.mkdir()
     path = bad_input(kind, place)
-    arguments = ["--videos", str(path), "--out", str(tmp_path / "deep" / "out"), "--config", str(config_path)]
+    arguments = [
+        "run",
+        str(path),
+        "--output",
+        str(tmp_path / "deep" / "out"),
+        "--workers",
+        "0",
+        "--config",
+        str(config_path),
+    ]
     arguments += ["--previews"]
     assert main(arguments) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
@@ -199,16 +208,15 @@ def test_a_bad_input_gives_one_line_exit_code_2_and_nothing_half_written(kind, c
     [
         (["--viewpoints", "0"], "viewpoints is 0"),
         (["--config", "no_such_config"], "no_such_config"),
-        (["--config", ""], "give --config"),
         (["--colour", "red"], "--colour"),
         (["--split", "half"], "half"),
         (["--max-clips", "0"], "--max-clips"),
-        (["--base", "no_such_folder"], "no_such_folder"),
+        (["--encode", "no_such_folder"], "no_such_folder"),
     ],
 )
 def test_a_wrong_option_gives_one_line_and_exit_code_2(arguments, reason, config_path, tmp_path, capfd):
     (tmp_path / "a.mp4").touch()
-    given = ["--videos", str(tmp_path / "a.mp4"), "--out", str(tmp_path / "out")]
+    given = ["run", str(tmp_path / "a.mp4"), "--output", str(tmp_path / "out"), "--workers", "0"]
     chosen = arguments if "--config" in arguments else [*arguments, "--config", str(config_path)]
     assert main([*given, *chosen]) == 2
     (line,) = capfd.readouterr().err.splitlines()
@@ -222,7 +230,7 @@ def test_bad_inputs_of_a_folder_are_in_the_ledger_and_good_ones_in_the_dataset(t
     clip_file(videos / "good.mp4", channels=4)
     bad = [bad_input(kind, videos) for kind in ("soundless", "square", "short", "corrupt", "truncated")]
     for out in ("one", "two"):
-        given = ["--videos", str(videos), "--out", str(tmp_path / out), "--config", str(config_path)]
+        given = ["run", str(videos), "--output", str(tmp_path / out), "--workers", "0", "--config", str(config_path)]
         assert main([*given, "--viewpoints", "2", "--previews"]) == 0
     dataset = open_dataset(tmp_path / "one")
     assert list(dataset.keys) == ["good/0/0", "good/0/1", "good/1/0", "good/1/1"]
@@ -281,9 +289,18 @@ def test_encoded_samples_hold_latents_and_maps_and_raw_arrays_only_if_kept(
 def test_an_existing_dataset_is_never_overwritten(config_path, tmp_path, capfd):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
-    given = ["--videos", str(tmp_path), "--out", str(tmp_path / "out"), "--config", str(config_path)]
+    given = [
+        "run",
+        str(clip_file(tmp_path / "a.mp4")),
+        "--output",
+        str(tmp_path / "out"),
+        "--workers",
+        "0",
+        "--config",
+        str(config_path),
+    ]
     assert main(given) == 2
-    assert "not empty" in capfd.readouterr().err
+    assert "has no manifest.json" in capfd.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
 
 
@@ -291,7 +308,16 @@ def test_an_existing_dataset_is_never_overwritten(config_path, tmp_path, capfd):
     ("name", "segments"), [("alcatraz_mono_t00", 3), ("congo_stereo_t00", 3), ("overpass_stereo_4s", 1)]
 )
 def test_real_clips_give_their_segments(shared_data: Path, tmp_path: Path, name: str, segments: int):
-    given = ["--videos", str(shared_data / f"{name}.mp4"), "--out", str(tmp_path / "out"), "--panorama-height", "128"]
+    given = [
+        "run",
+        str(shared_data / f"{name}.mp4"),
+        "--output",
+        str(tmp_path / "out"),
+        "--workers",
+        "0",
+        "--panorama-height",
+        "128",
+    ]
     assert main([*given, "--config", "debug", "--viewpoints", "1"]) == 0
     dataset = open_dataset(tmp_path / "out")
     assert list(dataset.keys) == [f"{name}/{segment}/0" for segment in range(segments)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from con360av_jax.config_io import leaves, write_text
 from con360av_jax.data.schema import Manifest, SampleEntry
-from con360av_jax.data.source import REJECTED, open_dataset
+from con360av_jax.data.source import MANIFEST, REJECTED, open_dataset
 from con360av_jax.errors import DatasetError
 
 BEGUN = "begun.json"
@@ -23,6 +23,12 @@ def existing(folder: Path, made: Mapping[str, object]) -> tuple[Manifest | None,
     _require_same(folder, there, made)
     lines = (folder / REJECTED).read_text(encoding="utf-8").splitlines()
     return manifest, dataset.samples, [json.loads(line) for line in lines]
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Files that a writer was killed over before they had their name (`config_io.write_text`)."""
+    names = (MANIFEST, REJECTED, "index*.jsonl", BEGUN, "samples-*.json")
+    return [path for name in names for path in folder.glob(f".{name}.*")]
 
 
 def begin(partial: Path, made: Mapping[str, object]) -> None:

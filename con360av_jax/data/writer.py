@@ -3,6 +3,7 @@
 FOLDER.partial/begun.json                 what the samples are made with
                samples-00000.arrayrecord  a shard
                samples-00000.json         what it holds; written after it: a shard without it is not finished
+               scratch/                   of whoever makes the samples; gone when the dataset is whole
 
 At the end the partial folder takes the dataset's name, or, where the dataset is there already, its shards move into it
 and a new manifest names them.
@@ -13,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from cattrs.errors import BaseValidationError
 
 from con360av_jax.config import Config
 from con360av_jax.config_io import structure, to_dict, unstructure, write_text
-from con360av_jax.data.begun import BEGUN, Line, begin, existing
+from con360av_jax.data.begun import BEGUN, Line, begin, existing, unfinished
 from con360av_jax.data.schema import SCHEMA_VERSION, FileEntry, Manifest, Sample, SampleEntry, to_bytes, validate
 from con360av_jax.data.source import INDEX, MANIFEST, REJECTED, file_entry
 from con360av_jax.errors import DatasetError
@@ -61,8 +62,10 @@ class DatasetWriter:
         fields: Sequence[str],
         settings: Mapping[str, object],
         shard_records: int = SHARD_RECORDS,
+        on_shard: Callable[[tuple[str, ...]], None] = lambda ended: None,
     ):
-        """`settings`: what the samples are made with beyond the config.
+        """`settings`: what the samples are made with beyond the config; `on_shard` is told which clips ended with a
+        shard when it is safe on disk.
 
         Raises DatasetError if `folder` is neither empty nor a dataset, or if what is there was made otherwise.
         """
@@ -70,7 +73,9 @@ class DatasetWriter:
             raise DatasetError(f"a shard needs at least one record, but shard_records={shard_records}")
         self.folder = Path(folder)
         self.partial = self.folder.with_name(f"{self.folder.name}.partial")
+        self.scratch = self.partial / "scratch"
         self._config, self._fields, self._shard_records = config, tuple(fields), shard_records
+        self._on_shard = on_shard
         self._made = json.loads(
             json.dumps({"config": to_dict(config), "fields": list(fields), "settings": dict(settings)})
         )
@@ -120,8 +125,19 @@ class DatasetWriter:
             self._writer.close()
             self._writer = None
 
-    def finish(self, rejected: Iterable[Mapping[str, object]] = ()) -> Manifest:
+    @property
+    def clips_before(self) -> frozenset[str]:
+        """Clips of the dataset that samples are added to."""
+        return frozenset(entry.clip for entry in self._entries_before)
+
+    def finish(
+        self,
+        rejected: Iterable[Mapping[str, object]] = (),
+        outdated: Callable[[Mapping[str, object]], bool] = lambda line: False,
+    ) -> Manifest:
         """Makes the dataset whole under its name; `rejected` lists what else was left out.
+
+        Lines of the ledger that was there before are dropped where `outdated` says so.
 
         Raises DatasetError if there is no sample at all.
         """
@@ -129,9 +145,8 @@ class DatasetWriter:
         if self._entries:
             self._finish_shard()
         entries = (*self._entries_before, *self._entries_done())
-        lines = _distinct(
-            (*self._rejected_before, *(line for shard in self._shards for line in shard.rejected), *self._rejected)
-        )
+        kept = [line for line in self._rejected_before if not outdated(line)]
+        lines = _distinct((*kept, *(line for shard in self._shards for line in shard.rejected), *self._rejected))
         if not entries:
             first = f", the first because: {lines[0].get('reason', lines[0])}" if lines else ""
             raise DatasetError(f"no sample to write to {self.folder}; {len(lines)} were rejected{first}")
@@ -172,7 +187,8 @@ class DatasetWriter:
 
     def _rename(self) -> None:
         """Gives a partial folder with a manifest, which is whole, the dataset's name."""
-        for file in (self.partial / BEGUN, *self.partial.glob("samples-*.json")):
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        for file in (self.partial / BEGUN, *self.partial.glob("samples-*.json"), *unfinished(self.partial)):
             file.unlink(missing_ok=True)
         os.replace(self.partial, self.folder)
 
@@ -181,6 +197,8 @@ class DatasetWriter:
         for path in self.folder.glob("index*.jsonl"):
             if path.name != manifest.index.file:
                 path.unlink()
+        for path in unfinished(self.folder):
+            path.unlink()
         shutil.rmtree(self.partial)
 
     def _shard_name(self) -> str:
@@ -205,6 +223,7 @@ class DatasetWriter:
         write_text(self._described(shard), json.dumps(unstructure(shard), ensure_ascii=False) + "\n")
         self._shards.append(shard)
         self._entries, self._ended, self._rejected = [], [], []
+        self._on_shard(shard.ended)
 
     def _finished_shards(self) -> list[Shard]:
         shards: list[Shard] = []

@@ -8,9 +8,10 @@ On one small GPU run `FaceStage` over all segments, drop it, then run `JoinStage
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from preprocess.captioning.prompts import Prompts, load_prompts
 from preprocess.captioning.texts import CaptionTexts, Described, FaceText
 from preprocess.captions import CaptionSettings, Tracks
 from preprocess.segment import Segment
+from preprocess.work import Stage, Work, Works, attempted, each, there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,36 @@ class ModelCaptions:
         described = self.faces(segment)
         (caption,) = self.join([described])
         return self.join.require_caption(described, caption)
+
+    def stages(self) -> tuple[Stage, tuple[Stage, ...]]:
+        """Both as stages of a chain, in which segments need not wait for one another's models."""
+        look = each("captions", lambda work: replace(work, described=self.faces(there(work.segment))), self.on_gpu)
+        return look, (Stage(name="captions", run=self._joined, on_gpu=self.on_gpu, at_once=self.join.batch_size),)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the models want a GPU."""
+        return self.join.device != "cpu"
+
+    def _joined(self, works: Works) -> Iterator[Work]:
+        """Captions of as many segments at once as the chat model takes, where several come together."""
+        waiting = iter(works)
+        # On a CPU nothing is gained, and captions must not depend on which segments came together.
+        at_once = 1 if choose_device(self.join.device).type == "cpu" else self.join.batch_size
+        while some := list(islice(waiting, at_once)):
+            todo = [work for work in some if work.waits]
+            if len(todo) > 1:
+                # Kept on disk, from where each segment's own call below takes it.
+                attempted("captions", todo[0], lambda work, todo=todo: self._kept(work, todo))
+            yield from (attempted("captions", work, self._caption) if work.waits else work for work in some)
+
+    def _kept(self, work: Work, together: list[Work]) -> Work:
+        self.join([one.described for one in together])
+        return work
+
+    def _caption(self, work: Work) -> Work:
+        (caption,) = self.join([work.described])
+        return replace(work, caption=self.join.require_caption(work.described, caption), described=None)
 
     @property
     def sources(self) -> dict[str, str]:

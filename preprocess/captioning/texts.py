@@ -1,5 +1,6 @@
 """Every text the caption models wrote, kept in one JSONL file per clip, so that nothing is written twice."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,7 @@ class CaptionTexts:
     """`<folder>/<clip>.jsonl`: a line per face and time, and a line per caption.
 
     What a text depends on (model, revision, prompt, picture or face texts) stands on its line as `made_from`; a text
-    is found again only if all of that is the same. Several processes may write, each to other clips.
+    is found again only if all of that is the same. Several processes may write.
     """
 
     folder: Path
@@ -72,6 +73,8 @@ class CaptionTexts:
         text = "".join(json.dumps(head | dict(line), ensure_ascii=False) + "\n" for line in lines)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.path(described.clip).open("a+b") as file:
+            # Segments of one clip may be at work in several processes.
+            fcntl.flock(file, fcntl.LOCK_EX)
             whole = _whole_lines(self.path(described.clip).read_bytes())
             file.truncate(len(whole))
             file.write(text.encode())

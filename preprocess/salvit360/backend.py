@@ -35,6 +35,18 @@ class SalViT360Saliency:
 
     network: SalViT360
     device: Literal["cpu", "cuda"]
+    weights: Path | None = None
+    """Where the network came from; another process opens it there instead of being sent it."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it wants a GPU."""
+        return self.device == "cuda"
+
+    def __reduce__(self) -> tuple:
+        if self.weights is None:
+            return SalViT360Saliency, (self.network, self.device)
+        return open_salvit360, (self.weights, self.device)
 
     def __call__(self, segment: Segment, config: Config) -> Float32[np.ndarray, "frame height width"]:
         """Saliency of the segment on panoramas of the config's map size, min-max over the segment."""
@@ -51,7 +63,7 @@ def open_salvit360(weights: Path, device: Literal["cpu", "cuda"]) -> SalViT360Sa
     )
     network = load_salvit360(weights)
     fold_norms(network.feature_extractor)
-    return SalViT360Saliency(network.to(device), device)
+    return SalViT360Saliency(network.to(device), device, weights)
 
 
 def predicted_maps(

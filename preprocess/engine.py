@@ -1,0 +1,171 @@
+"""Runs the chain of stages over many inputs: in this process, or by Ray Data on this machine or a cluster.
+
+Ray Data is given one row per input. Stages that want a GPU and stages that do not form groups, each a pool of worker
+processes; segments stream from group to group through Ray's object store, and back here come only the news of what is
+on disk or was rejected, in the order of the inputs. A worker that dies costs its input, never the run.
+"""
+
+import logging
+import os
+import pickle
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import groupby
+from typing import TypeAlias
+
+from con360av_jax.config import require
+from con360av_jax.errors import DatasetError
+from preprocess.inputs import Input
+from preprocess.work import Rejection, Stage, Work, chained
+
+Rows: TypeAlias = dict[str, list]
+
+# For news and file names alone; panoramas on their way to a GPU need Ray's own, larger default.
+SMALL_STORE_BYTES = 128 * 2**20
+# A file on which a worker died is tried once more, in case the worker died of something else.
+RETRIES = 1
+DIED = "a worker process died over this file, twice; it may be too large for the memory, or crash its decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Where the stages run."""
+
+    workers: int = 1
+    """Processes for stages without a GPU; 0 runs everything in this one, without Ray."""
+    address: str = ""
+    """Of a Ray cluster; left out, Ray starts on this machine and ends with the run."""
+    gpus_per_stage: float = 0.0
+    """GPUs, or share of one, for each process of a stage that wants one; 0 leaves all stages on CPUs."""
+
+    def __post_init__(self):
+        require(self.workers >= 0, f"--workers is {self.workers}; give 0 or more")
+        require(self.gpus_per_stage >= 0, f"--gpus-per-stage is {self.gpus_per_stage:g}; give 0 or more")
+        require(
+            self.workers > 0 or not (self.address or self.gpus_per_stage), "--workers 0 runs without Ray; give more"
+        )
+        require(
+            not self.workers or find_spec("ray") is not None,
+            "several workers need Ray: pip install -e '.[preprocess]', or give --workers 0",
+        )
+
+    def run(self, stages: Sequence[Stage], inputs: Sequence[Input]) -> Iterator[tuple[Input, list[Work]]]:
+        """Each input with what became of its segments, in order; of one that failed as a whole there is one piece."""
+        todo = [Work(given=given, number=number) for number, given in enumerate(inputs)]
+        if not todo:
+            return iter(())
+        if not self.workers:
+            return _by_input(todo, chained(stages, todo))
+        return self._run_ray(stages, todo)
+
+    def _run_ray(self, stages: Sequence[Stage], todo: list[Work]) -> Iterator[tuple[Input, list[Work]]]:
+        groups = self._groups(stages)
+        with warnings.catch_warnings(), self._ray(passes_pictures=len(groups) > 1):
+            import ray.data
+
+            # One row a block: a worker that dies takes no other input along.
+            rows = ray.data.from_items([_row(work) for work in todo], override_num_blocks=len(todo))
+            for on_gpu, group in groups:
+                rows = rows.map_batches(
+                    # A class of its own is sent with its stages; Ray keeps arguments where a restart may not find them.
+                    type("Workers", (Workers,), {"stages": group}),
+                    batch_size=max(stage.at_once for stage in group) if on_gpu else 1,
+                    batch_format="numpy",
+                    compute=ray.data.ActorPoolStrategy(
+                        min_size=1,
+                        max_size=self._processes(on_gpu, groups),
+                        # What waits in a worker that dies would be lost with it.
+                        max_tasks_in_flight_per_actor=1,
+                    ),
+                    num_cpus=1,
+                    num_gpus=self.gpus_per_stage if on_gpu else 0,
+                    max_task_retries=RETRIES,
+                )
+            yield from _by_input(todo, (pickle.loads(row["work"]) for row in rows.iter_rows()))
+
+    def _groups(self, stages: Sequence[Stage]) -> list[tuple[bool, tuple[Stage, ...]]]:
+        """Neighbours that run in one process, and whether they have a GPU."""
+        grouped = groupby(stages, key=lambda stage: stage.on_gpu and self.gpus_per_stage > 0)
+        return [(on_gpu, tuple(group)) for on_gpu, group in grouped]
+
+    def _processes(self, on_gpu: bool, groups: Sequence[tuple[bool, tuple[Stage, ...]]]) -> int:
+        """The most that a group may have: groups with GPUs share them evenly."""
+        if not on_gpu:
+            return self.workers
+        import ray
+
+        there = ray.cluster_resources().get("GPU", 0.0)
+        each = int(there / self.gpus_per_stage / sum(gpu for gpu, _ in groups))
+        require(
+            each > 0,
+            f"--gpus-per-stage {self.gpus_per_stage:g} asks for more than the {there:g} GPUs that Ray finds for "
+            f"{sum(gpu for gpu, _ in groups)} groups of stages; give a smaller share",
+        )
+        return each
+
+    @contextmanager
+    def _ray(self, passes_pictures: bool) -> Generator[None]:
+        """Ray, joined or started, and quiet."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Its own, and that there is no other way yet to say how often a task that killed its process is tried again.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import ray.data
+
+        own = {} if self.address else {"include_dashboard": False, "num_cpus": self._cpus(passes_pictures)}
+        if not self.address and not passes_pictures:
+            own["object_store_memory"] = SMALL_STORE_BYTES
+        ray.init(address=self.address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
+        try:
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+            context = ray.data.DataContext.get_current()
+            context.enable_progress_bars = False
+            context.execution_options.preserve_order = True
+            # Only the death of a process makes an error of a block: everything else comes back as news.
+            context.max_errored_blocks = -1
+            yield
+        finally:
+            ray.shutdown()
+
+    def _cpus(self, passes_pictures: bool) -> int:
+        """What a Ray of our own believes to have: a place for every process that may run at once."""
+        return self.workers if not passes_pictures else max(2 * self.workers + 4, os.cpu_count() or 1)
+
+
+class Workers:
+    """One process of a group of stages, as Ray Data calls it."""
+
+    stages: tuple[Stage, ...] = ()
+
+    def __call__(self, batch: Rows) -> Iterator[Rows]:
+        """Batches of one piece each, as soon as it is done."""
+        given = [pickle.loads(work) for work in batch["work"]]
+        try:
+            for work in chained(self.stages, given):
+                yield {name: [value] for name, value in _row(work).items()}
+        except Exception as error:  # would look like the death of a process; ends the run where it is read
+            fatal = given[0].emptied(Rejection("", f"{type(error).__name__}: {error}"))
+            yield {name: [value] for name, value in _row(replace(fatal, fatal=True)).items()}
+
+
+def _row(work: Work) -> dict[str, bytes]:
+    """For Ray, between processes of one run; never in a file that is kept."""
+    return {"work": pickle.dumps(work)}
+
+
+def _by_input(todo: Iterable[Work], done: Iterable[Work]) -> Iterator[tuple[Input, list[Work]]]:
+    """Pieces of work, which come in order, put together again; an input that lacks some was lost with a worker."""
+    coming = iter(done)
+    ahead = next(coming, None)
+    for work in todo:
+        parts: list[Work] = []
+        while ahead is not None and ahead.number == work.number:
+            if ahead.fatal and ahead.rejection is not None:
+                raise DatasetError(f"the run ended at {work.given.path}: {ahead.rejection.reason}")
+            parts.append(ahead)
+            ahead = next(coming, None)
+        whole = parts and (not parts[0].segments or len(parts) == parts[0].segments)
+        yield work.given, parts if whole else [work.emptied(Rejection("worker", f"{work.given.path}: {DIED}"))]

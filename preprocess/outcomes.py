@@ -1,0 +1,83 @@
+"""Finished segments on disk until their shard is: one ArrayRecord file per segment, there as a whole or not at all."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from con360av_jax.data.schema import Sample, from_bytes, to_bytes
+from con360av_jax.data.writer import WRITER_OPTIONS
+from con360av_jax.errors import DatasetError
+from preprocess.work import Stage, Work, Works
+
+SUFFIX = ".arrayrecord"
+# The worker that reads ahead for others would read the whole file.
+READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """A folder that every worker can write to."""
+
+    folder: Path
+
+    def path(self, segment: str) -> Path:
+        """The file of a segment, `<clip>_<number>`."""
+        return self.folder / f"{segment}{SUFFIX}"
+
+    def holds(self, segment: str) -> bool:
+        """Whether the segment's samples lie here, all of them; what a power failure cut off is made again."""
+        if not self.path(segment).is_file():
+            return False
+        try:
+            reader = ArrayRecordReader(str(self.path(segment)), READER_OPTIONS)
+            found = reader.num_records() > 0
+            reader.close()
+        except RuntimeError:
+            return False
+        return found
+
+    def samples(self, segment: str) -> Iterator[Sample]:
+        """What was stored."""
+        reader = ArrayRecordReader(str(self.path(segment)), READER_OPTIONS)
+        try:
+            for record in reader.read_all():
+                yield from_bytes(record)
+        finally:
+            reader.close()
+
+    def store(self, segment: str, samples: Iterable[Sample]) -> None:
+        """Writes a segment's samples; raises DatasetError if the folder takes no more."""
+        partial = self.path(segment).with_name(f"{segment}.{os.getpid()}.partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            writer = ArrayRecordWriter(str(partial), WRITER_OPTIONS)
+            try:
+                for sample in samples:
+                    writer.write(to_bytes(sample))
+            finally:
+                writer.close()
+            os.replace(partial, self.path(segment))
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise DatasetError(f"{self.folder} cannot be written to ({reason}): make room and run it again") from error
+
+    def discard(self, segments: Iterable[str]) -> None:
+        """Forgets segments."""
+        for segment in segments:
+            self.path(segment).unlink(missing_ok=True)
+
+    def stage(self) -> Stage:
+        """The last stage of a chain: samples go to disk, and only the news that they are there goes on."""
+
+        def run(works: Works) -> Iterator[Work]:
+            for work in works:
+                if work.waits:
+                    # No fault of the file: a folder that cannot be written to ends the run.
+                    self.store(work.name, work.samples)
+                    work = work.emptied(stored=True)
+                yield work
+
+        return Stage(name="write", run=run)
