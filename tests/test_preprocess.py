@@ -44,6 +44,11 @@ def clip_file(path: Path, seconds: float = 2.0, height: int = 32, width: int = 6
     return path
 
 
+def command(videos: Path, out: Path, *options: object) -> list[str]:
+    """In this process alone."""
+    return ["run", str(videos), "--output", str(out), "--workers", "0", *map(str, options)]
+
+
 def described(path: Path, **changes: object) -> StandardClip:
     clip = StandardClip(name=path.stem, path=path, packing="mono", height=32, duration=2.0, channels=1)
     return replace(clip, **changes)
@@ -184,18 +189,7 @@ def test_a_bad_input_gives_one_line_exit_code_2_and_nothing_half_written(kind, c
     place = tmp_path / "videos"
     place.mkdir()
     path = bad_input(kind, place)
-    arguments = [
-        "run",
-        str(path),
-        "--output",
-        str(tmp_path / "deep" / "out"),
-        "--workers",
-        "0",
-        "--config",
-        str(config_path),
-    ]
-    arguments += ["--previews"]
-    assert main(arguments) == 2
+    assert main(command(path, tmp_path / "deep" / "out", "--config", config_path, "--previews")) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1
     assert path.name in lines[0]
@@ -216,7 +210,7 @@ def test_a_bad_input_gives_one_line_exit_code_2_and_nothing_half_written(kind, c
 )
 def test_a_wrong_option_gives_one_line_and_exit_code_2(arguments, reason, config_path, tmp_path, capfd):
     (tmp_path / "a.mp4").touch()
-    given = ["run", str(tmp_path / "a.mp4"), "--output", str(tmp_path / "out"), "--workers", "0"]
+    given = command(tmp_path / "a.mp4", tmp_path / "out")
     chosen = arguments if "--config" in arguments else [*arguments, "--config", str(config_path)]
     assert main([*given, *chosen]) == 2
     (line,) = capfd.readouterr().err.splitlines()
@@ -230,7 +224,7 @@ def test_bad_inputs_of_a_folder_are_in_the_ledger_and_good_ones_in_the_dataset(t
     clip_file(videos / "good.mp4", channels=4)
     bad = [bad_input(kind, videos) for kind in ("soundless", "square", "short", "corrupt", "truncated")]
     for out in ("one", "two"):
-        given = ["run", str(videos), "--output", str(tmp_path / out), "--workers", "0", "--config", str(config_path)]
+        given = command(videos, tmp_path / out, "--config", config_path)
         assert main([*given, "--viewpoints", "2", "--previews"]) == 0
     dataset = open_dataset(tmp_path / "one")
     assert list(dataset.keys) == ["good/0/0", "good/0/1", "good/1/0", "good/1/1"]
@@ -289,16 +283,7 @@ def test_encoded_samples_hold_latents_and_maps_and_raw_arrays_only_if_kept(
 def test_an_existing_dataset_is_never_overwritten(config_path, tmp_path, capfd):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
-    given = [
-        "run",
-        str(clip_file(tmp_path / "a.mp4")),
-        "--output",
-        str(tmp_path / "out"),
-        "--workers",
-        "0",
-        "--config",
-        str(config_path),
-    ]
+    given = command(clip_file(tmp_path / "a.mp4"), tmp_path / "out", "--config", config_path)
     assert main(given) == 2
     assert "has no manifest.json" in capfd.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
@@ -308,16 +293,7 @@ def test_an_existing_dataset_is_never_overwritten(config_path, tmp_path, capfd):
     ("name", "segments"), [("alcatraz_mono_t00", 3), ("congo_stereo_t00", 3), ("overpass_stereo_4s", 1)]
 )
 def test_real_clips_give_their_segments(shared_data: Path, tmp_path: Path, name: str, segments: int):
-    given = [
-        "run",
-        str(shared_data / f"{name}.mp4"),
-        "--output",
-        str(tmp_path / "out"),
-        "--workers",
-        "0",
-        "--panorama-height",
-        "128",
-    ]
+    given = command(shared_data / f"{name}.mp4", tmp_path / "out", "--panorama-height", "128")
     assert main([*given, "--config", "debug", "--viewpoints", "1"]) == 0
     dataset = open_dataset(tmp_path / "out")
     assert list(dataset.keys) == [f"{name}/{segment}/0" for segment in range(segments)]
