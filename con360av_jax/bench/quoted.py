@@ -36,7 +36,7 @@ def publish(result: Json, out: Path | None) -> None:
     """Writes the JSON, if asked for, and shows a table on the terminal."""
     if out is not None:
         write_text(out, json.dumps(result, indent=2) + "\n")
-    table = Table("what", "value", title=f"con360av bench {result['benchmark']}", title_justify="left")
+    table = Table("what", "value", title=str(result["benchmark"]), title_justify="left")
     for name, value in result.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table)
