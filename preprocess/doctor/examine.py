@@ -156,8 +156,8 @@ class _Examiner:
         for name, check in CONTENT.items():
             if arrays.keys() & set(check.needs):
                 self._findings.looked(name)
-                for what in check.find(arrays, self._config):
-                    found(name, what)
+                if faults := list(check.find(arrays, self._config)):
+                    found(name, "; ".join(faults))
         if "viewpoint angles" in failed:
             del arrays["viewpoint"]
         return arrays, failed

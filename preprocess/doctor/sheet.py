@@ -20,7 +20,7 @@ from preprocess.doctor.content import loudness
 PANORAMA_WIDTH = 640
 MAP_WIDTH = 320
 VIEW_SIZE = 176
-MEL_SIZE = (400, 128)
+MEL_SIZE = (320, 160)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,8 @@ def _panorama(
 ) -> Picture | None:
     """The segment's panorama with its viewpoint; without previews, the saliency alone."""
     size = (PANORAMA_WIDTH, PANORAMA_WIDTH // 2)
-    preview = cv2.imread(str(folder / "previews" / f"{entry.clip}_{entry.segment}.jpg"))
+    file = folder / "previews" / f"{entry.clip}_{entry.segment}.jpg"
+    preview = cv2.imread(str(file)) if file.is_file() else None
     if preview is not None:
         picture = cv2.resize(cv2.cvtColor(preview, cv2.COLOR_BGR2RGB), size, interpolation=cv2.INTER_AREA)
         about = "panorama"

@@ -39,14 +39,16 @@ def summarise(findings: Findings, page: Path, console: Console) -> None:
     """Prints the table of checks, the first findings, and where the page is."""
     table = Table()
     table.add_column("check")
-    for column in ("looked at", "errors", "warnings"):
+    table.add_column("looked at", justify="right")
+    table.add_column("")
+    for column in ("errors", "warnings"):
         table.add_column(column, justify="right")
     for name, check in CHECKS.items():
         tally = findings.tallies[name]
-        looked = f"{tally.looked_at:,} {check.unit}" if tally.looked_at else "-"
+        looked = (f"{tally.looked_at:,}", check.unit) if tally.looked_at else ("-", "")
         counts = [Text(f"{tally.found:,}" if tally.found else "", STYLES[check.severity])]
         row = [*counts, Text("")] if check.severity == "error" else [Text(""), *counts]
-        table.add_row(name, looked, *row)
+        table.add_row(name, *looked, *row)
     console.print(table)
     listed = findings.listed()
     for finding in listed[:SHOWN]:
