@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,10 @@ def named(sample: Sample, clip: str, segment: int = 0, viewpoint: int = 0) -> Sa
 
 def with_array(sample: Sample, name: str, array: np.ndarray) -> Sample:
     return dataclasses.replace(sample, arrays=sample.arrays | {name: array})
+
+
+def only(sample: Sample, fields: Sequence[str]) -> Sample:
+    return dataclasses.replace(sample, arrays={name: sample.arrays[name] for name in fields})
 
 
 def changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Sample], Sample]:
@@ -115,16 +119,8 @@ DEFECTS = {
     "one black frame": ("black picture", changed("video", lambda a: np.concatenate([0 * a[:1], a[1:]]))),
     "another shape": ("schema", lambda sample: with_array(sample, "mel", sample.arrays["mel"][1:])),
     "another dtype": ("schema", lambda sample: with_array(sample, "mel", sample.arrays["mel"].astype(np.int16))),
-    "a field that is not declared": (
-        "schema",
-        lambda sample: dataclasses.replace(sample, arrays=sample.arrays | {"smell": np.zeros(3, np.float32)}),
-    ),
-    "a missing field": (
-        "schema",
-        lambda sample: dataclasses.replace(
-            sample, arrays={name: array for name, array in sample.arrays.items() if name != "saliency"}
-        ),
-    ),
+    "a field that is not declared": ("schema", lambda sample: with_array(sample, "smell", np.zeros(3, np.float32))),
+    "a missing field": ("schema", lambda sample: only(sample, [name for name in ALL_FIELDS if name != "saliency"])),
     "a wrong name": ("schema", lambda sample: dataclasses.replace(sample, key="somebody else")),
     "no caption": ("captions", lambda sample: dataclasses.replace(sample, caption="  ")),
 }
@@ -159,7 +155,7 @@ def test_what_latents_cannot_tell_is_not_looked_at(write, tiny):
 
 def test_a_mel_at_its_floor_is_silence_where_no_sound_is_kept(write, fakes, tiny):
     fields = ("video", "mel", *MAP_FIELDS)
-    samples = [dataclasses.replace(fake, arrays={name: fake.arrays[name] for name in fields}) for fake in fakes]
+    samples = [only(fake, fields) for fake in fakes]
     samples[2] = changed("mel", lambda mel: np.full_like(mel, np.log(tiny.mel.floor)))(samples[2])
     assert [check for check, _ in found(write(samples, fields=fields))] == ["silent sound"]
 
@@ -187,17 +183,12 @@ def test_an_index_that_says_something_else_is_named(write, fakes):
     folder = write(fakes)
     path = folder / "index.jsonl"
     path.write_text(path.read_text().replace("fake scene 2", "fake scene 9"))
-    assert found(folder) == [
-        ("files", path.name),
-        ("index", f"{fakes[2].key} (number 0 of samples-00001.arrayrecord)"),
-    ]
+    place = f"{fakes[2].key} (number 0 of samples-00001.arrayrecord)"
+    assert found(folder) == [("files", path.name), ("index", place)]
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], "{", json.dumps({"key": 1})]) + "\n")
-    assert [where for check, where in found(folder) if check == "index"] == [
-        "index.jsonl line 2",
-        "index.jsonl line 3",
-        "index.jsonl",
-    ]
+    places = [where for check, where in found(folder) if check == "index"]
+    assert places == ["index.jsonl line 2", "index.jsonl line 3", "index.jsonl"]
 
 
 def test_a_damaged_manifest_ends_one_dataset_and_not_the_others(write, fakes):
