@@ -3,8 +3,9 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,14 +81,14 @@ class DatasetSeen:
         if len(self.keys) > 1 and len(self.captions) == 1 and len(self.clips) > 1 and not self.empty_captions:
             findings.add("captions", self.name, "all samples", "all samples have the same caption")
         asked = manifest.settings.get("viewpoints")
-        excused = {(_stem(line.get("file")), line.get("segment")) for line in ledger}
+        excused = {(_stem(line.get("file")), str(line.get("segment"))) for line in ledger}
         for clip, segments in self.clips.items():
             self._check_viewpoints(clip, segments, asked if isinstance(asked, int) else None, findings)
             findings.looked("segments")
-            gaps = [number for number in range(max(segments)) if number not in segments]
-            missing = [str(number) for number in gaps if (clip.partition("~")[0], number) not in excused]
-            if missing:
-                what = f"segment {', '.join(missing[:SHOWN])} is missing, and the ledger does not say why"
+            stem = clip.partition("~")[0]
+            gaps = (number for number in range(max(segments)) if number not in segments)
+            if missing := _first(number for number in gaps if (stem, str(number)) not in excused):
+                what = f"segment {missing} is missing, and the ledger does not say why"
                 findings.add("segments", self.name, clip, what)
             self._check_split(clip, manifest.settings.get("split"), findings)
 
@@ -99,9 +100,8 @@ class DatasetSeen:
             if len(seen.tracks) > 0:
                 findings.looked("equal viewpoints")
             wanted = max(asked or 0, max(seen.viewpoints) + 1)
-            missing = [str(index) for index in range(wanted) if index not in seen.viewpoints]
-            if missing:
-                what = f"viewpoint {', '.join(missing[:SHOWN])} of {wanted} is missing"
+            if missing := _first(index for index in range(wanted) if index not in seen.viewpoints):
+                what = f"viewpoint {missing} of {wanted} is missing"
                 findings.add("viewpoints", self.name, f"{clip}, segment {number}", what)
 
     def _check_split(self, clip: str, split: object, findings: Findings) -> None:
@@ -170,6 +170,12 @@ def shared_videos(seen: list[DatasetSeen], findings: Findings) -> None:
 def source_video(clip: str) -> str:
     """The video that a clip, named "<video>_<start second>", was cut from; "~2" tells files of equal names apart."""
     return re.sub(r"_\d+$", "", clip.partition("~")[0])
+
+
+def _first(numbers: Iterable[int]) -> str:
+    """The first few of numbers that may be without end: a damaged record can claim any."""
+    found = [str(number) for number in islice(numbers, SHOWN + 1)]
+    return ", ".join(found[:SHOWN]) + (" and more" if len(found) > SHOWN else "")
 
 
 def _stem(file: object) -> str:

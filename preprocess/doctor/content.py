@@ -53,7 +53,7 @@ def sound_fields(
             if bad:
                 found("finite numbers", f"{name} holds NaN or infinity in {bad} of {array.size} places")
                 continue
-        if name == "saliency" and array is not None and (fault := _outside_unit_range(array)):
+        if name == "saliency" and array is not None and array.size and (fault := _outside_unit_range(array)):
             found("saliency range", fault)
             continue
         if fits({} if array is None else {name: array}, (name,)) and array is not None:
