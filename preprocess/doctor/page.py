@@ -41,6 +41,7 @@ def write_page(examination: Examination, out: Path) -> Path:
     template = Environment(loader=loader, autoescape=True).get_template("page.html")
     findings = examination.findings
     html = template.render(
+        looked=sum(tally.looked_at > 0 for tally in findings.tallies.values()),
         names=[examined.name for examined in examination.datasets],
         errors=findings.count("error"),
         warnings=findings.count("warning"),
