@@ -11,9 +11,10 @@ import tyro
 from con360av_jax.commands.options import parse
 from con360av_jax.errors import Con360Error
 from con360av_jax.quick_compile import choose_fast_run
+from preprocess.commands.doctor import Doctor
 from preprocess.commands.run import Run
 
-Verb: TypeAlias = Annotated[Run, tyro.conf.subcommand("run")]
+Verb: TypeAlias = Annotated[Run, tyro.conf.subcommand("run")] | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 
 ABOUT = "From 360° videos to datasets of viewpoints with sound, saliency and captions."
 USER_ERROR = 2
@@ -36,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USER_ERROR
 
 
-def _read(arguments: list[str]) -> Run:
+def _read(arguments: list[str]) -> Run | Doctor:
     return tyro.cli(
-        Run,
+        Verb,  # pyright: ignore[reportArgumentType]
         prog="python -m preprocess",
         description=ABOUT,
-        args=arguments[1:],
+        args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )

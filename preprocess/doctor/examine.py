@@ -1,0 +1,169 @@
+"""All checks over datasets: one record in memory at a time, and no fault of one hides another."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from con360av_jax.config import Config
+from con360av_jax.data.schema import Manifest, Sample, SampleEntry, manifest_config
+from con360av_jax.errors import DatasetError
+from preprocess.doctor.across import Contents, DatasetSeen, Owner, content_hashes, shared_videos
+from preprocess.doctor.content import CONTENT, sound_fields
+from preprocess.doctor.files import check_counts, check_file, read_index, read_ledger, read_manifest, read_records
+from preprocess.doctor.findings import Findings
+from preprocess.doctor.sheet import Row, make_row
+from preprocess.doctor.statistics import Reason, Statistics, distinct_hours, grouped
+
+
+@dataclass
+class Examined:
+    """One dataset after its examination."""
+
+    folder: Path
+    name: str
+    manifest: Manifest | None
+    """None if it is damaged: then nothing else could be looked at."""
+    seen: DatasetSeen
+    statistics: Statistics = field(default_factory=Statistics)
+    reasons: list[Reason] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    hours: float = 0.0
+    """Of video, what segments share counted once."""
+
+
+@dataclass
+class Examination:
+    """Everything that a page or a program is told."""
+
+    datasets: list[Examined]
+    findings: Findings
+
+
+def examine(folders: Sequence[Path], samples: int, advance: Callable[[str, int, int], None]) -> Examination:
+    """Checks `folders` together.
+
+    Args:
+        folders: datasets.
+        samples: how many of each are drawn for the contact sheet.
+        advance: called after each record with the dataset's name, records done and records in all.
+
+    Raises:
+        DatasetError: a folder is missing, no dataset, or given twice.
+    """
+    places = [folder.resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        raise DatasetError(f"a dataset is given twice among {', '.join(map(str, folders))}: give each once")
+    findings, contents = Findings(), Contents()
+    names = _names(places)
+    manifests = [read_manifest(folder, name, findings) for folder, name in zip(places, names, strict=True)]
+    datasets: list[Examined] = []
+    for folder, name, manifest in zip(places, names, manifests, strict=True):
+        examined = Examined(folder=folder, name=name, manifest=manifest, seen=DatasetSeen(name))
+        datasets.append(examined)
+        if manifest is not None:
+            _Examiner(examined, manifest, findings, contents, samples, advance).run()
+    contents.report({examined.name: examined.statistics.records for examined in datasets}, findings)
+    shared_videos([examined.seen for examined in datasets], findings)
+    return Examination(datasets=datasets, findings=findings)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, or their paths where two have the same name."""
+    short = [folder.name for folder in folders]
+    return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+
+
+class _Examiner:
+    """The checks of one dataset."""
+
+    def __init__(
+        self,
+        examined: Examined,
+        manifest: Manifest,
+        findings: Findings,
+        contents: Contents,
+        samples: int,
+        advance: Callable[[str, int, int], None],
+    ):
+        self._examined, self._manifest, self._findings, self._contents = examined, manifest, findings, contents
+        total = sum(shard.records for shard in manifest.shards)
+        self._total, self._advance = total, advance
+        self._drawn = set(np.linspace(0, total - 1, min(samples, total)).round().astype(int).tolist())
+        self._config: Config | None = None
+
+    def run(self) -> None:
+        """Files first, then every record in order, then what all of them show."""
+        examined, manifest, findings = self._examined, self._manifest, self._findings
+        name = examined.name
+        try:
+            self._config = manifest_config(manifest)
+        except DatasetError as error:
+            findings.add("manifest", name, "manifest.json", str(error))
+        check_counts(name, manifest, findings)
+        ledger = read_ledger(examined.folder, name, manifest, findings)
+        examined.reasons = grouped(ledger)
+        index_there = check_file(examined.folder, name, manifest.index, findings)
+        index = read_index(examined.folder, name, manifest, findings)
+        position = 0
+        for shard in manifest.shards:
+            check_file(examined.folder, name, shard, findings)
+            for read in read_records(examined.folder, name, shard, findings):
+                entry = next(index) if index_there else None
+                if read.sample is not None:
+                    self._record(read.sample, entry, position, f"{read.sample.key} ({read.place})")
+                elif entry is not None:
+                    examined.seen.add(entry, f"{entry.key} ({read.place})", None, findings)
+                position += 1
+                self._advance(name, position, self._total)
+        examined.seen.finish(manifest, ledger, findings)
+        if self._config is not None:
+            examined.hours = distinct_hours(examined.seen.clips, self._config.clip.seconds)
+
+    def _record(self, sample: Sample, entry: SampleEntry | None, position: int, where: str) -> None:
+        examined, findings, name = self._examined, self._findings, self._examined.name
+        examined.statistics.records += 1
+        if entry is not None and entry != sample.entry:
+            findings.add("index", name, where, f"{_differences(entry, sample.entry)}")
+        arrays, failed = self._check_arrays(sample, where)
+        track = arrays.get("viewpoint")
+        first = examined.seen.add(sample.entry, where, track, findings)
+        if first:
+            examined.statistics.add_segment(sample.caption, arrays.get("sound"))
+        if track is not None:
+            examined.statistics.add_viewpoint(track)
+        still = bool(failed & {"black picture", "frozen picture"})
+        self._contents.add(Owner(name, sample.clip), content_hashes(arrays, "silent sound" in failed, still))
+        if position in self._drawn and self._config is not None:
+            examined.rows.append(make_row(sample.entry, arrays, self._config, examined.folder, sorted(failed)))
+
+    def _check_arrays(self, sample: Sample, where: str) -> tuple[dict[str, np.ndarray], set[str]]:
+        """The arrays that can be relied on, and the checks that found something."""
+        failed: set[str] = set()
+
+        def found(check: str, what: str) -> None:
+            failed.add(check)
+            self._findings.add(check, self._examined.name, where, what)
+
+        if self._config is None:
+            return {}, failed
+        fields = self._manifest.fields
+        self._findings.looked("schema", len(fields))
+        self._findings.looked("finite numbers", len(fields))
+        self._findings.looked("saliency range", int("saliency" in fields))
+        arrays = sound_fields(sample, self._config, fields, found)
+        for name, check in CONTENT.items():
+            if arrays.keys() & set(check.needs):
+                self._findings.looked(name)
+                if faults := list(check.find(arrays, self._config)):
+                    found(name, "; ".join(faults))
+        if "viewpoint angles" in failed:
+            del arrays["viewpoint"]
+        return arrays, failed
+
+
+def _differences(entry: SampleEntry, record: SampleEntry) -> str:
+    both = zip(vars(entry).items(), vars(record).values(), strict=True)
+    return "; ".join(f"{name} is {one!r} in the index, {other!r} in the record" for (name, one), other in both
+                     if one != other)  # fmt: skip

@@ -1,0 +1,155 @@
+"""Manifest, index, ledger and shards of a dataset folder, read so that no damage to one hides the others."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from array_record.python.array_record_module import ArrayRecordReader
+from cattrs.errors import BaseValidationError
+
+from con360av_jax.config_io import problems, structure
+from con360av_jax.data.schema import FileEntry, Manifest, Sample, SampleEntry, from_bytes
+from con360av_jax.data.source import MANIFEST, REJECTED
+from con360av_jax.errors import DatasetError
+from preprocess.doctor.findings import Findings
+
+
+def read_manifest(folder: Path, name: str, findings: Findings) -> Manifest | None:
+    """The manifest, or None if it is damaged; raises DatasetError if `folder` is no dataset at all."""
+    if not folder.is_dir():
+        raise DatasetError(f"dataset folder {folder} does not exist: write it first, or check the path")
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DatasetError(f"{folder} is no dataset: it has no {MANIFEST}; check the path, or write the dataset again")
+    findings.looked("manifest")
+    try:
+        return Manifest.from_json(path.read_bytes(), str(path))
+    except DatasetError as error:
+        findings.add("manifest", name, MANIFEST, str(error))
+        return None
+
+
+def check_counts(name: str, manifest: Manifest, findings: Findings) -> None:
+    """Samples by the manifest, its shards and its index must be as many."""
+    total = sum(shard.records for shard in manifest.shards)
+    if not total == manifest.samples == manifest.index.records:
+        what = f"it counts {manifest.samples} samples, its shards hold {total}, its index {manifest.index.records}"
+        findings.add("manifest", name, MANIFEST, what)
+
+
+def check_file(folder: Path, name: str, entry: FileEntry, findings: Findings) -> bool:
+    """Size and sha256 of one file; returns whether it is there."""
+    findings.looked("files")
+    path = folder / entry.file
+    if not path.is_file():
+        findings.add("files", name, entry.file, "the file is missing")
+        return False
+    size = path.stat().st_size
+    if size != entry.bytes:
+        findings.add("files", name, entry.file, f"it has {size} bytes, the manifest says {entry.bytes}")
+        return True
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != entry.sha256:
+        what = f"its sha256 begins with {digest[:12]}, the manifest says {entry.sha256[:12]}"
+        findings.add("files", name, entry.file, what)
+    return True
+
+
+def read_index(folder: Path, name: str, manifest: Manifest, findings: Findings) -> Iterator[SampleEntry | None]:
+    """The index's entries without end: None for each line that is damaged or not there."""
+    path = folder / manifest.index.file
+    number = 0
+    if path.is_file():
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                findings.looked("index")
+                try:
+                    entry = structure(json.loads(line), SampleEntry)
+                except BaseValidationError as error:
+                    entry = None
+                    findings.add("index", name, f"{path.name} line {number}", problems(error))
+                except ValueError as error:
+                    entry = None
+                    findings.add("index", name, f"{path.name} line {number}", f"it is not JSON: {error}")
+                yield entry
+        if number < manifest.samples:
+            what = f"it has {number} lines for {manifest.samples} samples"
+            findings.add("index", name, path.name, what)
+    while True:
+        yield None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """One record of a dataset."""
+
+    place: str
+    """Its number in its shard."""
+    sample: Sample | None
+    """None if it cannot be read."""
+
+
+def read_records(folder: Path, name: str, shard: FileEntry, findings: Findings) -> Iterator[Read]:
+    """As many records as the manifest says `shard` has, in order; a shard without any is one finding."""
+    findings.looked("records", shard.records)
+    places = [f"number {number} of {shard.file}" for number in range(shard.records)]
+    if not (folder / shard.file).is_file():
+        yield from (Read(place=place, sample=None) for place in places)
+        return
+    reader, there, fault = _open(folder / shard.file)
+    if reader is None or not there:
+        findings.add("records", name, shard.file, f"none of its {shard.records} records can be read: {fault}")
+        yield from (Read(place=place, sample=None) for place in places)
+        return
+    if there > shard.records:
+        what = f"it holds {there} records, the manifest says {shard.records}"
+        findings.add("records", name, shard.file, what)
+    for number, place in enumerate(places):
+        sample = None
+        try:
+            sample = from_bytes(reader.read([number])[0])
+        except (RuntimeError, IndexError, DatasetError) as error:
+            findings.add("records", name, place, str(error))
+        yield Read(place=place, sample=sample)
+    reader.close()
+
+
+def _open(path: Path) -> tuple[ArrayRecordReader | None, int, str]:
+    """A reader of one shard, how many records it has, and what is wrong with it; the last only closing tells."""
+    try:
+        reader = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+        if records := reader.num_records():
+            return reader, records, ""
+        reader.close()
+    except RuntimeError as error:
+        return None, 0, str(error)
+    return None, 0, "it is empty"
+
+
+def read_ledger(folder: Path, name: str, manifest: Manifest, findings: Findings) -> list[dict[str, object]]:
+    """The lines of rejected.jsonl that can be read."""
+    findings.looked("ledger")
+    path = folder / REJECTED
+    if not path.is_file():
+        findings.add("ledger", name, REJECTED, "the file is missing")
+        return []
+    lines: list[dict[str, object]] = []
+    number = 0
+    with path.open("rb") as file:
+        for number, text in enumerate(file, start=1):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                findings.add("ledger", name, f"{REJECTED} line {number}", f"it is not JSON: {error}")
+                continue
+            if isinstance(line, dict):
+                lines.append(line)
+            else:
+                findings.add("ledger", name, f"{REJECTED} line {number}", "it is no JSON object")
+    if number != manifest.rejected:
+        what = f"it has {number} lines, the manifest says {manifest.rejected}"
+        findings.add("ledger", name, REJECTED, what)
+    return lines

@@ -1,0 +1,119 @@
+"""The HTML page of an examination: what was found, what the data is like, and samples to look at and to hear."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from jinja2 import ChoiceLoader, Environment, PackageLoader
+
+from con360av_jax.config_io import write_text
+from preprocess.doctor.checks import CHECKS
+from preprocess.doctor.examine import Examination, Examined
+from preprocess.doctor.statistics import CELL, FOV_EDGES, LEVEL_EDGES, WORD_EDGES
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a histogram."""
+
+    label: str
+    count: int
+    share: float
+    """Of the highest bar."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the map of directions, in degrees from the panorama's top left corner."""
+
+    x: int
+    y: int
+    count: int
+    share: float
+
+
+def write_page(examination: Examination, out: Path) -> Path:
+    """Writes one self-contained page to `out`, replaced in one step; all text from files is escaped."""
+    # The house's style sheet lies with the report.
+    loader = ChoiceLoader([PackageLoader("preprocess.doctor", "."), PackageLoader("con360av_jax.report", ".")])
+    template = Environment(loader=loader, autoescape=True).get_template("page.html")
+    findings = examination.findings
+    html = template.render(
+        looked=sum(tally.looked_at > 0 for tally in findings.tallies.values()),
+        names=[examined.name for examined in examination.datasets],
+        errors=findings.count("error"),
+        warnings=findings.count("warning"),
+        findings=findings.listed(),
+        unlisted=findings.unlisted(),
+        checks=[(name, check, findings.tallies[name]) for name, check in CHECKS.items()],
+        datasets=[_shown(examined) for examined in examination.datasets],
+    )
+    write_text(out, html)
+    return out
+
+
+def _shown(examined: Examined) -> dict[str, object]:
+    """What the template asks of one dataset."""
+    manifest, statistics = examined.manifest, examined.statistics
+    return {
+        "examined": examined,
+        "facts": _facts(examined),
+        "settings": {} if manifest is None else manifest.settings,
+        "tools": {} if manifest is None else manifest.tools,
+        "fields": () if manifest is None else manifest.fields,
+        "config": "" if manifest is None else manifest.config.get("name", ""),
+        "cell": CELL,
+        "cells": _cells(statistics.directions),
+        "histograms": {
+            "Field of view, degrees": _bars(statistics.fields_of_view, FOV_EDGES),
+            "Length of captions, words": _bars(statistics.words, WORD_EDGES),
+            "Loudness, dBFS": _bars(statistics.levels, LEVEL_EDGES),
+        },
+    }
+
+
+def _facts(examined: Examined) -> dict[str, str]:
+    """What a reader wants to know first."""
+    manifest = examined.manifest
+    if manifest is None:
+        return {}
+    size = sum(shard.bytes for shard in manifest.shards)
+    hours = examined.hours
+    length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    return {
+        "samples": f"{manifest.samples:,}",
+        "clips": f"{len(examined.seen.clips):,}",
+        "source videos": f"{len(examined.seen.sources):,}",
+        "segments": f"{sum(map(len, examined.seen.clips.values())):,}",
+        "of video": length,
+        "shards": f"{len(manifest.shards):,}",
+        "size": f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB",
+        "left out": f"{manifest.rejected:,}",
+    }
+
+
+def _bars(counts: Int[np.ndarray, "bin"], edges: Sequence[int]) -> list[Bar]:
+    """Bars from the first to the last that is not empty; none if all are."""
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        return []
+    highest = int(counts.max())
+    return [
+        Bar(_label(edges, number), int(counts[number]), int(counts[number]) / highest)
+        for number in range(max(filled[0] - 1, 0), min(filled[-1] + 2, len(counts)))
+    ]
+
+
+def _label(edges: Sequence[int], number: int) -> str:
+    low, high = edges[number], edges[number + 1]
+    return f"{low} and more" if high == WORD_EDGES[-1] else f"{low} to {high}"
+
+
+def _cells(directions: Int[np.ndarray, "latitude longitude"]) -> list[Cell]:
+    highest = int(directions.max()) or 1
+    return [
+        Cell(int(column) * CELL, int(row) * CELL, int(directions[row, column]), int(directions[row, column]) / highest)
+        for row, column in np.argwhere(directions)
+    ]

@@ -1,0 +1,169 @@
+"""One line of the contact sheet: what a record holds, as small pictures and sound inside the page."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+from scipy.io import wavfile
+
+from con360av_jax.config import Config
+from con360av_jax.data.schema import SampleEntry
+from con360av_jax.geometry import basd
+from con360av_jax.report.figures import data_uri, draw_footprint, picture_uri, saliency_overlay, viewpoint_colour
+from preprocess.doctor.content import loudness
+
+PANORAMA_WIDTH = 640
+MAP_WIDTH = 320
+VIEW_SIZE = 176
+MEL_SIZE = (320, 160)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture of a row and what it shows."""
+
+    uri: str
+    about: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One sample on the contact sheet."""
+
+    entry: SampleEntry
+    colour: str
+    """Of the viewpoint's outline."""
+    angles: str
+    """Where the viewpoint looks in the middle of the segment."""
+    panorama: Picture | None
+    views: Sequence[Picture]
+    maps: Sequence[Picture]
+    sound: str
+    """A WAV file as data URI; empty where none is kept."""
+    level: str
+    failed: Sequence[str]
+    """Checks that found something in this sample."""
+
+
+def make_row(
+    entry: SampleEntry, arrays: Mapping[str, np.ndarray], config: Config, folder: Path, failed: Sequence[str]
+) -> Row:
+    """The row of one sample from those of its arrays that can be relied on."""
+    track = arrays.get("viewpoint")
+    middle = None if track is None else track[len(track) // 2]
+    sound = arrays.get("sound")
+    return Row(
+        entry=entry,
+        colour=viewpoint_colour(entry.viewpoint_index),
+        angles="" if track is None else _angles(track),
+        panorama=_panorama(entry, arrays, middle, folder),
+        views=_views(arrays),
+        maps=[*_maps(entry, arrays, middle), *_sound_pictures(arrays)],
+        sound="" if sound is None else _wav(sound, config.mel.sample_rate),
+        level="" if sound is None else f"{loudness(sound):.0f} dBFS",
+        failed=failed,
+    )
+
+
+def _angles(track: Float[np.ndarray, "frame 4"]) -> str:
+    yaw, pitch, width, height = np.degrees(track[len(track) // 2]).tolist()
+    moves = ", moves (middle frame)" if float(np.ptp(track, axis=0).max()) > 1e-4 else ""
+    return f"yaw {yaw:.0f}°, pitch {pitch:.0f}°, field of view {width:.0f}° × {height:.0f}°{moves}"
+
+
+def _panorama(
+    entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.ndarray | None, folder: Path
+) -> Picture | None:
+    """The segment's panorama with its viewpoint; without previews, the saliency alone."""
+    size = (PANORAMA_WIDTH, PANORAMA_WIDTH // 2)
+    file = folder / "previews" / f"{entry.clip}_{entry.segment}.jpg"
+    preview = cv2.imread(str(file)) if file.is_file() else None
+    if preview is not None:
+        picture = cv2.resize(cv2.cvtColor(preview, cv2.COLOR_BGR2RGB), size, interpolation=cv2.INTER_AREA)
+        about = "panorama"
+    elif "saliency" in arrays:
+        dark = np.zeros((size[1], size[0], 3), np.uint8)
+        picture = saliency_overlay(dark, _middle(arrays["saliency"])[..., 0], strength=1.0)
+        about = "saliency: the dataset has no previews of its panoramas"
+    else:
+        return None
+    if viewpoint is not None:
+        picture = draw_footprint(picture, viewpoint, entry.viewpoint_index)
+        about += ", with what the view shows of it"
+    return Picture(uri=picture_uri(picture), about=about)
+
+
+def _views(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
+    """First, middle and last frame; false colours of the latents where no picture is kept."""
+    if "video" in arrays:
+        frames, kind = arrays["video"], ""
+    elif "video_latent_mean" in arrays:
+        frames, kind = _false_colours(arrays["video_latent_mean"]), " frame, latent"
+    else:
+        return []
+    names = {"first": 0, "middle": len(frames) // 2, "last": len(frames) - 1}
+    return [
+        Picture(uri=picture_uri(_enlarged(frames[number], VIEW_SIZE, VIEW_SIZE)), about=f"{name}{kind or ' frame'}")
+        for name, number in names.items()
+    ]
+
+
+def _false_colours(latents: Float[np.ndarray, "frame height width channel"]) -> UInt8[np.ndarray, "frame h w 3"]:
+    """The first three channels as red, green and blue."""
+    low, high = np.percentile(latents[..., :3], (1, 99))
+    scaled = np.clip((latents[..., :3] - low) / max(float(high - low), 1e-6), 0, 1)
+    return np.ascontiguousarray((scaled * 255).astype(np.uint8))
+
+
+def _maps(entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.ndarray | None) -> list[Picture]:
+    pictures = []
+    height = MAP_WIDTH // 2
+    if "saliency" in arrays:
+        picture = _coloured(_enlarged(_middle(arrays["saliency"])[..., 0], MAP_WIDTH, height), "inferno")
+        pictures.append(Picture(uri=picture_uri(picture), about="saliency, middle frame"))
+    if viewpoint is not None:
+        track = np.asarray(viewpoint)[None]
+        drawn = _coloured(basd(track, height, MAP_WIDTH)[0], "viridis")
+        picture = draw_footprint(drawn, viewpoint, entry.viewpoint_index, thickness=1)
+        pictures.append(Picture(uri=picture_uri(picture), about="BASD: bright inside the view"))
+    return pictures
+
+
+def _sound_pictures(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
+    if "mel" in arrays:
+        values, about = arrays["mel"], "log-mel: time to the right, frequency up"
+    elif "audio_latent_mean" in arrays:
+        values, about = (
+            arrays["audio_latent_mean"].mean(axis=-1),
+            "sound's latent, mean of its channels; no mel is kept",
+        )
+    else:
+        return []
+    low, high = np.percentile(values, (1, 99.8))
+    scaled = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
+    picture = _coloured(_enlarged(np.ascontiguousarray(scaled.T[::-1]), *MEL_SIZE), "magma")
+    return [Picture(uri=picture_uri(picture), about=about)]
+
+
+def _middle(frames: np.ndarray) -> np.ndarray:
+    return frames[len(frames) // 2]
+
+
+def _enlarged(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    shrinks = picture.shape[1] > width
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _coloured(values: Float[np.ndarray, "height width"], colours: str) -> UInt8[np.ndarray, "height width 3"]:
+    return (colormaps[colours](np.clip(values, 0, 1))[..., :3] * 255).astype(np.uint8)
+
+
+def _wav(sound: np.ndarray, sample_rate: int) -> str:
+    file = io.BytesIO()
+    wavfile.write(file, sample_rate, sound)
+    return data_uri(file.getvalue(), "audio/wav")

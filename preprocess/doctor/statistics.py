@@ -1,0 +1,89 @@
+"""Counts that a page shows as histograms, gathered record by record."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Int
+
+from preprocess.doctor.across import SegmentSeen
+from preprocess.doctor.content import loudness
+
+CELL = 10
+"""Side of a cell of the map of directions, degrees."""
+FOV_EDGES = tuple(range(0, 181, 10))
+LEVEL_EDGES = tuple(range(-90, 1, 6))
+WORD_EDGES = (*range(0, 80, 5), 10_000)
+
+
+def _counts(edges: Sequence[int]) -> Int[np.ndarray, "bin"]:
+    return np.zeros(len(edges) - 1, np.int64)
+
+
+@dataclass
+class Statistics:
+    """Of one dataset."""
+
+    records: int = 0
+    """That could be read."""
+    segments: int = 0
+    directions: Int[np.ndarray, "latitude longitude"] = field(
+        default_factory=lambda: np.zeros((180 // CELL, 360 // CELL), np.int64)
+    )
+    """How many viewpoints look into each cell of the panorama, in the middle of their segments."""
+    fields_of_view: Int[np.ndarray, "bin"] = field(default_factory=lambda: _counts(FOV_EDGES))
+    levels: Int[np.ndarray, "bin"] = field(default_factory=lambda: _counts(LEVEL_EDGES))
+    words: Int[np.ndarray, "bin"] = field(default_factory=lambda: _counts(WORD_EDGES))
+
+    def add_viewpoint(self, track: np.ndarray) -> None:
+        """Counts where one viewpoint looks."""
+        yaw, pitch, width, _ = np.degrees(track[len(track) // 2].astype(np.float64))
+        rows, columns = self.directions.shape
+        row = int(np.clip((90 - pitch) // CELL, 0, rows - 1))
+        self.directions[row, int((yaw + 180) // CELL) % columns] += 1
+        _count(self.fields_of_view, FOV_EDGES, width)
+
+    def add_segment(self, caption: str, sound: np.ndarray | None) -> None:
+        """Counts what all viewpoints of a segment share."""
+        self.segments += 1
+        _count(self.words, WORD_EDGES, len(caption.split()))
+        if sound is not None:
+            _count(self.levels, LEVEL_EDGES, loudness(sound))
+
+
+def _count(counts: Int[np.ndarray, "bin"], edges: Sequence[int], value: float) -> None:
+    counts[int(np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(counts) - 1))] += 1
+
+
+def distinct_hours(clips: Mapping[str, Mapping[int, SegmentSeen]], seconds: float) -> float:
+    """Hours of video that the segments of all clips cover, what two of them share counted once."""
+    total = 0.0
+    for segments in clips.values():
+        starts = sorted(segment.start for segment in segments.values())
+        nexts = [*starts[1:], float("inf")]
+        total += sum(min(seconds, after - start) for start, after in zip(starts, nexts, strict=True))
+    return total / 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Lines of a ledger that say the same but for names and numbers."""
+
+    stage: str
+    example: str
+    count: int
+
+
+def grouped(ledger: Iterable[Mapping[str, object]]) -> list[Reason]:
+    """The ledger by stage and reason, the most frequent first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for line in ledger:
+        stage, reason = str(line.get("stage", "")), str(line.get("reason", "without a reason"))
+        bare = reason.replace(str(line.get("file", "\0")), "…")
+        group = stage, re.sub(r"\d+(\.\d+)?", "#", bare)
+        counts[group] += 1
+        examples.setdefault(group, bare)
+    return [Reason(stage=group[0], example=examples[group], count=count) for group, count in counts.most_common()]
