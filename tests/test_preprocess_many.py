@@ -24,7 +24,7 @@ def bad_files(folder: Path, good: Path) -> dict[str, str]:
     frames = np.random.default_rng(0).integers(0, 255, (16, 32, 64, 3)).astype(np.uint8)
     write_clip(folder / "bad2_mute.mp4", frames, 8, None, RATE)
     sound = np.random.default_rng(1).integers(-9000, 9000, 2 * RATE).astype(np.int16)
-    write_clip(folder / "bad3_square.mp4", frames[:, :, :32], 8, sound, RATE)
+    write_clip(folder / "bad3_portrait.mp4", frames[:, :, :24], 8, sound, RATE)
     (folder / "bad4_gone.mp4").symlink_to(folder / "nowhere.mp4")
     return dict.fromkeys(sorted(path.name for path in folder.glob("bad*")), "standardise")
 
