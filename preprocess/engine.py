@@ -69,16 +69,15 @@ class Engine:
             # One row a block: a worker that dies takes no other input along.
             rows = ray.data.from_items([_row(work) for work in todo], override_num_blocks=len(todo))
             for on_gpu, group in groups:
+                most = self._processes(on_gpu, groups)
                 rows = rows.map_batches(
                     # A class of its own is sent with its stages; Ray keeps arguments where a restart may not find them.
                     type("Workers", (Workers,), {"stages": group}),
                     batch_size=max(stage.at_once for stage in group) if on_gpu else 1,
                     batch_format="numpy",
+                    # What waits in a worker that dies would be lost with it: one at a time.
                     compute=ray.data.ActorPoolStrategy(
-                        min_size=1,
-                        max_size=self._processes(on_gpu, groups),
-                        # What waits in a worker that dies would be lost with it.
-                        max_tasks_in_flight_per_actor=1,
+                        min_size=1, initial_size=most, max_size=most, max_tasks_in_flight_per_actor=1
                     ),
                     num_cpus=1,
                     num_gpus=self.gpus_per_stage if on_gpu else 0,
