@@ -39,11 +39,8 @@ if platform.machine() in {"x86_64", "AMD64"}:
 @contextmanager
 def opened(path: str | Path) -> Generator[InputContainer]:
     """The container at `path`; FFmpeg's errors inside the block become a MediaError that names the file."""
-    if not Path(path).exists():
-        raise MediaError(f"{path}: no such file; check the path")
-    if not Path(path).is_file():
-        raise MediaError(f"{path}: is not a file; give a video file such as an mp4")
     try:
+        _check_file(Path(path))
         # Playlists may name remote files: only local ones are followed.
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
             yield container
@@ -55,6 +52,15 @@ def opened(path: str | Path) -> Generator[InputContainer]:
         raise MediaError(
             f"{path}: cannot be decoded ({error.strerror}); give a video that a player can open"
         ) from error
+
+
+def _check_file(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise MediaError(f"{path}: is a link to a file that is not there; was it moved? Correct the link")
+    if not path.exists():
+        raise MediaError(f"{path}: no such file; check the path")
+    if not path.is_file():
+        raise MediaError(f"{path}: is not a file; give a video file such as an mp4")
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
