@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -94,9 +95,10 @@ def search(
     Raises:
         MediaError: a folder without videos, a CSV or list that cannot be read, or nothing left of the split or list.
     """
-    given = list({entry.path: entry for place in reversed(places) for entry in reversed(_at(place, seed))}.values())[
-        ::-1
-    ]
+    first: dict[Path, Input] = {}
+    for entry in chain.from_iterable(_at(place, seed) for place in places):
+        first.setdefault(entry.path, entry)
+    given = list(first.values())
     absent = unlisted = 0
     if published is not None:
         given, absent, unlisted = _as_published(given, published)

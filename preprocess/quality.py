@@ -18,14 +18,14 @@ class Limits:
     """Beyond these a segment is left out."""
 
     silence: float = -80.0
-    """Mean power of the mono sound below which it counts as silent, dBFS. 16-bit rounding noise lies near -98, quiet but
-    real recordings near -44; captions, too, call what is below -80 "no sound"."""
+    """Mean power of the mono sound below which it counts as silent, dBFS. 16-bit rounding noise lies near -98, quiet
+    but real recordings near -44; captions, too, call what is below -80 "no sound"."""
     clipped: float = 0.01
     """Largest share of stored samples that may lie at full scale, of 1. Gusts on a microphone that now and then touch
     0 dBFS have 0.0007 and stay usable; at 0.01 whole crests of the waves are flat and what a model would learn is
     distortion."""
     picture_gap: float = 0.5
-    """Longest time for which one picture may stand, s: four pictures at 8 per second, fifteen at the file's usual 30."""
+    """Longest time for which one picture may stand, s: four pictures at 8 per second."""
 
     def __post_init__(self):
         require(self.silence < 0, f"the limit of silence is {self.silence} dBFS; give a negative number")

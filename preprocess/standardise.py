@@ -22,6 +22,9 @@ Stereo = Literal["auto", "mono", "top-bottom", "side-by-side"]
 
 # Width over height of a stored panorama: 2:1 stored as 16:9 (1.78) up to 1920x852 (2.25), with room on both sides.
 PANORAMA_ASPECT = (1.6, 2.35)
+# From here on a picture has the shape of one eye, not squeezed. A file that says nothing of its projection but has two
+# eyes by H.264's own message is not believed then: the message survives when somebody crops one eye and encodes again.
+PLAIN_ASPECT = 1.9
 # Whole picture's aspect over one eye's.
 PACKED_ASPECT: dict[Packing, float] = {"mono": 1.0, "top-bottom": 0.5, "side-by-side": 2.0}
 # Ambisonics of order 0, 1, 2 and 3 have a square number of channels, the first of which is W.
@@ -92,8 +95,8 @@ def check_streams(info: MediaInfo, stereo: Stereo) -> Packing:
 def packing_of(info: MediaInfo, stereo: Stereo) -> Packing:
     """How the eyes share the picture.
 
-    With "auto", the file's metadata count as if the user had said the same: where they contradict the aspect, as one
-    eye in a square picture, nobody knows what the picture is and it is left out rather than guessed at.
+    With "auto", the file's metadata count as if the user had said the same, if they can be believed: where they
+    contradict the aspect, as one eye in a square picture, the file is left out rather than guessed at.
 
     Raises:
         MediaError: neither one eye nor the picture has a panorama's aspect, or the metadata name another projection
@@ -104,9 +107,10 @@ def packing_of(info: MediaInfo, stereo: Stereo) -> Packing:
             f"{info.path}: its projection is {info.projection}, by its metadata; convert it to an equirectangular "
             "panorama of the whole sphere"
         )
-    asked = info.stereo if stereo == "auto" and info.stereo else stereo
-    source = "by its metadata" if asked != stereo else f"--stereo {stereo}"
     aspect = info.width / max(info.height, 1)
+    believed = bool(info.projection) or aspect < PLAIN_ASPECT
+    asked = info.stereo if stereo == "auto" and info.stereo and believed else stereo
+    source = "by its metadata" if asked != stereo else f"--stereo {stereo}"
     low, high = PANORAMA_ASPECT
     for packing, factor in PACKED_ASPECT.items():
         packed = low <= aspect / factor <= high
