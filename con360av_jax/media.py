@@ -73,10 +73,12 @@ def probe(path: str | Path) -> MediaInfo:
         if video is None and sound is None:
             raise MediaError(f"{path}: holds neither pictures nor sound; give a video file such as an mp4")
         rate = (video.average_rate or video.guessed_rate or 0) if video else 0
+        # First, for it may have to read all packets and rewind.
+        duration = containers.duration(container)
         projection, stereo = spherical_metadata(container, video) if video else ("", "")
         return MediaInfo(
             path=Path(path),
-            duration=containers.duration(container),
+            duration=duration,
             width=video.codec_context.width if video else 0,
             height=video.codec_context.height if video else 0,
             frames_per_second=float(rate),

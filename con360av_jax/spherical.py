@@ -36,9 +36,8 @@ STEREO_MODES = (
 
 
 def spherical_metadata(container: InputContainer, stream: VideoStream) -> tuple[str, str]:
-    """(projection, stereo mode) by the names above, "" for what is not said; decodes one picture and rewinds."""
+    """(projection, stereo mode) by the names above, "" for what is not said; decodes one picture and stays there."""
     frame = next(iter(container.decode(stream)), None)
-    container.seek(container.start_time or 0)
     # PyAV's stub calls this a dictionary.
     sides = cast(SideDataContainer, cast(object, frame.side_data)) if frame else ()
     found = {side.type: bytes(side) for side in sides}
