@@ -47,7 +47,7 @@ def write_panorama(
         if isinstance(voices, AudioStream):
             voices.codec_context.layout = layout
         container.start_encoding()
-        if isinstance(voices, AudioStream):
+        if isinstance(voices, AudioStream) and sound is not None:
             for first in range(0, len(sound), rate // 10):
                 block = np.ascontiguousarray(sound[first : first + rate // 10].reshape(1, -1))
                 frame = av.AudioFrame.from_ndarray(block, format="flt", layout=layout)

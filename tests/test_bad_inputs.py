@@ -50,6 +50,11 @@ def square(path: Path) -> None:
     write_panorama(path, sound=hiss(), pictures=[panorama(number, 48) for number in range(16)])
 
 
+def unknown_sound(path: Path) -> None:
+    write_panorama(path, sound=hiss())
+    path.write_bytes(path.read_bytes().replace(b"fl32", b"zzzz"))
+
+
 def moved(path: Path) -> None:
     path.symlink_to(path.with_name("moved away"))
 
@@ -80,6 +85,7 @@ KINDS: dict[str, Kind] = {
         "its picture stream is empty; give a complete file",
     ),
     "no sound": (write_panorama, ".mkv", "standardise", None, f"has no sound stream; {BOTH}"),
+    "unknown sound": (unknown_sound, ".mov", "standardise", None, f"its sound is in an unknown codec; {MEND}"),
     "silent": (
         lambda path: write_panorama(path, sound=changed(slice(RATE, None), 0)),
         ".mkv",
@@ -150,7 +156,7 @@ def made(kind: str, folder: Path) -> tuple[Path, dict[str, object]]:
     make, ending, stage, segment, reason = KINDS[kind]
     path = folder / f"{kind}{ending}"
     make(path)
-    line = {"file": str(path), "stage": stage, "reason": f"{path}: {reason}"}
+    line: dict[str, object] = {"file": str(path), "stage": stage, "reason": f"{path}: {reason}"}
     return path, line if segment is None else line | {"segment": segment}
 
 
