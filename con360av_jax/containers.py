@@ -23,6 +23,7 @@ from con360av_jax.errors import MediaError
 MICROSECONDS = 1_000_000
 # Decoding starts this much before an excerpt, so that decoders that overlap packets have settled, s.
 SEEK_MARGIN = 1.0
+PLAYABLE = "give a video that a player can open"
 # Sound packets that lie this close to their place are joined without gap: container clocks are rounded (1 ms in webm).
 JITTER_TOLERANCE = 0.02
 SOUND_LAYOUTS = {1: "mono", 2: "stereo", 4: "quad"}
@@ -39,22 +40,28 @@ if platform.machine() in {"x86_64", "AMD64"}:
 @contextmanager
 def opened(path: str | Path) -> Generator[InputContainer]:
     """The container at `path`; FFmpeg's errors inside the block become a MediaError that names the file."""
-    if not Path(path).exists():
-        raise MediaError(f"{path}: no such file; check the path")
-    if not Path(path).is_file():
-        raise MediaError(f"{path}: is not a file; give a video file such as an mp4")
     try:
+        _check_file(Path(path))
         # Playlists may name remote files: only local ones are followed.
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
             yield container
     except PermissionError as error:
         raise MediaError(f"{path}: may not be read; change its permissions") from error
     except InvalidDataError as error:
-        raise MediaError(f"{path}: is not a media file, or is damaged; give a video that a player can open") from error
+        raise MediaError(f"{path}: is not a media file, or is damaged; {PLAYABLE}") from error
     except FFmpegError as error:
-        raise MediaError(
-            f"{path}: cannot be decoded ({error.strerror}); give a video that a player can open"
-        ) from error
+        raise MediaError(f"{path}: cannot be decoded ({error.strerror}); {PLAYABLE}") from error
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path and the disk") from error
+
+
+def _check_file(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise MediaError(f"{path}: is a link to a file that is not there; was it moved? Correct the link")
+    if not path.exists():
+        raise MediaError(f"{path}: no such file; check the path")
+    if not path.is_file():
+        raise MediaError(f"{path}: is not a file; give a video file such as an mp4")
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
@@ -64,8 +71,12 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
 
 
 def sound_stream(container: InputContainer) -> AudioStream | None:
-    """The first sound stream."""
-    return next(iter(container.streams.audio), None)
+    """The first sound stream; raises MediaError if FFmpeg has no decoder for it."""
+    stream = next(iter(container.streams.audio), None)
+    # PyAV's stub does not say that it may lack one.
+    if stream is not None and getattr(stream, "codec_context", None) is None:
+        raise MediaError(f"{container.name.removeprefix('file:')}: its sound is in an unknown codec; {PLAYABLE}")
+    return stream
 
 
 def clock_start(container: InputContainer) -> float:
@@ -119,7 +130,7 @@ def sound_blocks(
     for frame in container.decode(stream):
         if frame.sample_rate != rate or frame.layout.nb_channels != channels:
             raise MediaError(
-                f"{container.name}: its sound changes from {channels} channels at {rate} Hz to "
+                f"{container.name.removeprefix('file:')}: its sound changes from {channels} channels at {rate} Hz to "
                 f"{frame.layout.nb_channels} at {frame.sample_rate} Hz; encode it anew"
             )
         stamp = position if frame.time is None else round((frame.time - zero) * rate)

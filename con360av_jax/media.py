@@ -15,10 +15,11 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import Float32, Int16, Shaped, UInt8
 from scipy.io import wavfile
-from scipy.signal import resample_poly
 
 from con360av_jax import containers
 from con360av_jax.errors import MediaError
+from con360av_jax.excerpt import SoundExcerpt
+from con360av_jax.spherical import spherical_metadata
 
 # A stream may end this much before the length that its header promises, s; more means that data are missing.
 TAIL_TOLERANCE = 0.5
@@ -41,6 +42,14 @@ class MediaInfo:
     """Samples per second and channel, Hz."""
     channels: int
     sound_codec: str
+    layout: str = ""
+    """FFmpeg's name of the channels' layout, such as "stereo", "quad" or "ambisonic 1"; ambisonics are often "quad"."""
+    projection: str = ""
+    """Of the sphere, by the file's metadata: a name of `spherical.PROJECTIONS`; empty if they do not say."""
+    stereo: str = ""
+    """How two eyes share the picture, by the file's metadata: a name of `spherical.STEREO_MODES`; empty likewise."""
+    streams: tuple[str, ...] = ()
+    """Kind of every stream in the file: "video", "audio", "subtitle", "data"."""
 
     @property
     def has_video(self) -> bool:
@@ -54,7 +63,7 @@ class MediaInfo:
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """What the file at `path` holds, without decoding it.
+    """What the file at `path` holds, by its header and its first picture.
 
     Raises:
         MediaError: missing, a folder, not a media file, or damaged before its first picture or sound.
@@ -64,9 +73,12 @@ def probe(path: str | Path) -> MediaInfo:
         if video is None and sound is None:
             raise MediaError(f"{path}: holds neither pictures nor sound; give a video file such as an mp4")
         rate = (video.average_rate or video.guessed_rate or 0) if video else 0
+        # First, for it may have to read all packets and rewind.
+        duration = containers.duration(container)
+        projection, stereo = spherical_metadata(container, video) if video else ("", "")
         return MediaInfo(
             path=Path(path),
-            duration=containers.duration(container),
+            duration=duration,
             width=video.codec_context.width if video else 0,
             height=video.codec_context.height if video else 0,
             frames_per_second=float(rate),
@@ -74,6 +86,10 @@ def probe(path: str | Path) -> MediaInfo:
             sample_rate=(sound.codec_context.sample_rate or 0) if sound else 0,
             channels=sound.codec_context.layout.nb_channels if sound else 0,
             sound_codec=sound.codec_context.name if sound else "",
+            layout=sound.codec_context.layout.name if sound else "",
+            projection=projection,
+            stereo=stereo,
+            streams=tuple(stream.type for stream in container.streams),
         )
 
 
@@ -83,6 +99,7 @@ def read_frames(
     start: float = 0.0,
     seconds: float | None = None,
     size: tuple[int, int] | None = None,
+    longest_gap: float = math.inf,
 ) -> UInt8[np.ndarray, "frame height width 3"]:
     """RGB pictures at `start + k / frames_per_second`: at each instant the most recent picture of the file.
 
@@ -92,9 +109,11 @@ def read_frames(
         start: time of the first picture, s.
         seconds: length, s; None reads to the end. Before the first and after the last picture these are repeated.
         size: (height, width) to stretch to; None keeps the file's.
+        longest_gap: time within the excerpt for which one picture may stand, s.
 
     Raises:
-        MediaError: as `probe`; or no picture stream, `start` behind the end, or data that are damaged or missing.
+        MediaError: as `probe`; or no picture stream, `start` behind the end, data that are damaged or missing, or a
+            picture that stands for too long.
     """
     if frames_per_second <= 0:
         raise MediaError(f"frames_per_second is {frames_per_second}; give a positive rate")
@@ -109,6 +128,7 @@ def read_frames(
         filled, last_time, held = 0, -math.inf, None
         half_tick = float(stream.time_base or 0) / 2 + 1 / containers.MICROSECONDS
         for time, frame in containers.pictures(container, stream, start):
+            _check_gap(path, max(last_time, start), min(time, start + seconds), longest_gap)
             due = math.ceil((time - half_tick - start) * frames_per_second)
             if held is not None and due > filled:
                 video[filled:due] = containers.rgb(held, path, height, width)
@@ -120,6 +140,7 @@ def read_frames(
             raise MediaError(f"{path}: no picture could be decoded at {start:g} s; the file is damaged or cut off")
         slack = max(TAIL_TOLERANCE, 2 / float(stream.average_rate or frames_per_second))
         _check_tail(path, container, stream, "pictures", last_time, start + seconds, slack)
+        _check_gap(path, max(last_time, start), start + seconds, longest_gap)
         video[filled:] = containers.rgb(held, path, height, width)
         return video
 
@@ -129,9 +150,17 @@ def read_sound(
 ) -> Float32[np.ndarray, "sample channel"]:
     """The raw decoded channels, resampled one by one and never mixed; four channels are ambisonic ACN W, Y, Z, X.
 
+    Arguments and errors are those of `read_excerpt`.
+    """
+    return read_excerpt(path, sample_rate, start, seconds).resampled()
+
+
+def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> SoundExcerpt:
+    """Sound as it is stored, ready to be resampled.
+
     Args:
         path: a media file with sound.
-        sample_rate: of the result, Hz.
+        sample_rate: that it will be resampled to, Hz.
         start: time of the first sample, s.
         seconds: length, s; None reads to the end. What the file lacks at either end is silence.
 
@@ -163,10 +192,7 @@ def read_sound(
         if math.isinf(end):
             raise MediaError(f"{path}: no sound could be decoded at {start:g} s; the file is damaged or cut off")
         _check_tail(path, container, stream, "sound", end / rate, start + seconds, TAIL_TOLERANCE)
-        if up == down:
-            return native[:count]
-        resampled = resample_poly(native, up, down, axis=0, window=("kaiser", 5.0))
-        return np.ascontiguousarray(resampled[periods * up : periods * up + count])
+        return SoundExcerpt(native=native, margin=margin, up=up, down=down, count=count)
 
 
 def write_clip(
@@ -223,6 +249,15 @@ def _checked_length(path: str | Path, container: InputContainer, start: float, s
     if seconds <= 0:
         raise MediaError(f"{path}: {seconds:g} s were asked for; ask for a positive length")
     return seconds
+
+
+def _check_gap(path: str | Path, begin: float, end: float, longest: float) -> None:
+    """Raises MediaError if there is no new picture for longer than `longest`, s."""
+    if end - begin > longest:
+        raise MediaError(
+            f"{path}: has no new picture from {begin:.2f} s to {end:.2f} s, a gap of more than {longest:g} s; "
+            "give a video without missing pictures"
+        )
 
 
 def _check_tail(

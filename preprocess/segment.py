@@ -8,7 +8,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from con360av_jax.config import ClipConfig, Config
+from preprocess.quality import Limits
 from preprocess.standardise import LENGTH_TOLERANCE, StandardClip, read_mono, read_panorama
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,15 @@ def windows(clip: StandardClip, settings: ClipConfig) -> tuple[Window, ...]:
     return tuple(Window(clip=clip, index=index, start=float(start)) for index, start in enumerate(starts))
 
 
-def cut(window: Window, config: Config) -> Segment:
-    """Decodes one window; raises MediaError if its picture or sound is damaged or cut off."""
+def cut(window: Window, config: Config, limits: Limits = DEFAULT_LIMITS) -> Segment:
+    """Decodes one window.
+
+    Raises:
+        MediaError: its picture or sound is damaged or cut off, or worth less than `limits`.
+    """
     seconds = config.clip.seconds
-    return Segment(
-        window=window,
-        frames=read_panorama(window.clip, window.start, seconds, config.clip.frames_per_second),
-        sound=read_mono(window.clip, window.start, seconds, config.mel.sample_rate),
+    frames = read_panorama(
+        window.clip, window.start, seconds, config.clip.frames_per_second, longest_gap=limits.picture_gap
     )
+    sound = read_mono(window.clip, window.start, seconds, config.mel.sample_rate, limits)
+    return Segment(window=window, frames=frames, sound=sound)

@@ -15,7 +15,7 @@ PACKAGES = ("con360av_jax", "convert", "preprocess", "configs")
 FLOORS = (
     ("errors", "provenance"),
     ("model_config", "config", "shapes", "config_io"),
-    ("distance", "geometry", "viewpoint", "ambisonics", "containers", "media", "mel", "data"),
+    ("distance", "geometry", "viewpoint", "ambisonics", "containers", "excerpt", "spherical", "media", "mel", "data"),
     ("models", "diffusion"),
     ("denoiser", "tokenizer", "pretrained", "codecs", "random_base", "sharding", "flops"),
     ("train", "sample", "pipeline", "evaluate", "report", "bench", "plan"),

@@ -1,0 +1,69 @@
+"""What a segment's sound and picture must be worth: limits, and the checks that a decoded segment has to pass."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from con360av_jax.config import require
+from con360av_jax.errors import MediaError
+
+# 16-bit sound's largest value is 0.99997; lossy codecs bring a sample that was clipped back within this of full scale.
+FULL_SCALE = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Beyond these a segment is left out."""
+
+    silence: float = -80.0
+    """Mean power of the mono sound below which it counts as silent, dBFS. 16-bit rounding noise lies near -98, quiet
+    but real recordings near -44; captions, too, call what is below -80 "no sound"."""
+    clipped: float = 0.01
+    """Largest share of stored samples that may lie at full scale, of 1. Gusts on a microphone that now and then touch
+    0 dBFS have 0.0007 and stay usable; at 0.01 whole crests of the waves are flat and what a model would learn is
+    distortion."""
+    picture_gap: float = 0.5
+    """Longest time for which one picture may stand, s: four pictures at 8 per second."""
+
+    def __post_init__(self):
+        require(self.silence < 0, f"the limit of silence is {self.silence} dBFS; give a negative number")
+        require(0 <= self.clipped <= 1, f"the limit of clipping is {self.clipped}; give a share of samples, 0 to 1")
+        require(self.picture_gap > 0, f"the longest gap between pictures is {self.picture_gap} s; give more than 0")
+
+
+def check_stored(path: Path, start: float, stored: Float32[np.ndarray, "sample channel"], limits: Limits) -> None:
+    """Judges samples as they are stored, before resampling smears them.
+
+    Args:
+        path: of the file, for the message.
+        start: of the segment, s, for the message.
+        stored: the channels that are used, in [-1, 1].
+        limits: of clipping.
+
+    Raises:
+        MediaError: samples that are NaN or infinite, or too many at full scale.
+    """
+    wrong = int((~np.isfinite(stored)).sum())
+    if wrong:
+        raise MediaError(
+            f"{path}: {wrong} samples of the sound from {start:g} s on are NaN or infinite; decode or record it anew"
+        )
+    share = float((np.abs(stored) >= FULL_SCALE).mean())
+    if share > limits.clipped:
+        raise MediaError(
+            f"{path}: the sound from {start:g} s on is clipped: {share:.1%} of it is at full scale, more than "
+            f"{limits.clipped:.1%}; give a recording at a lower level"
+        )
+
+
+def check_heard(path: Path, start: float, mono: Float32[np.ndarray, " sample"], limits: Limits) -> None:
+    """Raises MediaError if the mono sound is silent; stereo whose sides cancel is silent too."""
+    power = float(np.mean(np.square(mono, dtype=np.float64)))
+    if power < 10 ** (limits.silence / 10):
+        level = "digital silence" if power == 0 else f"{10 * np.log10(power):.0f} dBFS"
+        raise MediaError(
+            f"{path}: the sound from {start:g} s on is silent ({level}, the limit is {limits.silence:g} dBFS); "
+            "give a video with sound"
+        )
