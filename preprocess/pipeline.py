@@ -14,6 +14,7 @@ from preprocess.captions import CaptionBackend, as_stages
 from preprocess.encode import Encoder
 from preprocess.inputs import Input
 from preprocess.previews import write_preview
+from preprocess.quality import Limits
 from preprocess.records import fields_of, make_sample, pulse_code
 from preprocess.saliency import SaliencyBackend
 from preprocess.segment import cut, windows
@@ -57,6 +58,7 @@ class Pipeline:
     keep_raw: bool = False
     panorama_height: int = 512
     stereo: Stereo = "auto"
+    limits: Limits = Limits()
     previews: Path | None = None
     """Folder for one picture per segment; None writes none."""
 
@@ -70,7 +72,7 @@ class Pipeline:
         before, after = as_stages(self.captions)
         return (
             self._open(is_stored),
-            each("segment", lambda work: replace(work, segment=cut(there(work.window), self.config))),
+            each("segment", lambda work: replace(work, segment=cut(there(work.window), self.config, self.limits))),
             each("saliency", self._saliency, on_gpu=getattr(self.saliency, "on_gpu", False)),
             each("viewpoints", self._viewpoints),
             before,

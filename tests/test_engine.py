@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(videos, config_path, 
     }
     decoded: list[Window] = []
     real = pipeline.cut
-    monkeypatch.setattr(pipeline, "cut", lambda window, config: decoded.append(window) or real(window, config))
+    monkeypatch.setattr(pipeline, "cut", lambda window, *rest: decoded.append(window) or real(window, *rest))
     assert main(arguments) == 0
     assert files(tmp_path / "data") == whole
     again = {f"{window.clip.name}_{window.index}" for window in decoded}
@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(videos, config_path, 
 
 def test_running_it_once_more_changes_and_decodes_nothing(videos, config_path, whole, tmp_path, monkeypatch):
     assert main(command(videos, tmp_path / "data", config_path)) == 0
-    monkeypatch.setattr(pipeline, "cut", lambda window, config: pytest.fail("decoded again"))
+    monkeypatch.setattr(pipeline, "cut", lambda *_: pytest.fail("decoded again"))
     assert main(command(videos, tmp_path / "data", config_path)) == 0
     assert files(tmp_path / "data") == whole
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from preprocess.inputs import Found, Input, SplitName
 from preprocess.standardise import Stereo
@@ -33,11 +35,11 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """Look into every 360° video and write a CSV of what is there; it can be edited and given as --videos."""
+    """Look into every 360° video and write a CSV of what is there; it can be edited and given to the verb run."""
 
-    videos: tuple[Path, ...]
+    videos: tyro.conf.Positional[tuple[Path, ...]]
     """Files, folders that are searched for videos, or CSV files with a column "file"."""
-    out: Path
+    output: Annotated[Path, tyro.conf.arg(aliases=("--out",), metavar="CSV")]
     """The CSV file to write; must not exist."""
     stereo: Stereo = "auto"
     """How two eyes share the picture; auto believes the file's metadata, or else judges by its aspect."""
@@ -66,16 +68,16 @@ class List:
         from preprocess.clip_table import write_rows
         from preprocess.inputs import search
 
-        require(self.out.suffix.lower() == ".csv", f"--out is {self.out}; give a name that ends in .csv")
-        require(not self.out.exists(), f"{self.out} exists; give another name or delete it")
+        require(self.output.suffix.lower() == ".csv", f"--output is {self.output}; give a name that ends in .csv")
+        require(not self.output.exists(), f"{self.output} exists; give another name or delete it")
         require(self.max_clips is None or self.max_clips > 0, f"--max-clips is {self.max_clips}; give 1 or more")
         found = search(self.videos, self.split, self.split_list, self.max_clips, self.split_seed, self.published_split)
         with Progress(console=Console(stderr=True)) as progress:
             inputs: Iterator[Input] = iter(progress.track(found.inputs, description="list"))
-            rows = [describe(given, self.out.parent, self.stereo) for given in inputs]
-        write_rows(self.out, COLUMNS, rows)
+            rows = [describe(given, self.output.parent, self.stereo) for given in inputs]
+        write_rows(self.output, COLUMNS, rows)
         console = Console()
-        console.print(summary(found, [str(row["problem"]) for row in rows], str(self.out)))
+        console.print(summary(found, [str(row["problem"]) for row in rows], str(self.output)))
         console.print(leak_report(found), highlight=False)
         return 0
 

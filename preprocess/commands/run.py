@@ -21,8 +21,9 @@ from preprocess.assemble import Made, make_dataset
 from preprocess.captions import CaptionName, CaptionSettings, caption_sources, open_captions
 from preprocess.encode import open_encoder
 from preprocess.engine import Engine
-from preprocess.inputs import Input, SplitName, find_inputs
+from preprocess.inputs import Input, SplitName, search
 from preprocess.pipeline import Pipeline
+from preprocess.quality import Limits
 from preprocess.saliency import SaliencyDevice, SaliencyName, open_saliency
 from preprocess.standardise import Stereo
 from preprocess.viewpoints import ViewpointSettings
@@ -37,7 +38,7 @@ class Run:
     """Turn 360° videos into a dataset of viewpoints with sound, saliency and captions."""
 
     videos: tyro.conf.Positional[tuple[Path, ...]]
-    """Files, or folders that are searched for videos."""
+    """Files, folders that are searched for videos, or CSV files as the verb list writes them."""
     output: Annotated[Path, tyro.conf.arg(aliases=("--out",), metavar="FOLDER")]
     """The dataset. One that is there, or was begun, goes on: what it holds is not made again."""
     config: str = ""
@@ -80,10 +81,16 @@ class Run:
     """Rows that panoramas are reduced to while they are worked on."""
     stereo: Stereo = "auto"
     """How two eyes share the picture; auto judges by its aspect, which cannot see 3D that is squeezed into 16:9."""
+    limits: Limits = Limits()
+    """What a segment's sound and picture must be worth."""
     split: SplitName = "all"
     """A share of the source videos: 85 % train, 15 % validation."""
+    split_seed: int = 0
+    """Of that division."""
+    published_split: Path | None = None
+    """Folder with Sphere360's train.txt and test.txt, which then divide; "validation" means "test"."""
     split_list: Path | None = None
-    """Text file of clip names, one per line, such as a published split: only these are used."""
+    """Text file of clip names, one per line: only these are used."""
     max_clips: int | None = None
     """Use at most this many videos."""
     previews: bool = False
@@ -112,12 +119,12 @@ class Run:
             gpus_per_stage=self.gpus_per_stage,
         )
         pipeline, console = self._pipeline(), Console(stderr=True)
-        inputs = find_inputs(self.videos, self.split, self.split_list, self.max_clips)
+        found = search(self.videos, self.split, self.split_list, self.max_clips, self.split_seed, self.published_split)
         with _Bar(console) as bar:
             made = make_dataset(
                 self.output,
                 pipeline,
-                inputs,
+                found.inputs,
                 self._settings(pipeline),
                 engine,
                 previews=self.previews,
@@ -126,6 +133,9 @@ class Run:
                 done=bar.done,
             )
         _summarise(console, self.output, made, pipeline.config)
+        if self.published_split is not None:
+            console.print(f"{found.absent} clips of the published split are not here, {found.unlisted} of "
+                          "the files are not in it")  # fmt: skip
         too_many = self.max_rejected is not None and len(made.ledger.rejected) > self.max_rejected
         return TOO_MANY_REJECTED if too_many else 0
 
@@ -140,6 +150,7 @@ class Run:
             keep_raw=self.keep_raw,
             panorama_height=self.panorama_height,
             stereo=self.stereo,
+            limits=self.limits,
         )
 
     def _config(self) -> Config:
@@ -163,7 +174,16 @@ class Run:
 
     def _settings(self, pipeline: Pipeline) -> dict[str, object]:
         """What the manifest says about the run: every option except where things lie and run, but which models."""
-        places = ("videos", "output", "saliency_folder", "saliency_weights", "split_list", "encode", "config")
+        places = (
+            "videos",
+            "output",
+            "saliency_folder",
+            "saliency_weights",
+            "split_list",
+            "published_split",
+            "encode",
+            "config",
+        )
         ways = (
             "from_hub",
             "saliency_device",
@@ -181,6 +201,7 @@ class Run:
         } | {
             "encoded": self.encode != "none",
             "caption_models": caption_sources(pipeline.captions),
+            "published_split": self.published_split is not None,
             "split_list": self.split_list.name if self.split_list else "",
             "saliency_weights": self.saliency_weights.name if self.saliency_weights else "",
         }
