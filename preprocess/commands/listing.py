@@ -68,6 +68,7 @@ class List:
         from preprocess.clip_table import write_rows
         from preprocess.inputs import search
 
+        require(bool(self.videos), "no videos were given: name files, folders or CSV files")
         require(self.output.suffix.lower() == ".csv", f"--output is {self.output}; give a name that ends in .csv")
         require(not self.output.exists(), f"{self.output} exists; give another name or delete it")
         require(self.max_clips is None or self.max_clips > 0, f"--max-clips is {self.max_clips}; give 1 or more")

@@ -80,7 +80,7 @@ class Run:
     panorama_height: int = 512
     """Rows that panoramas are reduced to while they are worked on."""
     stereo: Stereo = "auto"
-    """How two eyes share the picture; auto judges by its aspect, which cannot see 3D that is squeezed into 16:9."""
+    """How two eyes share the picture; auto believes the file's metadata, or else judges by the picture's aspect."""
     limits: Limits = Limits()
     """What a segment's sound and picture must be worth."""
     split: SplitName = "all"
@@ -111,6 +111,7 @@ class Run:
 
         Raises a Con360Error if no input is usable.
         """
+        require(bool(self.videos), "no videos were given: name files, folders or CSV files")
         require(self.max_clips is None or self.max_clips > 0, f"--max-clips is {self.max_clips}; give 1 or more")
         require(self.panorama_height >= 64, f"--panorama-height is {self.panorama_height}; give 64 or more")
         engine = Engine(
