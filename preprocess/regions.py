@@ -6,12 +6,14 @@
 (4) field of view = twice the largest angle to a side of the component's box around its centre, within limits
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
-from scipy.cluster.hierarchy import DisjointSet
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from con360av_jax.geometry import angles_from_direction, directions, rotation, solid_angle_weights
 
@@ -19,6 +21,8 @@ from con360av_jax.geometry import angles_from_direction, directions, rotation, s
 SMALLEST_RESULTANT = 0.5
 # Weak preferences that only decide between equals: the horizon over the poles, ahead over behind.
 EVEN_CHOICE = 1e-3
+import os
+PEAK_SHARE = float(os.environ.get("PS","0.5"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +39,16 @@ class Region:
 def components(inside: Bool[np.ndarray, "height width"]) -> Int[np.ndarray, "height width"]:
     """Labels 1, 2, .. of connected parts on the sphere, 0 outside, equation (2)."""
     count, labels = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
-    sets = DisjointSet(range(count))
     half = inside.shape[1] // 2
     left, right = labels[:, 0], labels[:, -1]
     touching = [(left, right), (left[1:], right[:-1]), (left[:-1], right[1:])]
     touching += [(row, np.roll(row, half + shift)) for row in (labels[0], labels[-1]) for shift in (-1, 0, 1)]
-    for first, second in touching:
-        for one, other in zip(first, second, strict=True):
-            if one and other:
-                sets.merge(int(one), int(other))
-    names = np.zeros(count, np.int64)
-    for number, members in enumerate((part for part in sets.subsets() if 0 not in part), start=1):
-        names[list(members)] = number
-    return names[np.asarray(labels, np.int64)]
+    pairs = np.concatenate([np.stack(pair, axis=1) for pair in touching])
+    pairs = pairs[(pairs > 0).all(axis=1)]
+    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(count, count))
+    _, names = connected_components(graph, directed=False)
+    # The background is node 0, touches nothing and so keeps the first name.
+    return names[labels]
 
 
 def find_regions(
@@ -66,8 +67,8 @@ def find_regions(
     weights = solid_angle_weights(height, width)
     mean = np.average(saliency, weights=weights)
     deviation = np.sqrt(np.average((saliency - mean) ** 2, weights=weights))
-    labels = components(saliency > mean + deviation)
-    found = [_region(saliency * weights, labels == number, limits) for number in range(1, labels.max() + 1)]
+    over=np.maximum(saliency-{'0':0,'m':mean,'f':mean+deviation}[os.environ.get('MS','0')],0)*weights
+    found = [_region(over, inside, limits) for inside in summits(saliency, mean + deviation)]
     chosen: list[Region] = []
     for region in sorted(found, key=lambda region: -region.mass):
         if len(chosen) < count and all(apart(region, other) for other in chosen):
@@ -75,6 +76,25 @@ def find_regions(
     while len(chosen) < count:
         chosen.append(_next_peak(saliency, weights, chosen, limits))
     return tuple(chosen)
+
+
+def summits(
+    saliency: Float[np.ndarray, "height width"], floor: float
+) -> Iterator[Bool[np.ndarray, "height width"]]:
+    """Equation (2), the highest first; they do not overlap."""
+    around = np.pad(saliency.astype(np.float32), ((0, 0), (1, 1)), mode="wrap")
+    highest = cv2.dilate(around, np.ones((3, 3), np.uint8))[:, 1:-1]
+    peaks = np.flatnonzero((saliency >= highest) & (saliency > floor))
+    taken = np.zeros(saliency.size, bool)
+    for peak in peaks[np.argsort(-saliency.flat[peaks], kind="stable")]:
+        if taken[peak]:
+            continue
+        labels = components(saliency > max(floor, PEAK_SHARE * saliency.flat[peak])).ravel()
+        inside = labels == labels[peak]
+        # A peak that is joined to a higher one above this level is only its shoulder.
+        if not taken[inside].any():
+            taken |= inside
+            yield inside.reshape(saliency.shape)
 
 
 def angle_between(first: Float[np.ndarray, "*any 3"], second: Float[np.ndarray, "3"]) -> Float[np.ndarray, "*any"]:

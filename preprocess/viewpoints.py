@@ -16,7 +16,7 @@ from con360av_jax.geometry import angles_from_direction
 from preprocess.regions import Region, angle_between, find_regions
 
 # Regions offered per frame beyond those that are asked for.
-SPARE_REGIONS = 2
+SPARE_REGIONS = 5
 # Saliency that one squared radian of travel between two frames is worth, in units of the heaviest region.
 TRAVEL_COST = 10.0
 
