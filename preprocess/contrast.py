@@ -86,10 +86,10 @@ def spectral_residual(views: Float32[np.ndarray, "view size size channel"]) -> F
     """Equations (1) to (3): how much each place departs from the view's own average spectrum."""
     # In double precision the mean of equal values is that value, so that nothing is left of a view without contrast.
     centred = views - views.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
-    spectrum = fft.rfft2(centred * _taper(), axes=(1, 2))
+    spectrum = np.asarray(fft.rfft2(centred * _taper(), axes=(1, 2)))
     average = _box(np.log(np.abs(spectrum) + SMALLEST_AMPLITUDE))
     # exp(R + iP) = exp(L - average) exp(iP) = F exp(-average).
-    conspicuous = fft.irfft2(spectrum * np.exp(-average), s=views.shape[1:3], axes=(1, 2)) ** 2
+    conspicuous = np.asarray(fft.irfft2(spectrum * np.exp(-average), s=views.shape[1:3], axes=(1, 2))) ** 2
     local = np.stack([_local_contrast(view) for view in centred])
     return (conspicuous * local / (local + QUIET_CONTRAST)).sum(axis=-1)
 
