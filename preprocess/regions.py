@@ -1,9 +1,10 @@
 """Salient regions of one map on the sphere: components that know neither seam nor poles, as directions and angles.
 
-(1) inside: S > mean + deviation, both weighted by solid angle A
-(2) components: neighbours touch by side or corner; so do the first and last column, and a pole's opposite pixels
-(3) centre = normalise(sum S A d) over the component (the circular mean on the sphere), mass = sum S A
-(4) field of view = twice the largest angle to a side of the component's box around its centre, within limits
+(1) salient: S > mean + deviation, both weighted by solid angle A
+(2) a peak's region: the connected part around it of S > max(mean + deviation, S_peak / 2), unless that holds a higher
+    peak; neighbours touch by side or corner; so do the first and last column, and a pole's opposite pixels
+(3) centre = normalise(sum S A d) over the region (the circular mean on the sphere), mass = sum S A
+(4) field of view = twice the largest angle to a side of the region's box around its centre, within limits
 """
 
 from collections.abc import Iterator
@@ -17,12 +18,12 @@ from scipy.sparse.csgraph import connected_components
 
 from con360av_jax.geometry import angles_from_direction, directions, rotation, solid_angle_weights
 
-# A component that surrounds the viewer has no centre: below this length of the mean direction its peak stands for it.
+# A region that surrounds the viewer has no centre: below this length of the mean direction its peak stands for it.
 SMALLEST_RESULTANT = 0.5
 # Weak preferences that only decide between equals: the horizon over the poles, ahead over behind.
 EVEN_CHOICE = 1e-3
-import os
-PEAK_SHARE = float(os.environ.get("PS","0.5"))
+# A region ends where the saliency has fallen to this share of its peak: there, neighbours become regions of their own.
+PEAK_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Region:
 
 
 def components(inside: Bool[np.ndarray, "height width"]) -> Int[np.ndarray, "height width"]:
-    """Labels 1, 2, .. of connected parts on the sphere, 0 outside, equation (2)."""
+    """Labels 1, 2, .. of connected parts on the sphere, 0 outside; what touches is defined in (2)."""
     count, labels = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
     half = inside.shape[1] // 2
     left, right = labels[:, 0], labels[:, -1]
@@ -56,7 +57,7 @@ def find_regions(
 ) -> tuple[Region, ...]:
     """Exactly `count` regions, the heaviest first, each at least half its own field of view from those before it.
 
-    Where fewer components are apart, the highest remaining peaks follow, with the smaller limit as field of view.
+    Where fewer regions are apart, the highest remaining peaks follow, with the smaller limit as field of view.
 
     Args:
         saliency: any non-negative map; only its shape over the sphere counts.
@@ -67,8 +68,7 @@ def find_regions(
     weights = solid_angle_weights(height, width)
     mean = np.average(saliency, weights=weights)
     deviation = np.sqrt(np.average((saliency - mean) ** 2, weights=weights))
-    over=np.maximum(saliency-{'0':0,'m':mean,'f':mean+deviation}[os.environ.get('MS','0')],0)*weights
-    found = [_region(over, inside, limits) for inside in summits(saliency, mean + deviation)]
+    found = [_region(saliency, weights, inside, limits) for inside in summits(saliency, float(mean + deviation))]
     chosen: list[Region] = []
     for region in sorted(found, key=lambda region: -region.mass):
         if len(chosen) < count and all(apart(region, other) for other in chosen):
@@ -78,13 +78,11 @@ def find_regions(
     return tuple(chosen)
 
 
-def summits(
-    saliency: Float[np.ndarray, "height width"], floor: float
-) -> Iterator[Bool[np.ndarray, "height width"]]:
+def summits(saliency: Float[np.ndarray, "height width"], floor: float) -> Iterator[Bool[np.ndarray, "height width"]]:
     """Equation (2), the highest first; they do not overlap."""
     around = np.pad(saliency.astype(np.float32), ((0, 0), (1, 1)), mode="wrap")
     highest = cv2.dilate(around, np.ones((3, 3), np.uint8))[:, 1:-1]
-    peaks = np.flatnonzero((saliency >= highest) & (saliency > floor))
+    peaks = np.flatnonzero((around[:, 1:-1] >= highest) & (saliency > floor))
     taken = np.zeros(saliency.size, bool)
     for peak in peaks[np.argsort(-saliency.flat[peaks], kind="stable")]:
         if taken[peak]:
@@ -108,18 +106,21 @@ def apart(one: Region, other: Region) -> bool:
 
 
 def _region(
-    mass: Float[np.ndarray, "height width"], inside: Bool[np.ndarray, "height width"], limits: tuple[float, float]
+    saliency: Float[np.ndarray, "height width"],
+    weights: Float[np.ndarray, "height width"],
+    inside: Bool[np.ndarray, "height width"],
+    limits: tuple[float, float],
 ) -> Region:
     """Equations (3) and (4)."""
-    rays, share = directions(*mass.shape)[inside], mass[inside]
-    total = share.sum()
-    mean = share @ rays / total
+    rays, level, area = directions(*saliency.shape)[inside], saliency[inside], weights[inside]
+    share = level * area
+    mean = share @ rays / share.sum()
     length = np.linalg.norm(mean)
-    centre = mean / length if length > SMALLEST_RESULTANT else rays[share.argmax()]
+    centre = mean / length if length > SMALLEST_RESULTANT else rays[level.argmax()]
     yaw, pitch = angles_from_direction(centre)
     local = rays @ rotation(float(yaw), float(pitch))
     box = np.abs(np.arctan2(local[:, :2], local[:, 2:])).max()
-    return Region(direction=centre, field_of_view=float(np.clip(2 * box, *limits)), mass=float(total))
+    return Region(direction=centre, field_of_view=float(np.clip(2 * box, *limits)), mass=float(level @ area))
 
 
 def _next_peak(
