@@ -34,9 +34,9 @@ QUIET_MOTION = 0.04
 # Added to |F| before the logarithm.
 SMALLEST_AMPLITUDE = 1e-6
 HIGH_QUANTILE = 0.98
-# h_0 and h_1.
+# h_0 and h_1; a narrower h_1 moves the centre of what is seen at a latitude of 30° by degrees towards the horizon.
 POLE_INTEREST = 0.1
-HORIZON_SIGMA = float(np.radians(35.0))
+HORIZON_SIGMA = float(np.radians(50.0))
 BLUR_SIGMA = float(np.radians(4.0))
 BLUR_SECONDS = 0.15
 
