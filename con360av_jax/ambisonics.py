@@ -8,6 +8,9 @@ radians; in the world frame of geometry.py (x right, y up, z forward) a source a
 (4) mono       W
 (5) stereo     left = (W + Y') / 2,  right = (W - Y') / 2: cardioids at azimuth +90 and -90 degrees of the view
 (6) intensity  I = mean(W v) over a block; it points to where the sound comes from
+(7) one source c = 2 |I| / mean(W^2 + |v|^2): 1 for one plane wave, towards 0 for sound from everywhere
+(8) direction  d = normalise(sum_t g_t K(d_t.d) d_t),  g = |I| c^2,  K(x) = exp((x - 1) / sigma^2): where most sound of
+               single sources comes from; a fixed point, reached from the d_t of the largest sum_s g_s K(d_s.d_t)
 
 Source: AmbiX (Nachbar et al. 2011) for order and scale; Pulkki (2007), directional audio coding, for (6).
 """
@@ -22,6 +25,10 @@ from con360av_jax.errors import MediaError
 from con360av_jax.geometry import Angle, angles_from_direction, direction_from_angles, rotation
 
 _DEAD = 1e-3  # -60 dB under W: with a live channel this is an angle below 1e-3 rad during the whole recording
+
+# Equation 8: sigma, rad, which tells sources apart that are farther from each other, and iterations.
+_BREADTH = 0.35
+_STEPS = 10
 
 
 class Arrival(NamedTuple):
@@ -103,6 +110,30 @@ def intensity_direction(sound: Num[np.ndarray, "sample 4"], frame: int) -> Arriv
     # Adding 0 turns the -0 of a dead channel, which would read as "behind", into 0.
     yaw, elevation = angles_from_direction(np.stack([-y, z, x], axis=1) + 0.0)
     return Arrival(-yaw, elevation, np.sqrt(y**2 + z**2 + x**2), live)
+
+
+def sound_direction(sound: Num[np.ndarray, "sample 4"], frame: int) -> tuple[float, float]:
+    """Azimuth and elevation, rad, where most of the sound comes from, blocks of `frame` samples with one source before
+    those with several (equations 7 and 8); for a source that moves, where it is loudest; silence is ahead.
+
+    Raises MediaError as `intensity_direction` does.
+    """
+    arrival = intensity_direction(sound, frame)
+    starts = np.arange(0, len(sound), frame)
+    energy = np.add.reduceat((np.asarray(sound, np.float64) ** 2).sum(axis=1), starts) / 2
+    energy /= np.diff(np.append(starts, len(sound)))
+    single = np.divide(arrival.weight, energy, out=np.zeros_like(energy), where=energy > 0)
+    share = arrival.weight * single**2
+    rays = direction_from_angles(-arrival.azimuth, arrival.elevation)
+    near = np.exp((rays @ rays.T - 1) / _BREADTH**2)
+    direction = rays[(near @ share).argmax()]
+    for _ in range(_STEPS):
+        mean = (share * np.exp((rays @ direction - 1) / _BREADTH**2)) @ rays
+        if not mean.any():
+            return 0.0, 0.0
+        direction = mean / np.linalg.norm(mean)
+    yaw, elevation = angles_from_direction(direction)
+    return float(-yaw), float(elevation)
 
 
 def _float_type(sound: Num[np.ndarray, "..."]) -> type[np.float32] | type[np.float64]:

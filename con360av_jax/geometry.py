@@ -15,6 +15,7 @@ box-aware signed distance" (BASD).
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -111,8 +112,9 @@ def view_directions(
     half_width, half_height = _half_angles(horizontal_fov, vertical_fov)
     x = (2 * (np.arange(width) + 0.5) / width - 1) * np.tan(half_width)
     y = (1 - 2 * (np.arange(height) + 0.5) / height) * np.tan(half_height)
-    right, up, forward = rotation(yaw, pitch, roll).T
-    return x[None, :, None] * right + y[:, None, None] * up + forward
+    right, up, forward = rotation(yaw, pitch, roll).T[..., None, None]
+    # Axis by axis: numpy takes several times as long where the innermost axis has three entries.
+    return np.moveaxis(x[None, :] * right + y[:, None] * up + forward, 0, -1)
 
 
 def _padded(panorama: Panorama) -> Num[np.ndarray, "padded_row padded_column *channel"]:
@@ -128,10 +130,13 @@ def _padded(panorama: Panorama) -> Num[np.ndarray, "padded_row padded_column *ch
     # float64 is left out: OpenCV 5.0 rounds positions to 1/32 pixel for it, unlike for float32.
     if panorama.dtype not in (np.uint8, np.uint16, np.float32):
         raise GeometryError(f"a panorama of {panorama.dtype}: convert it to uint8, uint16 or float32")
-    opposite = np.roll(panorama[[*range(_PADDING), *range(-_PADDING, 0)]], width // 2, axis=1)
-    above, below = opposite[:_PADDING][::-1], opposite[_PADDING:][::-1]
-    tall = np.concatenate([above, panorama, below], axis=0)
-    return np.concatenate([tall[:, -_PADDING:], tall, tall[:, :_PADDING]], axis=1)
+    padded = np.empty((height + 2 * _PADDING, width + 2 * _PADDING, *panorama.shape[2:]), panorama.dtype)
+    inner = padded[:, _PADDING:-_PADDING]
+    inner[_PADDING:-_PADDING] = panorama
+    inner[:_PADDING] = np.roll(panorama[:_PADDING][::-1], width // 2, axis=1)
+    inner[-_PADDING:] = np.roll(panorama[-_PADDING:][::-1], width // 2, axis=1)
+    padded[:, :_PADDING], padded[:, -_PADDING:] = inner[:, -_PADDING:], inner[:, :_PADDING]
+    return padded
 
 
 def sample_erp(
@@ -147,21 +152,45 @@ def sample_erp(
     Raises GeometryError for another dtype than uint8, uint16 or float32, more than 4 channels, an odd width,
     or more than 32,762 pixels a side.
     """
-    padded = _padded(panorama)
-    height, width = panorama.shape[:2]
-    longitude, latitude = angles_from_direction(directions)
-    shape, count = (*longitude.shape, *panorama.shape[2:]), longitude.size
-    if count == 0:
-        return np.zeros(shape, panorama.dtype)
-    # OpenCV bounds the sides of its output too: the points are laid out as a picture, its end filled up.
-    rows = math.ceil(count / _REMAP_COLUMNS)
-    columns = math.ceil(count / rows)
-    x = (longitude / (2 * np.pi) + 0.5) * width - 0.5 + _PADDING
-    y = (0.5 - latitude / np.pi) * height - 0.5 + _PADDING
-    x, y = (np.pad(axis.astype(np.float32).ravel(), (0, rows * columns - count)) for axis in (x, y))
-    x, y = (rearrange(axis, "(row column) -> row column", row=rows) for axis in (x, y))
-    sampled = cv2.remap(padded, x, y, _METHOD[interpolation])
-    return rearrange(sampled, "row column ... -> (row column) ...")[:count].reshape(shape)
+    height, width = (*panorama.shape, 1, 1)[:2]
+    return Places.seen_along(directions, height, width).sample(panorama, interpolation)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where vectors meet panoramas of one size: found once, then sampled from any number of them."""
+
+    height: int
+    width: int
+    shape: tuple[int, ...]
+    """Of the points."""
+    x: Float[np.ndarray, "row column"]
+    """Columns of the padded panorama, float32; the points laid out as a picture, its end filled up."""
+    y: Float[np.ndarray, "row column"]
+
+    @classmethod
+    def seen_along(cls, directions: Float[np.ndarray, "*point 3"], height: int, width: int) -> "Places":
+        """Those of vectors of any length on height x width panoramas (equation 2)."""
+        longitude, latitude = angles_from_direction(directions)
+        # OpenCV bounds the sides of its output, as of its input.
+        rows = max(1, math.ceil(longitude.size / _REMAP_COLUMNS))
+        columns = math.ceil(longitude.size / rows)
+        x = (longitude / (2 * np.pi) + 0.5) * width - 0.5 + _PADDING
+        y = (0.5 - latitude / np.pi) * height - 0.5 + _PADDING
+        x, y = (np.pad(axis.astype(np.float32).ravel(), (0, rows * columns - axis.size)) for axis in (x, y))
+        x, y = (rearrange(axis, "(row column) -> row column", row=rows) for axis in (x, y))
+        return cls(height, width, longitude.shape, x, y)
+
+    def sample(self, panorama: Panorama, interpolation: Interpolation = "linear") -> Num[np.ndarray, "..."]:
+        """What `sample_erp` gives for the same vectors; raises GeometryError as it does and for another size."""
+        padded = _padded(panorama)
+        if panorama.shape[:2] != (self.height, self.width):
+            raise GeometryError(f"a panorama of shape {panorama.shape}: give one of {self.height}x{self.width} pixels")
+        shape, count = (*self.shape, *panorama.shape[2:]), math.prod(self.shape)
+        if count == 0:
+            return np.zeros(shape, panorama.dtype)
+        sampled = cv2.remap(padded, self.x, self.y, _METHOD[interpolation])
+        return rearrange(sampled, "row column ... -> (row column) ...")[:count].reshape(shape)
 
 
 def render_view(

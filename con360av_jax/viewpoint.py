@@ -6,7 +6,6 @@ view in radians, float32.
 
 import csv
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeAlias
@@ -73,55 +72,98 @@ class Viewpoint:
         return np.repeat(row[None], frames, axis=0)
 
 
+@dataclass(frozen=True)
+class Trajectory:
+    """A viewpoint that moves: its key positions, in order of time.
+
+    Raises GeometryError if there is none or times do not increase.
+    """
+
+    times: tuple[float, ...]
+    """s."""
+    viewpoints: tuple[Viewpoint, ...]
+
+    def __post_init__(self):
+        if not self.viewpoints:
+            raise GeometryError("a trajectory has no key position; give at least one viewpoint")
+        if any(after <= before for before, after in zip(self.times, self.times[1:], strict=False)):
+            raise GeometryError(f"times must increase from line to line, but are {list(self.times)}")
+
+    def track(self, frames: int, frames_per_second: float, start: float = 0.0) -> Track:
+        """Frame i as it is seen at start + i / frames_per_second seconds, rad.
+
+        Between two key positions all values change linearly, yaw the short way around (also across +-180); before the
+        first and after the last they stay.
+        """
+        positions = np.concatenate([viewpoint.track(1) for viewpoint in self.viewpoints]).astype(np.float64)
+        positions[:, 0] = np.unwrap(positions[:, 0])
+        moments = start + np.arange(frames) / frames_per_second
+        track = np.stack([np.interp(moments, self.times, column) for column in positions.T], axis=1)
+        beyond = np.abs(track[:, 0]) > np.float32(np.pi)
+        track[beyond, 0] = np.angle(np.exp(1j * track[beyond, 0]))
+        return track.astype(np.float32)
+
+
 def read_trajectory(csv_path: str | Path, frames: int, frames_per_second: float) -> Track:
     """A viewpoint that moves: a CSV file with the columns time (s), yaw, pitch, fov (degrees) and, if it differs from
-    fov, vertical_fov; one line per key position.
-
-    Between two key positions all values change linearly, yaw the short way around (also across +-180); before the
-    first and after the last they stay. Frame i is seen at i / frames_per_second seconds.
+    fov, vertical_fov; one line per key position. In between it moves as `Trajectory.track` says.
 
     Raises GeometryError for a missing or empty file, a missing or unknown column, a value that is no number or out of
     range, and times that do not increase.
     """
-    times, viewpoints = _read_rows(Path(csv_path))
-    if any(after <= before for before, after in zip(times, times[1:], strict=False)):
-        raise GeometryError(f"{csv_path}: times must increase from line to line, but are {times}")
-    positions = np.concatenate([viewpoint.track(1) for viewpoint in viewpoints]).astype(np.float64)
-    positions[:, 0] = np.unwrap(positions[:, 0])
-    moments = np.arange(frames) / frames_per_second
-    track = np.stack([np.interp(moments, times, column) for column in positions.T], axis=1)
-    beyond = np.abs(track[:, 0]) > np.float32(np.pi)
-    track[beyond, 0] = np.angle(np.exp(1j * track[beyond, 0]))
-    return track.astype(np.float32)
+    (trajectory,) = read_trajectories(csv_path, ()).values()
+    return trajectory.track(frames, frames_per_second)
 
 
-def _read_rows(path: Path) -> tuple[list[float], list[Viewpoint]]:
-    needed = ("time", "yaw", "pitch", "fov")
+def read_trajectories(csv_path: str | Path, names: tuple[str, ...]) -> dict[tuple[str, ...], Trajectory]:
+    """Many trajectories of one CSV file, each called by its values in the columns `names`, in order of first lines.
+
+    The other columns are those of `read_trajectory`, and errors are its errors; lines of different trajectories may
+    alternate.
+    """
+    path, rows = Path(csv_path), dict[tuple[str, ...], list[tuple[float, Viewpoint]]]()
+    for name, time, viewpoint in _read_rows(path, names):
+        rows.setdefault(name, []).append((time, viewpoint))
+    trajectories: dict[tuple[str, ...], Trajectory] = {}
+    for name, positions in rows.items():
+        times, viewpoints = zip(*positions, strict=True)
+        try:
+            trajectories[name] = Trajectory(times, viewpoints)
+        except GeometryError as error:
+            raise GeometryError(f"{': '.join([str(path), *filter(None, [', '.join(name)])])}: {error}") from error
+    return trajectories
+
+
+def _read_rows(path: Path, names: tuple[str, ...]) -> list[tuple[tuple[str, ...], float, Viewpoint]]:
+    """Name, time and viewpoint of every line."""
+    needed = (*names, "time", "yaw", "pitch", "fov")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *lines = [[cell.strip() for cell in row] for row in csv.reader(file) if row] or [[]]
+            reader = csv.reader(file)
+            cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GeometryError(f"{path}: cannot be read as a trajectory ({error}); give a CSV file") from error
+    (_, header), *lines = cells or [(1, list[str]())]
     if not set(needed) <= set(header) <= {*needed, "vertical_fov"} or len(set(header)) != len(header):
         raise GeometryError(f"{path}: columns {header}; the first line must read {','.join(needed)}[,vertical_fov]")
     if not lines:
         raise GeometryError(f"{path}: has no line below its header; give at least one viewpoint")
-    times: list[float] = []
-    viewpoints: list[Viewpoint] = []
-    for number, line in enumerate(lines, start=2):
-        values = _numbers(header, line, f"{path}: line {number}")
-        times.append(values.pop("time"))
+    rows: list[tuple[tuple[str, ...], float, Viewpoint]] = []
+    for number, line in lines:
+        where = f"{path}: line {number}"
+        if len(line) != len(header):
+            raise GeometryError(f"{where}: {len(line)} values for the columns {','.join(header)}; give one for each")
+        given = dict(zip(header, line, strict=True))
+        called = tuple(given.pop(name) for name in names)
+        if not all(called):
+            raise GeometryError(f"{where}: {' and '.join(names)} must not be empty; name them")
+        values = {name: _number(cell, f"{where}: {name}") for name, cell in given.items()}
+        time = values.pop("time")
         try:
-            viewpoints.append(Viewpoint(**values))
+            rows.append((called, time, Viewpoint(**values)))
         except GeometryError as error:
-            raise GeometryError(f"{path}: line {number}: {error}") from error
-    return times, viewpoints
-
-
-def _numbers(names: Sequence[str], cells: Sequence[str], where: str) -> dict[str, float]:
-    if len(cells) != len(names):
-        raise GeometryError(f"{where}: {len(cells)} values for the columns {','.join(names)}; give one for each")
-    return {name: _number(cell, f"{where}: {name}") for name, cell in zip(names, cells, strict=True)}
+            raise GeometryError(f"{where}: {error}") from error
+    return rows
 
 
 def _number(text: str, where: str) -> float:

@@ -1,24 +1,29 @@
 """Salient regions of one map on the sphere: components that know neither seam nor poles, as directions and angles.
 
-(1) inside: S > mean + deviation, both weighted by solid angle A
-(2) components: neighbours touch by side or corner; so do the first and last column, and a pole's opposite pixels
-(3) centre = normalise(sum S A d) over the component (the circular mean on the sphere), mass = sum S A
-(4) field of view = twice the largest angle to a side of the component's box around its centre, within limits
+(1) salient: S > mean + deviation, both weighted by solid angle A
+(2) a peak's region: the connected part around it of S > max(mean + deviation, S_peak / 2), unless that holds a higher
+    peak; neighbours touch by side or corner; so do the first and last column, and a pole's opposite pixels
+(3) centre = normalise(sum S A d) over the region (the circular mean on the sphere), mass = sum S A
+(4) field of view = twice the largest angle to a side of the region's box around its centre, within limits
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
-from scipy.cluster.hierarchy import DisjointSet
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from con360av_jax.geometry import angles_from_direction, directions, rotation, solid_angle_weights
 
-# A component that surrounds the viewer has no centre: below this length of the mean direction its peak stands for it.
+# A region that surrounds the viewer has no centre: below this length of the mean direction its peak stands for it.
 SMALLEST_RESULTANT = 0.5
 # Weak preferences that only decide between equals: the horizon over the poles, ahead over behind.
 EVEN_CHOICE = 1e-3
+# A region ends where the saliency has fallen to this share of its peak: there, neighbours become regions of their own.
+PEAK_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +38,18 @@ class Region:
 
 
 def components(inside: Bool[np.ndarray, "height width"]) -> Int[np.ndarray, "height width"]:
-    """Labels 1, 2, .. of connected parts on the sphere, 0 outside, equation (2)."""
+    """Labels 1, 2, .. of connected parts on the sphere, 0 outside; what touches is defined in (2)."""
     count, labels = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
-    sets = DisjointSet(range(count))
     half = inside.shape[1] // 2
     left, right = labels[:, 0], labels[:, -1]
     touching = [(left, right), (left[1:], right[:-1]), (left[:-1], right[1:])]
     touching += [(row, np.roll(row, half + shift)) for row in (labels[0], labels[-1]) for shift in (-1, 0, 1)]
-    for first, second in touching:
-        for one, other in zip(first, second, strict=True):
-            if one and other:
-                sets.merge(int(one), int(other))
-    names = np.zeros(count, np.int64)
-    for number, members in enumerate((part for part in sets.subsets() if 0 not in part), start=1):
-        names[list(members)] = number
-    return names[np.asarray(labels, np.int64)]
+    pairs = np.concatenate([np.stack(pair, axis=1) for pair in touching])
+    pairs = pairs[(pairs > 0).all(axis=1)]
+    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(count, count))
+    _, names = connected_components(graph, directed=False)
+    # The background is node 0, touches nothing and so keeps the first name.
+    return names[labels]
 
 
 def find_regions(
@@ -55,7 +57,7 @@ def find_regions(
 ) -> tuple[Region, ...]:
     """Exactly `count` regions, the heaviest first, each at least half its own field of view from those before it.
 
-    Where fewer components are apart, the highest remaining peaks follow, with the smaller limit as field of view.
+    Where fewer regions are apart, the highest remaining peaks follow, with the smaller limit as field of view.
 
     Args:
         saliency: any non-negative map; only its shape over the sphere counts.
@@ -66,8 +68,7 @@ def find_regions(
     weights = solid_angle_weights(height, width)
     mean = np.average(saliency, weights=weights)
     deviation = np.sqrt(np.average((saliency - mean) ** 2, weights=weights))
-    labels = components(saliency > mean + deviation)
-    found = [_region(saliency * weights, labels == number, limits) for number in range(1, labels.max() + 1)]
+    found = [_region(saliency, weights, inside, limits) for inside in summits(saliency, float(mean + deviation))]
     chosen: list[Region] = []
     for region in sorted(found, key=lambda region: -region.mass):
         if len(chosen) < count and all(apart(region, other) for other in chosen):
@@ -75,6 +76,23 @@ def find_regions(
     while len(chosen) < count:
         chosen.append(_next_peak(saliency, weights, chosen, limits))
     return tuple(chosen)
+
+
+def summits(saliency: Float[np.ndarray, "height width"], floor: float) -> Iterator[Bool[np.ndarray, "height width"]]:
+    """Equation (2), the highest first; they do not overlap."""
+    around = np.pad(saliency.astype(np.float32), ((0, 0), (1, 1)), mode="wrap")
+    highest = cv2.dilate(around, np.ones((3, 3), np.uint8))[:, 1:-1]
+    peaks = np.flatnonzero((around[:, 1:-1] >= highest) & (saliency > floor))
+    taken = np.zeros(saliency.size, bool)
+    for peak in peaks[np.argsort(-saliency.flat[peaks], kind="stable")]:
+        if taken[peak]:
+            continue
+        labels = components(saliency > max(floor, PEAK_SHARE * saliency.flat[peak])).ravel()
+        inside = labels == labels[peak]
+        # A peak that is joined to a higher one above this level is only its shoulder.
+        if not taken[inside].any():
+            taken |= inside
+            yield inside.reshape(saliency.shape)
 
 
 def angle_between(first: Float[np.ndarray, "*any 3"], second: Float[np.ndarray, "3"]) -> Float[np.ndarray, "*any"]:
@@ -88,18 +106,21 @@ def apart(one: Region, other: Region) -> bool:
 
 
 def _region(
-    mass: Float[np.ndarray, "height width"], inside: Bool[np.ndarray, "height width"], limits: tuple[float, float]
+    saliency: Float[np.ndarray, "height width"],
+    weights: Float[np.ndarray, "height width"],
+    inside: Bool[np.ndarray, "height width"],
+    limits: tuple[float, float],
 ) -> Region:
     """Equations (3) and (4)."""
-    rays, share = directions(*mass.shape)[inside], mass[inside]
-    total = share.sum()
-    mean = share @ rays / total
+    rays, level, area = directions(*saliency.shape)[inside], saliency[inside], weights[inside]
+    share = level * area
+    mean = share @ rays / share.sum()
     length = np.linalg.norm(mean)
-    centre = mean / length if length > SMALLEST_RESULTANT else rays[share.argmax()]
+    centre = mean / length if length > SMALLEST_RESULTANT else rays[level.argmax()]
     yaw, pitch = angles_from_direction(centre)
     local = rays @ rotation(float(yaw), float(pitch))
     box = np.abs(np.arctan2(local[:, :2], local[:, 2:])).max()
-    return Region(direction=centre, field_of_view=float(np.clip(2 * box, *limits)), mass=float(total))
+    return Region(direction=centre, field_of_view=float(np.clip(2 * box, *limits)), mass=float(level @ area))
 
 
 def _next_peak(

@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from einops import einsum
+from einops import einsum, rearrange
 from jaxtyping import Float
 
-from con360av_jax.geometry import directions, rotation, sample_erp
+from con360av_jax.geometry import Places, directions, rotation
 
 VIEW_SIZE = 64
 HALF_WIDTH = float(np.tan(np.radians(110.0) / 2))
@@ -26,7 +26,6 @@ def _cameras() -> Float[np.ndarray, "view world local"]:
     return np.stack([rotation(yaw * np.pi / 2, pitch * np.pi / 2) for yaw, pitch in QUARTERS])
 
 
-@lru_cache(maxsize=1)
 def _view_directions() -> Float[np.ndarray, "view size size 3"]:
     across = ((np.arange(VIEW_SIZE) + 0.5) / VIEW_SIZE * 2 - 1) * HALF_WIDTH
     x, y = np.meshgrid(across, -across)
@@ -35,9 +34,14 @@ def _view_directions() -> Float[np.ndarray, "view size size 3"]:
     return einsum(_cameras(), rays, "view world local, row column local -> view row column world")
 
 
+@lru_cache(maxsize=4)
+def _places(height: int, width: int) -> Places:
+    return Places.seen_along(_view_directions(), height, width)
+
+
 def to_views(panorama: Float[np.ndarray, "height width *channel"]) -> Float[np.ndarray, "view size size *channel"]:
     """The six views of a panorama, which should not be much finer than they are (about 1.7° per pixel)."""
-    return np.stack([sample_erp(panorama, rays) for rays in _view_directions()])
+    return _places(*panorama.shape[:2]).sample(panorama)
 
 
 @lru_cache(maxsize=4)
@@ -67,7 +71,7 @@ def to_panorama(
 
 
 @lru_cache(maxsize=4)
-def _blur_spectrum(height: int, width: int, sigma: float) -> Float[np.ndarray, "row source wave"]:
+def _blur_spectrum(height: int, width: int, sigma: float) -> Float[np.ndarray, "wave row source"]:
     """Equation (3) between rows, as the spectrum of its dependence on the difference in longitude."""
     latitude = (0.5 - (np.arange(height) + 0.5) / height) * np.pi
     longitude = np.arange(width) / width * 2 * np.pi
@@ -77,14 +81,14 @@ def _blur_spectrum(height: int, width: int, sigma: float) -> Float[np.ndarray, "
     kernel *= np.cos(latitude)[:, None]
     kernel /= kernel.sum(axis=(1, 2), keepdims=True)
     # Even in longitude: the spectrum is real.
-    return np.fft.rfft(kernel, axis=-1).real
+    return np.ascontiguousarray(rearrange(np.fft.rfft(kernel, axis=-1).real, "row source wave -> wave row source"))
 
 
 def blur(maps: Float[np.ndarray, "frame height width"], sigma: float) -> Float[np.ndarray, "frame height width"]:
     """Gaussian-like blur of standard deviation `sigma` (rad), the same angle everywhere on the sphere, equation (3)."""
     _, height, width = maps.shape
-    spectrum = np.fft.rfft(maps, axis=-1)
-    blurred = einsum(
-        _blur_spectrum(height, width, sigma), spectrum, "row source wave, frame source wave -> frame row wave"
-    )
+    spectrum = rearrange(np.fft.rfft(maps, axis=-1), "frame source wave -> wave source frame")
+    # Real and imaginary parts side by side, so that the product is one of real matrices.
+    blurred = _blur_spectrum(height, width, sigma) @ np.ascontiguousarray(spectrum, np.complex128).view(np.float64)
+    blurred = rearrange(blurred.view(np.complex128), "wave row frame -> frame row wave")
     return np.fft.irfft(blurred, n=width, axis=-1)

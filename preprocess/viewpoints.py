@@ -15,8 +15,8 @@ from con360av_jax.config import require
 from con360av_jax.geometry import angles_from_direction
 from preprocess.regions import Region, angle_between, find_regions
 
-# Regions offered per frame beyond those that are asked for.
-SPARE_REGIONS = 2
+# Regions offered per frame beyond those that are asked for: with fewer, a track jumps where its region is not offered.
+SPARE_REGIONS = 5
 # Saliency that one squared radian of travel between two frames is worth, in units of the heaviest region.
 TRAVEL_COST = 10.0
 

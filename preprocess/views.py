@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from con360av_jax.geometry import render_view
+from con360av_jax.geometry import Places, view_directions
 
 # Up to this many panorama pixels per view pixel, bilinear sampling loses nothing visible.
 EASY_MINIFICATION = 1.25
@@ -15,15 +15,29 @@ EASY_MINIFICATION = 1.25
 def render_track(
     frames: UInt8[np.ndarray, "frame row column 3"], track: Float[np.ndarray, "frame 4"], height: int, width: int
 ) -> UInt8[np.ndarray, "frame height width 3"]:
-    """One gnomonic view per frame; where the panorama is finer than the view, each pixel is the mean over its area."""
+    """One gnomonic view per frame; where the panorama is finer than the view, each pixel is the mean over its area.
+
+    Raises GeometryError for a field of view outside (0, pi) or frames that are no panoramas.
+    """
     views = np.empty((len(frames), height, width, 3), np.uint8)
-    for view, frame, (yaw, pitch, horizontal, vertical) in zip(views, frames, track.astype(float), strict=True):
-        finer = max(
-            oversampling(len(frame), float(horizontal), width), oversampling(len(frame), float(vertical), height)
-        )
-        large = render_view(frame, yaw, pitch, horizontal, vertical, height * finer, width * finer)
+    before, places, finer = None, None, 1
+    for view, frame, viewpoint in zip(views, frames, track.astype(float), strict=True):
+        # A viewpoint that stands still sees the same places in every frame.
+        if places is None or (viewpoint != before).any():
+            before, finer = viewpoint, _finer(len(frame), viewpoint, height, width)
+            yaw, pitch, horizontal, vertical = viewpoint
+            rays = view_directions(yaw, pitch, horizontal, vertical, height * finer, width * finer)
+            places = Places.seen_along(rays, frames.shape[1], frames.shape[2])
+        large = places.sample(frame)
         view[...] = large if finer == 1 else cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
     return views
+
+
+def _finer(panorama_height: int, viewpoint: Float[np.ndarray, "4"], height: int, width: int) -> int:
+    _, _, horizontal, vertical = viewpoint
+    return max(
+        oversampling(panorama_height, float(horizontal), width), oversampling(panorama_height, float(vertical), height)
+    )
 
 
 def oversampling(panorama_height: int, field_of_view: float, pixels: int) -> int:

@@ -1,0 +1,47 @@
+"""Stage 4 without a search: viewpoints that the user gives for every clip, as trajectories in one CSV file.
+
+clip,viewpoint,time,yaw,pitch,fov[,vertical_fov]: names, seconds on the clip's clock, degrees; one line per key
+position, so that a viewpoint with one line stands still.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from con360av_jax.config import ClipConfig
+from con360av_jax.errors import DatasetError
+from con360av_jax.viewpoint import Trajectory, read_trajectories
+from preprocess.segment import Window
+
+
+@dataclass(frozen=True)
+class GivenViewpoints:
+    """What takes the place of `find_viewpoints`."""
+
+    path: Path
+    """The CSV file."""
+    trajectories: Mapping[str, tuple[Trajectory, ...]]
+    """By clip, in the order in which the file first names them."""
+
+    @classmethod
+    def read(cls, path: Path) -> "GivenViewpoints":
+        """Raises GeometryError, with the line's number, if the file is missing, empty or malformed."""
+        trajectories: dict[str, tuple[Trajectory, ...]] = {}
+        for (clip, _), trajectory in read_trajectories(path, ("clip", "viewpoint")).items():
+            trajectories[clip] = (*trajectories.get(clip, ()), trajectory)
+        return cls(path, trajectories)
+
+    def __call__(self, window: Window, clip: ClipConfig) -> tuple[Float32[np.ndarray, "frame 4"], ...]:
+        """One track per viewpoint of the window's clip: yaw, pitch, horizontal and vertical field of view, rad.
+
+        Raises DatasetError if the file has no line for the clip.
+        """
+        given = self.trajectories.get(window.clip.name)
+        if given is None:
+            raise DatasetError(
+                f"{self.path}: has no viewpoint of clip {window.clip.name!r}; add a line that begins with its name"
+            )
+        return tuple(one.track(clip.frames, clip.frames_per_second, window.start) for one in given)
