@@ -12,6 +12,7 @@ from con360av_jax.data.schema import Sample
 from con360av_jax.mel import log_mel
 from preprocess.captions import CaptionBackend, as_stages
 from preprocess.encode import Encoder
+from preprocess.given_viewpoints import GivenViewpoints
 from preprocess.inputs import Input
 from preprocess.previews import write_preview
 from preprocess.quality import Limits
@@ -54,7 +55,7 @@ class Pipeline:
     saliency: SaliencyBackend
     captions: CaptionBackend
     encoder: Encoder
-    viewpoints: ViewpointSettings
+    viewpoints: ViewpointSettings | GivenViewpoints
     keep_raw: bool = False
     panorama_height: int = 512
     stereo: Stereo = "auto"
@@ -118,8 +119,11 @@ class Pipeline:
         return replace(work, saliency=self.saliency(there(work.segment), self.config))
 
     def _viewpoints(self, work: Work) -> Work:
-        rate = self.config.clip.frames_per_second
-        return replace(work, tracks=find_viewpoints(there(work.saliency), rate, self.viewpoints))
+        clip = self.config.clip
+        if isinstance(self.viewpoints, GivenViewpoints):
+            return replace(work, tracks=self.viewpoints(there(work.window), clip))
+        found = find_viewpoints(there(work.saliency), clip.frames_per_second, self.viewpoints)
+        return replace(work, tracks=found)
 
     def _views(self, work: Work) -> Work:
         """Everything that needs the panoramas, which are most of a segment and end here."""

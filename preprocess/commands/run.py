@@ -1,5 +1,6 @@
 """`python -m preprocess run`: 360° videos become a dataset, with progress, a summary and a ledger."""
 
+import hashlib
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from preprocess.assemble import Made, make_dataset
 from preprocess.captions import CaptionName, CaptionSettings, caption_sources, open_captions
 from preprocess.encode import open_encoder
 from preprocess.engine import Engine
+from preprocess.given_viewpoints import GivenViewpoints
 from preprocess.inputs import Input, SplitName, search
 from preprocess.pipeline import Pipeline
 from preprocess.quality import Limits
@@ -75,6 +77,8 @@ class Run:
     """Viewpoints per segment."""
     moving: bool = False
     """Viewpoints follow their region through the segment instead of standing still."""
+    trajectories: Path | None = None
+    """CSV of viewpoints instead of found ones: clip,viewpoint,time,yaw,pitch,fov (seconds of the clip, degrees)."""
     keep_raw: bool = False
     """Keep pictures, sound and mel beside their encodings."""
     panorama_height: int = 512
@@ -146,7 +150,9 @@ class Run:
             config=config,
             saliency=open_saliency(self.saliency, self.saliency_folder, self.saliency_weights, self.saliency_device),
             captions=open_captions(self.captions, self._caption_settings(), config.clip.frames_per_second),
-            viewpoints=ViewpointSettings(count=self.viewpoints, moving=self.moving),
+            viewpoints=GivenViewpoints.read(self.trajectories)
+            if self.trajectories
+            else ViewpointSettings(count=self.viewpoints, moving=self.moving),
             encoder=open_encoder(self.encode, config),
             keep_raw=self.keep_raw,
             panorama_height=self.panorama_height,
@@ -202,10 +208,17 @@ class Run:
         } | {
             "encoded": self.encode != "none",
             "caption_models": caption_sources(pipeline.captions),
+            "viewpoints": 0 if self.trajectories else self.viewpoints,
+            "trajectories": _digest(self.trajectories) if self.trajectories else "",
             "published_split": self.published_split is not None,
             "split_list": self.split_list.name if self.split_list else "",
             "saliency_weights": self.saliency_weights.name if self.saliency_weights else "",
         }
+
+
+def _digest(path: Path) -> str:
+    """A file whose content decides, by its name and the beginning of its hash."""
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
 class _Rate(ProgressColumn):
