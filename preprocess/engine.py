@@ -110,14 +110,17 @@ class Engine:
         """Ray, joined or started, and quiet."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        # Its own, and that there is no other way yet to say how often a task that killed its process is tried again.
         warnings.simplefilter("ignore", DeprecationWarning)
         import ray.data
+
+        # There is no other way yet to say how often a task that killed its process is tried again.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args")
 
         own = {} if self.address else {"include_dashboard": False, "num_cpus": self._cpus(passes_pictures)}
         if not self.address and not passes_pictures:
             own["object_store_memory"] = SMALL_STORE_BYTES
-        ray.init(address=self.address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
+        with _muted():
+            ray.init(address=self.address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
         try:
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)
             context = ray.data.DataContext.get_current()
@@ -132,6 +135,19 @@ class Engine:
     def _cpus(self, passes_pictures: bool) -> int:
         """What a Ray of our own believes to have: a place for every process that may run at once."""
         return self.workers if not passes_pictures else max(2 * self.workers + 4, os.cpu_count() or 1)
+
+
+@contextmanager
+def _muted() -> Generator[None]:
+    """Ray's core greets on the process's standard error, past Python's; what goes wrong it raises."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class Workers:
