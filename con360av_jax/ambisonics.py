@@ -8,27 +8,34 @@ radians; in the world frame of geometry.py (x right, y up, z forward) a source a
 (4) mono       W
 (5) stereo     left = (W + Y') / 2,  right = (W - Y') / 2: cardioids at azimuth +90 and -90 degrees of the view
 (6) intensity  I = mean(W v) over a block; it points to where the sound comes from
-(7) one source c = 2 |I| / mean(W^2 + |v|^2): 1 for one plane wave, towards 0 for sound from everywhere
-(8) direction  d = normalise(sum_t g_t K(d_t.d) d_t),  g = |I| c^2,  K(x) = exp((x - 1) / sigma^2): where most sound of
-               single sources comes from; a fixed point, reached from the d_t of the largest sum_s g_s K(d_s.d_t)
+(7) one source c = 2 |I| / mean(|W|^2 + |v|^2): 1 for one plane wave, towards 0 for sound from everywhere
+(8) direction  d = normalise(sum_b g_b K(d_b.d) d_b),  g = |I| c^4,  K(x) = exp((x - 1) / sigma^2),  over bins b of
+               time and frequency, d_b along I_b = Re(conj(W_b) v_b): where most sound of single sources comes from
 
-Source: AmbiX (Nachbar et al. 2011) for order and scale; Pulkki (2007), directional audio coding, for (6).
+Source: AmbiX (Nachbar et al. 2011) for order and scale; Pulkki (2007), directional audio coding, for (6) and (7).
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from einops import einsum
+from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Num
+from scipy.ndimage import uniform_filter1d
+from scipy.signal import stft
 
 from con360av_jax.errors import MediaError
 from con360av_jax.geometry import Angle, angles_from_direction, direction_from_angles, rotation
 
 _DEAD = 1e-3  # -60 dB under W: with a live channel this is an angle below 1e-3 rad during the whole recording
 
-# Equation 8: sigma, rad, which tells sources apart that are farther from each other, and iterations.
+# Equation 8: sigma, rad, which tells sources apart that are farther from each other; and iterations.
 _BREADTH = 0.35
 _STEPS = 10
+# Bins of frequency over which a bin's intensity is averaged, for one bin alone always looks like one source.
+_NEIGHBOURS = 3
+# Bins that are counted, and those of them that are tried as starts.
+_HEAVIEST = 20_000
+_STARTS = 300
 
 
 class Arrival(NamedTuple):
@@ -112,26 +119,42 @@ def intensity_direction(sound: Num[np.ndarray, "sample 4"], frame: int) -> Arriv
     return Arrival(-yaw, elevation, np.sqrt(y**2 + z**2 + x**2), live)
 
 
-def sound_direction(sound: Num[np.ndarray, "sample 4"], frame: int) -> tuple[float, float]:
-    """Azimuth and elevation, rad, where most of the sound comes from, blocks of `frame` samples with one source before
-    those with several (equations 7 and 8); for a source that moves, where it is loudest; silence is ahead.
+def sound_direction(sound: Num[np.ndarray, "sample 4"], window: int = 1024) -> tuple[float, float]:
+    """Azimuth and elevation, rad, where most of the sound comes from (equations 7 and 8); silence is ahead.
 
-    Raises MediaError as `intensity_direction` does.
+    Among sources that sound at once the spectrum separates those of different pitch, and what one source alone makes
+    counts most. Of a source that moves it is where that is loudest.
+
+    Args:
+        sound: W, Y, Z, X.
+        window: samples of one spectrum, about 60 ms.
+
+    Raises MediaError unless there are four channels, a sample and a window of at least 2.
     """
-    arrival = intensity_direction(sound, frame)
-    starts = np.arange(0, len(sound), frame)
-    energy = np.add.reduceat((np.asarray(sound, np.float64) ** 2).sum(axis=1), starts) / 2
-    energy /= np.diff(np.append(starts, len(sound)))
-    single = np.divide(arrival.weight, energy, out=np.zeros_like(energy), where=energy > 0)
-    share = arrival.weight * single**2
-    rays = direction_from_angles(-arrival.azimuth, arrival.elevation)
-    near = np.exp((rays @ rays.T - 1) / _BREADTH**2)
-    direction = rays[(near @ share).argmax()]
+    _require_field(sound)
+    if window < 2 or len(sound) < 2:
+        raise MediaError(f"{len(sound)} samples in windows of {window}: give at least 2 of each")
+    side = min(window, len(sound))
+    spectra = stft(np.asarray(sound, np.float64).T, nperseg=side, noverlap=side // 2)[2]
+    pressure, velocity = spectra[0], np.stack([-spectra[1], spectra[2], spectra[3]])
+    intensity = uniform_filter1d((np.conj(pressure) * velocity).real, _NEIGHBOURS, axis=1)
+    energy = uniform_filter1d((np.abs(pressure) ** 2 + (np.abs(velocity) ** 2).sum(axis=0)) / 2, _NEIGHBOURS, axis=0)
+    length = np.linalg.norm(intensity, axis=0)
+    if not length.any():
+        return 0.0, 0.0
+    # Rounding aside, energy is never less than length.
+    single = length / (np.maximum(energy, length) + np.finfo(float).tiny)
+    share = (length * single**4).ravel()
+    heaviest = np.argsort(-share, kind="stable")[:_HEAVIEST]
+    heaviest = heaviest[share[heaviest] > 0]
+    share, rays = share[heaviest], rearrange(intensity, "world frequency time -> (frequency time) world")[heaviest]
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    # The fixed point of (8) that is reached from the densest of the heaviest bins.
+    starts = rays[:_STARTS]
+    direction = starts[(np.exp((starts @ rays.T - 1) / _BREADTH**2) @ share).argmax()]
     for _ in range(_STEPS):
-        mean = (share * np.exp((rays @ direction - 1) / _BREADTH**2)) @ rays
-        if not mean.any():
-            return 0.0, 0.0
-        direction = mean / np.linalg.norm(mean)
+        direction = (share * np.exp((rays @ direction - 1) / _BREADTH**2)) @ rays
+        direction /= np.linalg.norm(direction)
     yaw, elevation = angles_from_direction(direction)
     return float(-yaw), float(elevation)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from con360av_jax.ambisonics import encode, intensity_direction, mono, rotate, stereo
+from con360av_jax.ambisonics import encode, intensity_direction, mono, rotate, sound_direction, stereo
 from con360av_jax.errors import MediaError
 from con360av_jax.geometry import angles_from_direction, direction_from_angles, rotation
 
@@ -185,3 +185,19 @@ def test_blocks_need_at_least_one_sample(field: np.ndarray):
         intensity_direction(field, frame=0)
     with pytest.raises(MediaError, match="without samples"):
         intensity_direction(field[:0], frame=10)
+
+
+def test_sound_direction_finds_the_louder_of_two_sources_that_sound_at_once():
+    times = np.arange(16_000) / 16_000
+    loud, quiet = np.sin(2 * np.pi * 440 * times), 0.6 * np.sin(2 * np.pi * 1730 * times)
+    field = encode(loud, 2.9, -0.4) + encode(quiet, -0.6, 0.3)
+    azimuth, elevation = sound_direction(field)
+    assert azimuth == pytest.approx(2.9, abs=0.02) and elevation == pytest.approx(-0.4, abs=0.02)
+
+
+def test_sound_direction_of_silence_is_ahead_and_of_too_little_is_refused():
+    assert sound_direction(np.zeros((64, 4))) == (0.0, 0.0)
+    with pytest.raises(MediaError, match="1 samples in windows of 1024: give at least 2"):
+        sound_direction(np.zeros((1, 4)))
+    with pytest.raises(MediaError, match="first-order ambisonics"):
+        sound_direction(np.zeros((64, 2)))
