@@ -185,7 +185,7 @@ class Places:
         """What `sample_erp` gives for the same vectors; raises GeometryError as it does and for another size."""
         padded = _padded(panorama)
         if panorama.shape[:2] != (self.height, self.width):
-            raise GeometryError(f"a panorama of shape {panorama.shape}: give one of {self.height}x{self.width} pixels")
+            raise GeometryError(f"a panorama of shape {panorama.shape}: give one of {self.width}x{self.height} pixels")
         shape, count = (*self.shape, *panorama.shape[2:]), math.prod(self.shape)
         if count == 0:
             return np.zeros(shape, panorama.dtype)

@@ -5,6 +5,7 @@ import pytest
 
 from con360av_jax.errors import GeometryError
 from con360av_jax.geometry import (
+    Places,
     angles_from_direction,
     cube_faces,
     direction_from_angles,
@@ -263,3 +264,13 @@ def test_a_field_of_view_that_no_camera_has_is_refused(noise: np.ndarray, fov: f
 def test_a_panorama_that_cannot_be_sampled_is_refused(shape: tuple[int, ...], dtype, words: str):
     with pytest.raises(GeometryError, match=words):
         sample_erp(np.zeros(shape, dtype), np.array([0.0, 0.0, 1.0]))
+
+
+def test_places_serve_many_panoramas_of_their_size_and_refuse_another():
+    noise = np.random.default_rng(8).integers(0, 256, (3, 16, 32, 3), dtype=np.uint8)
+    rays = view_directions(0.4, -0.2, 1.2, 1.0, 12, 14, 0.3)
+    places = Places.seen_along(rays, 16, 32)
+    for panorama in noise:
+        np.testing.assert_array_equal(places.sample(panorama), sample_erp(panorama, rays))
+    with pytest.raises(GeometryError, match="give one of 32x16 pixels"):
+        places.sample(np.zeros((32, 64, 3), np.uint8))

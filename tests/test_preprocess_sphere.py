@@ -5,7 +5,7 @@ import pytest
 
 from con360av_jax.geometry import direction_from_angles, directions
 from preprocess.contrast import contrast_saliency
-from preprocess.regions import angle_between, apart, components, find_regions
+from preprocess.regions import angle_between, apart, components, find_regions, summits
 from preprocess.sphere_views import blur, to_panorama, to_views
 from preprocess.viewpoints import ViewpointSettings, find_viewpoints
 from preprocess.views import oversampling, render_track
@@ -84,6 +84,26 @@ def test_the_heavier_of_two_blobs_comes_first():
     assert degrees_between(second.direction, direction(-90, 0)) < 1
 
 
+def test_a_blob_on_a_salient_ridge_is_a_region_of_its_own():
+    rays = directions(64, 128)
+    blob = np.exp((rays @ direction(100, 18) - 1) / np.radians(8) ** 2)
+    ridge = 0.45 * np.exp(-(np.arcsin(rays[..., 1]) ** 2) / (2 * np.radians(6) ** 2)) * (rays[..., 0] > -0.2)
+    assert components(blob + ridge > 0.4).max() == 1
+    regions = find_regions(blob + ridge, 3, LIMITS)
+    assert min(degrees_between(region.direction, direction(100, 18)) for region in regions) < 4
+
+
+def test_a_lower_peak_on_the_same_hill_is_no_region_but_one_beyond_a_valley_is():
+    rays = directions(64, 128)
+
+    def two_hills(apart: float) -> int:
+        hills = [np.exp((rays @ direction(yaw, 0) - 1) / np.radians(8) ** 2) for yaw in (0.0, apart)]
+        return len(list(summits(hills[0] + 0.9 * hills[1], 0.05)))
+
+    assert two_hills(18) == 1
+    assert two_hills(40) == 2
+
+
 def test_views_and_back_give_a_smooth_function_of_direction_everywhere():
     def smooth(rays: np.ndarray) -> np.ndarray:
         return 2 + rays @ np.array([0.3, -0.8, 0.5]) + rays[..., 0] * rays[..., 1]
@@ -146,6 +166,14 @@ def test_moving_viewpoints_are_distinct_smooth_tracks_of_the_asked_number():
         assert max(steps) < 30
         assert (track[:, 2] >= LIMITS[0] - 1e-6).all()
         assert (track[:, 2] <= LIMITS[1] + 1e-6).all()
+
+
+@pytest.mark.parametrize("size", [16, 48])
+def test_a_track_that_stands_still_for_a_while_shows_what_each_frame_alone_would(size: int):
+    frames = np.random.default_rng(3).integers(0, 256, (4, 64, 128, 3), dtype=np.uint8)
+    track = np.radians(np.array([[170.0, 20.0, 90.0, 60.0]] * 2 + [[-170.0, 25.0, 95.0, 60.0]] * 2))
+    alone = [render_track(frames[n : n + 1], track[n : n + 1], size, size) for n in range(4)]
+    np.testing.assert_array_equal(render_track(frames, track, size, size), np.concatenate(alone))
 
 
 def test_a_view_of_a_much_finer_panorama_shows_its_mean_and_not_its_grain():
