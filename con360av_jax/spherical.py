@@ -9,7 +9,7 @@ import struct
 from typing import cast
 
 from av.container import InputContainer
-from av.sidedata.sidedata import SideDataContainer, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 from av.video.stream import VideoStream
 
 # In the order of FFmpeg's enums AVSphericalProjection and AVStereo3DType.
@@ -38,15 +38,16 @@ STEREO_MODES = (
 def spherical_metadata(container: InputContainer, stream: VideoStream) -> tuple[str, str]:
     """(projection, stereo mode) by the names above, "" for what is not said; decodes one picture and stays there."""
     frame = next(iter(container.decode(stream)), None)
-    # PyAV's stub calls this a dictionary.
-    sides = cast(SideDataContainer, cast(object, frame.side_data)) if frame else ()
-    found = {side.type: bytes(side) for side in sides}
-    return _named(PROJECTIONS, found.get(Type.SPHERICAL)), _named(STEREO_MODES, found.get(Type.STEREO3D))
+    if frame is None:
+        return "", ""
+    # PyAV's stub calls this a dictionary by name; what iterating over it gives depends on PyAV's version.
+    sides = cast(SideDataContainer, cast(object, frame.side_data))
+    return _named(PROJECTIONS, sides.get(Type.SPHERICAL)), _named(STEREO_MODES, sides.get(Type.STEREO3D))
 
 
-def _named(names: tuple[str, ...], data: bytes | None) -> str:
-    if data is None:
+def _named(names: tuple[str, ...], side: SideData | None) -> str:
+    if side is None:
         return ""
-    (number,) = struct.unpack_from("=i", data)
+    (number,) = struct.unpack_from("=i", bytes(side))
     # A later FFmpeg may know more kinds than this table.
     return names[number] if 0 <= number < len(names) else f"kind {number}"
