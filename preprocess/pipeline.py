@@ -5,9 +5,10 @@ standardise -> segment -> saliency -> viewpoints -> captions -> views -> (captio
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from con360av_jax.config import Config
+from con360av_jax.config import ClipConfig, Config
 from con360av_jax.data.schema import Sample
 from con360av_jax.mel import log_mel
 from preprocess.captions import CaptionBackend, as_stages
@@ -18,7 +19,7 @@ from preprocess.previews import write_preview
 from preprocess.quality import Limits
 from preprocess.records import fields_of, make_sample, pulse_code
 from preprocess.saliency import SaliencyBackend
-from preprocess.segment import cut, windows
+from preprocess.segment import Window, cut, windows
 from preprocess.standardise import Stereo, standardise
 from preprocess.viewpoints import ViewpointSettings, find_viewpoints
 from preprocess.views import render_track
@@ -69,17 +70,26 @@ class Pipeline:
         return fields_of(self.encoder, self.keep_raw)
 
     def stages(self, is_stored: Callable[[str], bool] = lambda segment: False) -> tuple[Stage, ...]:
-        """The whole chain; segments for whose names `is_stored` says so pass through untouched."""
+        """The whole chain; segments for whose names `is_stored` says so pass through untouched.
+
+        Each stage holds its own backend only, so that a process which runs some of them opens no other.
+        """
+        config, saliency, viewpoints, encoder = self.config, self.saliency, self.viewpoints, self.encoder
+        limits, previews, fields = self.limits, self.previews, self.fields
         before, after = as_stages(self.captions)
         return (
-            self._open(is_stored),
-            each("segment", lambda work: replace(work, segment=cut(there(work.window), self.config, self.limits))),
-            each("saliency", self._saliency, on_gpu=getattr(self.saliency, "on_gpu", False)),
-            each("viewpoints", self._viewpoints),
+            _opened(partial(_windows, config, self.panorama_height, self.stereo), is_stored),
+            each("segment", lambda work: replace(work, segment=cut(there(work.window), config, limits))),
+            each(
+                "saliency",
+                lambda work: replace(work, saliency=saliency(there(work.segment), config)),
+                on_gpu=getattr(saliency, "on_gpu", False),
+            ),
+            each("viewpoints", partial(_look, config.clip, viewpoints)),
             before,
-            each("views", self._views),
+            each("views", partial(_render, config, previews)),
             *after,
-            each("encode", self._encode, on_gpu=bool(self.encoder.fields)),
+            each("encode", partial(_encode, encoder, fields), on_gpu=bool(encoder.fields)),
         )
 
     def samples(
@@ -95,55 +105,56 @@ class Pipeline:
                 yield from work.samples
             done(given)
 
-    def _open(self, is_stored: Callable[[str], bool]) -> Stage:
-        def windowed(work: Work) -> list[Work]:
-            clip = standardise(work.given.path, work.given.name, self.config, self.panorama_height, self.stereo)
-            found = windows(clip, self.config.clip)
-            whole = [replace(work, window=window, segments=len(found)) for window in found]
-            return [replace(one, stored=is_stored(one.name)) for one in whole]
 
-        def run(works: Works) -> Iterator[Work]:
-            for work in works:
-                found: list[Work] = []
+def _windows(config: Config, panorama_height: int, stereo: Stereo, given: Input) -> tuple[Window, ...]:
+    return windows(standardise(given.path, given.name, config, panorama_height, stereo), config.clip)
 
-                def look(work: Work, found: list[Work] = found) -> Work:
-                    found += windowed(work)
-                    return work
 
-                opened = attempted("standardise", work, look)
-                yield from found or [opened]
+def _opened(windows_of: Callable[[Input], tuple[Window, ...]], is_stored: Callable[[str], bool]) -> Stage:
+    """The stage at which an input becomes its segments."""
 
-        return Stage(name="standardise", run=run)
+    def run(works: Works) -> Iterator[Work]:
+        for work in works:
+            found: list[Work] = []
 
-    def _saliency(self, work: Work) -> Work:
-        return replace(work, saliency=self.saliency(there(work.segment), self.config))
+            def look(work: Work, found: list[Work] = found) -> Work:
+                cuts = windows_of(work.given)
+                whole = [replace(work, window=window, segments=len(cuts)) for window in cuts]
+                found += [replace(one, stored=is_stored(one.name)) for one in whole]
+                return work
 
-    def _viewpoints(self, work: Work) -> Work:
-        clip = self.config.clip
-        if isinstance(self.viewpoints, GivenViewpoints):
-            return replace(work, tracks=self.viewpoints(there(work.window), clip))
-        found = find_viewpoints(there(work.saliency), clip.frames_per_second, self.viewpoints)
-        return replace(work, tracks=found)
+            opened = attempted("standardise", work, look)
+            yield from found or [opened]
 
-    def _views(self, work: Work) -> Work:
-        """Everything that needs the panoramas, which are most of a segment and end here."""
-        segment, clip = there(work.segment), self.config.clip
-        shared = {
-            "sound": pulse_code(segment.sound),
-            "mel": log_mel(segment.sound, self.config.mel),
-            "saliency": there(work.saliency)[..., None],
-        }
-        arrays = tuple(
-            shared | {"video": render_track(segment.frames, track, clip.height, clip.width), "viewpoint": track}
-            for track in work.tracks
-        )
-        if self.previews is not None:
-            write_preview(self.previews, segment)
-        return replace(work, arrays=arrays, segment=None, saliency=None)
+    return Stage(name="standardise", run=run)
 
-    def _encode(self, work: Work) -> Work:
-        made = []
-        for index, arrays in enumerate(work.arrays):
-            encoded = self.encoder(arrays["video"], arrays["mel"], work.caption)
-            made.append(make_sample(there(work.window), index, work.caption, arrays | encoded, self.fields))
-        return with_samples(work, made)
+
+def _look(clip: ClipConfig, viewpoints: ViewpointSettings | GivenViewpoints, work: Work) -> Work:
+    if isinstance(viewpoints, GivenViewpoints):
+        return replace(work, tracks=viewpoints(there(work.window), clip))
+    return replace(work, tracks=find_viewpoints(there(work.saliency), clip.frames_per_second, viewpoints))
+
+
+def _render(config: Config, previews: Path | None, work: Work) -> Work:
+    """Everything that needs the panoramas, which are most of a segment and end here."""
+    segment, clip = there(work.segment), config.clip
+    shared = {
+        "sound": pulse_code(segment.sound),
+        "mel": log_mel(segment.sound, config.mel),
+        "saliency": there(work.saliency)[..., None],
+    }
+    arrays = tuple(
+        shared | {"video": render_track(segment.frames, track, clip.height, clip.width), "viewpoint": track}
+        for track in work.tracks
+    )
+    if previews is not None:
+        write_preview(previews, segment)
+    return replace(work, arrays=arrays, segment=None, saliency=None)
+
+
+def _encode(encoder: Encoder, fields: tuple[str, ...], work: Work) -> Work:
+    made = []
+    for index, arrays in enumerate(work.arrays):
+        encoded = encoder(arrays["video"], arrays["mel"], work.caption)
+        made.append(make_sample(there(work.window), index, work.caption, arrays | encoded, fields))
+    return with_samples(work, made)

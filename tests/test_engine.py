@@ -1,7 +1,6 @@
 """Datasets are the same bytes whatever runs the stages, however often it is stopped, and wherever a worker dies."""
 
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -23,13 +22,12 @@ from preprocess.captions import template_caption
 from preprocess.cli import main
 from preprocess.contrast import ContrastSaliency
 from preprocess.encode import NoEncoder
-from preprocess.engine import Engine, Workers
+from preprocess.engine import Engine
 from preprocess.inputs import find_inputs
 from preprocess.outcomes import Outcomes
 from preprocess.pipeline import Pipeline
 from preprocess.segment import Segment, Window
 from preprocess.viewpoints import ViewpointSettings
-from preprocess.work import Work, chained
 
 RATE = 16_000
 HERE = Engine(workers=0)
@@ -199,40 +197,6 @@ def test_a_folder_that_cannot_be_written_to_ends_the_run(tiny, videos, tmp_path,
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(DatasetError, match="No space left on device.*make room"):
         made(tiny, tmp_path / "data", videos, HERE)
-
-
-def test_groups_of_stages_in_processes_of_their_own_make_the_same_samples(tiny, videos, tmp_path):
-    chain = Pipeline(
-        config=tiny,
-        saliency=ContrastSaliency(),
-        captions=template_caption,
-        encoder=NoEncoder(),
-        viewpoints=ViewpointSettings(count=2),
-    )
-    inputs = [Work(given=given, number=number) for number, given in enumerate(find_inputs([videos]))]
-    stages = tuple(
-        # As if saliency and captions wanted a GPU.
-        type(stage)(name=stage.name, run=stage.run, on_gpu=stage.name in ("saliency", "captions"))
-        for stage in chain.stages()
-    )
-    groups = Engine(workers=1, gpus_per_stage=1)._groups(stages)  # noqa: SLF001
-    assert [on_gpu for on_gpu, _ in groups] == [False, True, False, True, False]
-    rows = [row for work in inputs for row in rows_of(work)]
-    for _, group in groups:
-        workers = Workers()
-        workers.stages = group
-        rows = [{"work": batch["work"][0]} for row in rows for batch in workers({"work": [row["work"]]})]
-    there = [pickle.loads(row["work"]) for row in rows]
-    here = list(chained(chain.stages(), inputs))
-    assert [(work.name, work.rejection) for work in there] == [(work.name, work.rejection) for work in here]
-    for one, other in zip(there, here, strict=True):
-        for left, right in zip(one.samples, other.samples, strict=True):
-            assert left.entry == right.entry
-            assert all(np.array_equal(left.arrays[name], right.arrays[name]) for name in right.arrays)
-
-
-def rows_of(work: Work) -> list[dict[str, bytes]]:
-    return [{"work": pickle.dumps(work)}]
 
 
 @pytest.mark.parametrize(("most", "code"), [("0", 1), ("1", 0)])
