@@ -35,7 +35,7 @@ from con360av_jax.mel import log_mel
 from preprocess.captions import template_caption
 from preprocess.contrast import ContrastSaliency
 from preprocess.encode import open_encoder
-from preprocess.inputs import Input
+from preprocess.inputs import find_inputs
 from preprocess.pipeline import Ledger, Pipeline
 from preprocess.segment import cut, windows
 from preprocess.standardise import read_mono, read_panorama, standardise
@@ -59,16 +59,16 @@ def write(samples: Sequence[Sample], pipeline: Pipeline, folder: Path) -> None:
         write_dataset(Path(place) / "dataset", samples, pipeline.config, pipeline.fields, (), {})
 
 
-def stages(pipeline: Pipeline, path: Path, folder: Path) -> dict[str, Callable[[], object]]:
+def stages(pipeline: Pipeline, wanted: ViewpointSettings, path: Path, folder: Path) -> dict[str, Callable[[], object]]:
     """What is timed, by name; each does the work of the whole clip."""
-    config, given = pipeline.config, Input(path=path, name=path.stem)
+    config, (given,) = pipeline.config, find_inputs([path])
     settings, rate = config.clip, config.mel.sample_rate
     read = partial(standardise, path, given.name, config, pipeline.panorama_height)
     clip = read()
     parts = windows(clip, settings)
     segments = [cut(window, config) for window in parts]
     maps = [pipeline.saliency(segment, config) for segment in segments]
-    search = partial(find_viewpoints, frames_per_second=settings.frames_per_second, settings=pipeline.viewpoints)
+    search = partial(find_viewpoints, frames_per_second=settings.frames_per_second, settings=wanted)
     tracks = [search(saliency) for saliency in maps]
     seen = list(zip(segments, tracks, strict=True))
     samples = list(pipeline.samples([given], Ledger()))
@@ -78,7 +78,9 @@ def stages(pipeline: Pipeline, path: Path, folder: Path) -> dict[str, Callable[[
         "decode pictures": lambda: [
             read_panorama(clip, window.start, settings.seconds, settings.frames_per_second) for window in parts
         ],
-        "decode sound": lambda: [read_mono(clip, window.start, settings.seconds, rate) for window in parts],
+        "decode sound": lambda: [
+            read_mono(clip, window.start, settings.seconds, rate, pipeline.limits) for window in parts
+        ],
         "saliency": lambda: [pipeline.saliency(segment, config) for segment in segments],
         "viewpoints": lambda: [search(saliency) for saliency in maps],
         "views": lambda: [
@@ -130,14 +132,14 @@ def one_core() -> int:
     return core
 
 
-def build(arguments: argparse.Namespace, config: Config) -> Pipeline:
+def build(arguments: argparse.Namespace, config: Config, wanted: ViewpointSettings) -> Pipeline:
     """The pipeline that is timed."""
     return Pipeline(
         config=config,
         saliency=ContrastSaliency(),
         captions=template_caption,
         encoder=open_encoder("none", config),
-        viewpoints=ViewpointSettings(count=2, moving=arguments.moving),
+        viewpoints=wanted,
         panorama_height=arguments.panorama_height,
     )
 
@@ -152,14 +154,15 @@ def main() -> None:
     contest.prepare()
     core = one_core()
     config = contest.configured(arguments)
-    pipeline = build(arguments, config)
+    wanted = ViewpointSettings(count=2, moving=arguments.moving)
+    pipeline = build(arguments, config, wanted)
     with tempfile.TemporaryDirectory() as place:
         path = make_clip(Path(place) / "scene.mp4", arguments.height)
         size, spent = path.stat().st_size, {}
-        runs = processor_clocked(stages(pipeline, path, Path(place)), spent)
+        runs = processor_clocked(stages(pipeline, wanted, path, Path(place)), spent)
         name = f"a clip of {SECONDS:g} s, {2 * arguments.height} x {arguments.height}"
         seconds = contest.interleaved(runs, arguments.rounds, name)
-    about = {"core": core, "bytes": size, "viewpoints": pipeline.viewpoints.count, "moving": arguments.moving}
+    about = {"core": core, "bytes": size, "viewpoints": wanted.count, "moving": arguments.moving}
     contest.publish(
         contest.environment(config)
         | about
