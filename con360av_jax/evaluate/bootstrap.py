@@ -69,7 +69,7 @@ class ClipMoments:
                 raise MetricError(f"clip number {number} has {len(mean)} dimensions, those before it {len(means[0])}")
             centred = np.asarray(rows, np.float64) - mean
             if len(rows) > len(mean):
-                centred = np.linalg.qr(centred, mode="r")
+                centred = np.asarray(np.linalg.qr(centred, mode="r"))
             counts.append(len(rows))
             means.append(mean)
             factors.append(centred if len(rows) > 1 else centred[:0])
