@@ -1,10 +1,14 @@
 """Named protocols: every choice that changes FVD, FAD or S_KL, so that a number can be quoted with what it means.
 
 Numbers of two protocols cannot be compared. Where a source leaves a choice open, `left_open` says so and what is taken
-here. Sources: SG StyleGAN-V's calc_metrics_for_dataset, fvd2048_16f, as the audio-video baseline calls it; CM
-common_metrics_on_video_quality, VideoGPT's FVD; FK fadtk; FA frechet-audio-distance; TS TempSAL's code; CP the Con360-AV
-paper, arXiv 2510.06060; BASE this project's base config: views of 256x256, 32 frames at 8 per second, sound of 4 s at
-16 kHz.
+here. Sources:
+SG    StyleGAN-V's calc_metrics_for_dataset, fvd2048_16f, as the audio-video baseline calls it
+CM    common_metrics_on_video_quality, VideoGPT's FVD
+FK    fadtk
+FA    frechet-audio-distance
+TS    TempSAL's code
+CP    the Con360-AV paper, arXiv 2510.06060
+BASE  this project's base config: views of 256x256, 32 frames at 8 per second, sound of 4 s at 16 kHz
 """
 
 from dataclasses import dataclass
@@ -26,7 +30,8 @@ class VideoProtocol:
     """Frames in a clip; several: one distance is reported for each."""
     frames_per_second: float
     window: Literal["random", "first"]
-    """Which consecutive frames of a longer target are taken; of generated ones always the first."""
+    """Which consecutive frames of a longer target are taken; of generated ones always the first.
+    Shorter videos are left out."""
     size: int
     """Side of the square picture that enters the network, pixels."""
     resize: str
@@ -84,7 +89,7 @@ _STYLEGANV = VideoProtocol(
     features="class scores before softmax, 400",  # SG
     frames=(16,),  # SG: the name's 16f
     frames_per_second=8.0,  # BASE
-    window="random",  # SG: shorter videos are discarded
+    window="random",  # SG
     size=224,  # SG
     resize="to 224x224 and to [-1, 1] inside the network, from uint8",  # SG
     covariance="biased",  # SG
@@ -186,7 +191,7 @@ SMALL = Protocol(
     saliency=SaliencyProtocol(
         extractor="FastGaze",
         size=480,  # correlates best with human fixations from 480 to 512
-        resize="shorter side to 480, the other in proportion, zeros around",
+        resize="shorter side to 480, the other in proportion; convolutions pad with zeros",
         weighting="pixel",
         epsilon=EPSILON,  # TS
     ),
