@@ -68,7 +68,7 @@ def picture(moving: tuple[int, ...], step: int = 3) -> np.ndarray:
     """A blurred texture that moves by `step` pixels to the named frames and by one to all others."""
     random = np.random.default_rng(0)
     wide = np.kron(random.integers(0, 255, (8, 24)), np.ones((8, 8)))
-    blurred = sum(np.roll(wide, shift, axis) for shift in range(-3, 4) for axis in (0, 1)) / 14
+    blurred = np.mean([np.roll(wide, shift, axis) for shift in range(-3, 4) for axis in (0, 1)], axis=0)
     place, frames = 0, []
     for frame in range(SECONDS * FRAMES_PER_SECOND):
         place += step if frame in moving else 1

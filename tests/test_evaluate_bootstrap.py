@@ -81,6 +81,18 @@ def test_the_interval_of_a_distance_covers_the_truth():
     assert 0.87 <= covered / trials <= 0.99
 
 
+def test_with_few_clips_the_centred_interval_holds_the_value_and_is_not_too_narrow():
+    """120 clips in 30 dimensions: all draws lie above; distances of new clips vary less, about half as much."""
+    random = np.random.default_rng(0)
+    reference = Moments(10**9, np.zeros(30), np.eye(30) * 1e9)
+    others = [frechet_distance(moments(random.normal(size=(120, 30))), reference, "unbiased") for _ in range(300)]
+    found = bootstrap_frechet(ClipMoments.of(random.normal(size=(120, 1, 30))), reference, "unbiased", 0, draws=300)
+    assert found.low > found.value
+    low, high = found.centred
+    assert low < found.value < high
+    assert 3.92 * np.std(others) < high - low < 3 * 3.92 * np.std(others)
+
+
 def test_drawing_the_reference_too_widens_the_interval():
     one, other = (ClipMoments.of(clips(seed, (1,) * 80, 3)) for seed in (0, 1))
     fixed = bootstrap_frechet(one, other.total(np.ones(80, int)), "biased", seed=0, draws=200)

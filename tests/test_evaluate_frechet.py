@@ -35,7 +35,7 @@ def by_eigenvalues(first: np.ndarray, second: np.ndarray) -> float:
     """fadtk's formula: V sqrt(D) V^-1 for the square root of the product."""
     one, other = (np.cov(rows, rowvar=False) for rows in (first, second))
     difference = first.mean(axis=0) - second.mean(axis=0)
-    values, vectors = scipy.linalg.eig(one @ other)
+    values, vectors = np.linalg.eig(one @ other)
     root = ((vectors * np.emath.sqrt(values)) @ scipy.linalg.inv(vectors)).real
     return float(difference @ difference + np.trace(one) + np.trace(other) - 2 * np.trace(root))
 
