@@ -29,5 +29,9 @@ class DivergenceError(Con360Error):
     """The loss or its gradient became infinite or no number."""
 
 
+class MetricError(Con360Error):
+    """Features are missing, damaged, too few or made otherwise than those they are compared with."""
+
+
 class ShardingError(Con360Error):
     """A parameter has no sharding rule, or a dimension does not divide over the mesh."""
