@@ -7,9 +7,8 @@ All borders are zeros of 'same' size. Its maps are its own: a distance between t
 by TempSAL.
 
 Source: bin/fastgaze.vxm of twitter-research/image-crop-analysis (Apache-2.0), 121,060 weights and 4 slopes;
-the file says layers and
-activations. Colour order, means and picture size are not documented and were found by trial on pictures with known
-fixations.
+the file says layers and activations. Colour order, means and picture size are not documented and were found by trial on
+pictures with known fixations.
 """
 
 import re
