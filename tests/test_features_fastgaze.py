@@ -106,7 +106,7 @@ def share_of_peaks_on_the_object(gaze: FastGaze, pictures: int) -> float:
 
 def test_peak_falls_on_the_object_in_nine_of_ten_pictures(shared_models: Path):
     share = share_of_peaks_on_the_object(open_fastgaze(shared_models / "fastgaze.vxm"), 30)
-    assert share >= 0.9  # 30 of 30 when written
+    assert share >= 0.9  # 28 of 30 when written
 
 
 @pytest.mark.parametrize("cut", [0, 3, 6, 20, 1000, -1])
