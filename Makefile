@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
-# The torch extra holds the original libraries that parity tests compare with; EXTRAS=dev,preprocess leaves it out.
-EXTRAS ?= dev,preprocess,torch
+# The torch extra holds the original libraries that parity tests compare with; EXTRAS=dev,features,preprocess leaves it out.
+EXTRAS ?= dev,features,preprocess,torch
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-dev demo test test-full lint types clean

@@ -32,6 +32,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """The folder of small real models, or a skip that says what is missing."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip(f"small real models are not here: {SHARED / 'models'}")
+    return SHARED / "models"
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Config:
     """The smallest config with every part."""
     return TINY

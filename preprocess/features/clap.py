@@ -1,0 +1,107 @@
+"""CLAP: a sound as one vector of unit length, from a folder of transformers' ClapModel.
+
+A Fréchet distance between its embeddings is FAD with the CLAP of that folder: laion/clap-htsat-unfused and LAION's
+music checkpoints give different numbers, so the folder belongs beside each number.
+
+Source: Wu et al., ICASSP 2023; sample rate, window and mel filters are read from the folder's preprocessor_config.json.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from con360av_jax.errors import CheckpointError, MediaError
+from preprocess.torch_files import DAMAGE, first_line
+
+if TYPE_CHECKING:
+    from transformers import ClapFeatureExtractor, ClapModel
+
+# Sounds that are looked at together: bounds memory.
+SOUNDS_AT_ONCE = 8
+# Stored by some versions of transformers, recomputed by this one.
+RECOMPUTED = "position_ids"
+
+
+@dataclass(frozen=True)
+class CLAP:
+    """Sounds to embeddings; `model` is in eval mode on `device`."""
+
+    model: "ClapModel"
+    extractor: "ClapFeatureExtractor"
+    device: str = "cpu"
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that sounds must have; 48,000 in the published models."""
+        return int(self.extractor.sampling_rate)
+
+    def __call__(self, sounds: Sequence[Float32[np.ndarray, "sample"]]) -> Float32[np.ndarray, "sound width"]:
+        """One embedding per sound, of unit length, 512 wide in the published models.
+
+        A sound shorter than the model's window (10 s) is repeated as often as it fits whole, then continued by zeros;
+        of a longer one the first window counts, where the published code takes a random one.
+
+        Args:
+            sounds: mono, `sample_rate`, in [-1, 1], of any lengths.
+
+        Raises MediaError for sounds that are empty, have several channels or another dtype, or hold NaN or infinity.
+        """
+        for sound in sounds:
+            if sound.ndim != 1 or sound.dtype != np.float32 or not len(sound) or not np.isfinite(sound).all():
+                raise MediaError(
+                    f"a sound of {sound.dtype} {sound.shape}: wanted float32 (sample,), at least one, all finite; mix "
+                    "or choose a channel and convert it"
+                )
+        window = int(self.extractor.nb_max_samples)
+        embeddings = [np.zeros((0, self.model.config.projection_dim), np.float32)]
+        for first in range(0, len(sounds), SOUNDS_AT_ONCE):
+            given = self.extractor(
+                [sound[:window] for sound in sounds[first : first + SOUNDS_AT_ONCE]],
+                sampling_rate=self.sample_rate,
+                padding="repeatpad",
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                # Said here, for with nothing longer than a window the extractor marks a sound of its own choice.
+                longer = torch.zeros_like(given["is_longer"], device=self.device)
+                answer: Any = self.model.get_audio_features(given["input_features"].to(self.device), is_longer=longer)
+            vectors: Tensor = answer.pooler_output
+            embeddings.append(normalize(vectors.float(), dim=-1).cpu().numpy())
+        return np.concatenate(embeddings)
+
+
+def open_clap(folder: Path, device: str = "cpu") -> CLAP:
+    """CLAP from a folder as transformers saves it, with its preprocessor_config.json; nothing is downloaded.
+
+    Raises CheckpointError if the folder is missing or damaged, is another model or lacks weights of this one.
+    """
+    from safetensors import SafetensorError
+    from transformers import ClapFeatureExtractor, ClapModel
+
+    for name in ("config.json", "preprocessor_config.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: has no {name}; give a folder of transformers' ClapModel")
+    try:
+        extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        loaded: Any = ClapModel.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (*DAMAGE, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: is no ClapModel: {first_line(error)}; get it again") from error
+    model, report = loaded
+    found = [
+        f"{name} is {kind}"
+        for kind in ("missing", "unexpected", "mismatched")
+        for name in sorted(map(str, report[f"{kind}_keys"]))
+        if not name.endswith(RECOMPUTED)
+    ]
+    if found:
+        raise CheckpointError(f"{folder}: is another model, {len(found)} problems: {'; '.join(found)}")
+    return CLAP(model.to(device).eval().requires_grad_(False), extractor, device)

@@ -1,0 +1,175 @@
+"""FastGaze: where people look first in an ordinary (perspective) picture, as a density over the picture.
+
+picture -> short side 480 -> 10 convolutions 3x3 with ReLU, halved four times -> 4 convolutions 1x1 with PReLU
+        -> Gaussian blur -> softmax over all cells: a density at a sixteenth of the resized picture.
+
+All borders are zeros of 'same' size. Its maps are its own: a distance between them is a distance by FastGaze, not S_KL
+by TempSAL.
+
+Source: bin/fastgaze.vxm of twitter-research/image-crop-analysis (Apache-2.0), 121,060 weights and 4 slopes;
+the file says layers and activations. Colour order, means and picture size are not documented and were found by trial on
+pictures with known fixations.
+"""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from con360av_jax.errors import MediaError
+from preprocess.features.vxm import Wanted, read_vxm
+
+# Channels of the convolutions; between the tuples pictures are halved. The first are 3x3 with ReLU, the last 1x1 with
+# PReLU.
+STAGES = ((3, 43, 44), (44, 49, 56), (56, 44, 38), (38, 31, 20), (20, 18, 10))
+READOUT = (10, 7, 7, 2, 1)
+BLUR_TAPS, BLUR_DEVIATION = 19, 3
+"""Of the Gaussian, both in cells."""
+STRIDE = 16
+"""Pixels of the resized picture per cell, on each side."""
+SHORT_SIDE = 480
+"""Pixels; what the shorter side of a picture is resized to."""
+# The file's numbers for kinds of layers and activations.
+CONVOLUTION, POOL, BLUR = 0, 2, 3
+RELU, PRELU = 1, 4
+MODEL_TYPE = 2
+# The file's names for a convolution's tensors, and where they stand here.
+PLACES = {"w": "0.weight", "b": "0.bias", "alpha": "1.weight"}
+# Of red, green and blue in 0..255.
+MEANS = (123.68, 116.779, 103.939)
+# Pictures that are looked at together: bounds memory, about 100 MB each.
+PICTURES_AT_ONCE = 4
+
+
+class Blur(nn.Module):
+    """A normalised Gaussian over one channel. Has a table, no weights."""
+
+    def __init__(self):
+        super().__init__()
+        # Real even where the weights are built on the meta device.
+        places = torch.arange(BLUR_TAPS, device="cpu", dtype=torch.float32) - BLUR_TAPS // 2
+        taps = torch.exp(-(places**2) / (2 * BLUR_DEVIATION**2))
+        self.register_buffer("taps", taps / taps.sum(), persistent=False)
+        self.taps: Tensor
+
+    def forward(self, x: Float[Tensor, "picture 1 row column"]) -> Float[Tensor, "picture 1 row column"]:
+        """Blurred along columns, then along rows; beyond the border stand zeros."""
+        x = conv2d(x, self.taps[None, None, :, None], padding=(BLUR_TAPS // 2, 0))
+        return conv2d(x, self.taps[None, None, None, :], padding=(0, BLUR_TAPS // 2))
+
+
+def _convolution(in_channels: int, channels: int, size: int, activation: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, channels, size, padding=size // 2), activation)
+
+
+class FastGazeNetwork(nn.Module):
+    """The network; `layers` are those of the file, in its order."""
+
+    def __init__(self):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number, widths in enumerate(STAGES):
+            layers += [nn.MaxPool2d(2)] if number else []
+            layers += [_convolution(before, after, 3, nn.ReLU()) for before, after in pairwise(widths)]
+        layers += [_convolution(before, after, 1, nn.PReLU()) for before, after in pairwise(READOUT)]
+        self.layers = nn.Sequential(*layers, Blur())
+        self.register_buffer("means", torch.tensor(MEANS, device="cpu")[:, None, None], persistent=False)
+        self.means: Tensor
+
+    def forward(self, pictures: Float[Tensor, "picture 3 height width"]) -> Float[Tensor, "picture row column"]:
+        """Densities that sum to 1 over a picture's cells of STRIDE pixels.
+
+        Args:
+            pictures: RGB in 0..255, sides that are multiples of STRIDE.
+        """
+        scores = self.layers(pictures - self.means)
+        cells = rearrange(scores, "picture 1 row column -> picture (row column)").softmax(dim=1)
+        return rearrange(cells, "picture (row column) -> picture row column", row=scores.shape[2])
+
+
+@dataclass(frozen=True)
+class FastGaze:
+    """Pictures to densities; `network` is in eval mode on `device`."""
+
+    network: FastGazeNetwork
+    device: str = "cpu"
+
+    def __call__(self, pictures: UInt8[np.ndarray, "frame height width 3"]) -> Float32[np.ndarray, "frame row column"]:
+        """The density of each RGB picture, 0 or more, summing to 1, on cells of STRIDE pixels of the resized picture.
+
+        Pictures are resized (area means where they shrink, bilinear where they grow) so that the shorter side has
+        SHORT_SIDE pixels and the longer one the multiple of STRIDE nearest to its true length: 256x256 gives 30x30
+        cells, 720x1280 gives 30x53. A picture's density does not depend on the pictures beside it.
+
+        Raises MediaError for pictures without pixels.
+        """
+        if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or not all(pictures.shape[1:3]):
+            raise MediaError(f"pictures are {pictures.dtype} {pictures.shape}; wanted uint8 (frame, height, width, 3)")
+        height, width = resized_shape(pictures.shape[1], pictures.shape[2])
+        densities = [np.zeros((0, height // STRIDE, width // STRIDE), np.float32)]
+        for first in range(0, len(pictures), PICTURES_AT_ONCE):
+            resized = np.stack(
+                [_resized(picture, height, width) for picture in pictures[first : first + PICTURES_AT_ONCE]]
+            )
+            with torch.inference_mode():
+                batch = rearrange(torch.from_numpy(resized).to(self.device), "n row column rgb -> n rgb row column")
+                densities.append(self.network(batch.float()).cpu().numpy())
+        return np.concatenate(densities)
+
+
+def open_fastgaze(weights: Path, device: str = "cpu") -> FastGaze:
+    """The densities by the network of a .vxm file; raises CheckpointError if the file is another than the published."""
+    return FastGaze(load_fastgaze(weights).to(device), device)
+
+
+def load_fastgaze(path: Path) -> FastGazeNetwork:
+    """The network of the published file, in eval mode, float32, on the CPU.
+
+    Raises CheckpointError if the file is missing or damaged, or has any entry more, less or other than the network.
+    """
+    with torch.device("meta"):
+        network = FastGazeNetwork()
+    tensors = {}
+    for name, values in read_vxm(path, file_entries(network)).items():
+        layer, kind = re.findall(r"\d+|\D+", name)
+        tensors[f"layers.{layer}.{PLACES[kind]}"] = torch.from_numpy(values)
+    network.load_state_dict(tensors, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def file_entries(network: FastGazeNetwork) -> dict[str, Wanted]:
+    """What the file must say of the network: values of integers, shapes of tensors."""
+    entries: dict[str, Wanted] = {"layerCount": len(network.layers), "modelType": MODEL_TYPE}
+    for number, layer in enumerate(network.layers):
+        match layer:
+            case nn.MaxPool2d():
+                entries |= {f"{number}Type": POOL, f"{number}Pool": 2}
+            case Blur():
+                entries |= {f"{number}Type": BLUR, f"{number}KernelSize": BLUR_TAPS, f"{number}Std": BLUR_DEVIATION}
+            case nn.Sequential():
+                shapes = {name: tuple(weight.shape) for name, weight in layer.named_parameters()}
+                entries |= {f"{number}Type": CONVOLUTION, f"{number}Act": PRELU if "1.weight" in shapes else RELU}
+                entries |= {f"{number}w": shapes["0.weight"], f"{number}b": shapes["0.bias"]}
+                entries |= {f"{number}alpha": shapes["1.weight"]} if "1.weight" in shapes else {}
+    return entries
+
+
+def resized_shape(height: int, width: int) -> tuple[int, int]:
+    """Height and width that a picture is looked at, pixels."""
+    scale = SHORT_SIDE / min(height, width)
+    return STRIDE * round(height * scale / STRIDE), STRIDE * round(width * scale / STRIDE)
+
+
+def _resized(
+    picture: UInt8[np.ndarray, "row column 3"], height: int, width: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    shrinks = picture.shape[0] > height or picture.shape[1] > width
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -1,0 +1,122 @@
+"""I3D from files: pytorch-i3d's weights by name, or the published TorchScript program, which runs code of others."""
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from con360av_jax.errors import CheckpointError, ConfigError
+from preprocess.features.i3d import CLASSES, InceptionI3d
+from preprocess.torch_files import DAMAGE, first_line, read_torch_file, state_problems
+
+# Counts steps of training, which evaluation never reads; files of PyTorch before 0.4 have none.
+UNREAD = ".num_batches_tracked"
+
+
+class Program(Protocol):
+    """What the TorchScript file takes."""
+
+    def __call__(
+        self,
+        clips: Shaped[Tensor, "clip 3 frame row column"],
+        /,
+        *,
+        rescale: bool,
+        resize: bool,
+        return_features: bool,
+    ) -> Tensor: ...
+
+
+class ScriptedI3D:
+    """The published program; only `load_scripted_i3d` makes it.
+
+    Source: i3d_torchscript.pt, as StyleGAN-V and common_metrics_on_video_quality call it.
+    """
+
+    def __init__(self, program: Program, path: Path):
+        self._program = program
+        self._path = path
+
+    def __call__(self, clips: Shaped[Tensor, "clip 3 frame row column"], prepare: bool) -> Float[Tensor, "clip 400"]:
+        """Scores before the softmax.
+
+        Args:
+            clips: RGB; in 0..255 of any size if the program shall `prepare` them, else in [-1, 1] of 224x224 pixels.
+
+        Raises CheckpointError if the program fails or gives something else.
+        """
+        try:
+            scores = self._program(clips, rescale=prepare, resize=prepare, return_features=True)
+        except (RuntimeError, TypeError) as error:
+            # A program's error ends with its cause, after a trace through its code.
+            cause = (str(error).strip() or repr(error)).splitlines()[-1][:160]
+            raise CheckpointError(
+                f"{self._path} failed on clips {tuple(clips.shape)}: {cause}; give i3d_torchscript.pt"
+            ) from error
+        if not isinstance(scores, Tensor) or scores.shape != (len(clips), CLASSES):
+            given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise CheckpointError(
+                f"{self._path} gives {given} for {len(clips)} clips, wanted {(len(clips), CLASSES)}; "
+                "give i3d_torchscript.pt"
+            )
+        return scores.float()
+
+
+def load_i3d(path: Path) -> InceptionI3d:
+    """The network with pytorch-i3d's weights (rgb_imagenet.pt and its kin), in eval mode, float32, on the CPU.
+
+    Raises CheckpointError if the file is missing, damaged or could run code, or holds other weights than the network's.
+    """
+    if is_torchscript(path):
+        raise CheckpointError(
+            f"{path} is a TorchScript program, not weights: refused, nothing of it was run; if you trust it, open it "
+            "with allow_code=True"
+        )
+    state = read_torch_file(path, "pytorch-i3d's weights of Kinetics-400")
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(f"{path}: holds no weights by name; give pytorch-i3d's weights of Kinetics-400")
+    # Nothing is drawn at random only to be replaced.
+    with torch.device("meta"):
+        network = InceptionI3d()
+    wanted = network.state_dict()
+    if not any(name.endswith(UNREAD) for name in state):
+        state |= {name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(UNREAD)}
+    if found := state_problems(state, wanted):
+        raise CheckpointError(f"{path}: is not I3D of RGB clips, {len(found)} problems: {'; '.join(found)}")
+    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()}, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def load_scripted_i3d(path: Path, device: str = "cpu", *, allow_code: bool) -> ScriptedI3D:
+    """The published TorchScript program, which is code of others.
+
+    Loading and calling it runs what it holds, with the rights of this process: only for a file that you trust.
+
+    Raises ConfigError unless `allow_code`; CheckpointError if the file is missing, damaged or no TorchScript.
+    """
+    if not allow_code:
+        raise ConfigError(f"{path} would run code of its own: if you trust it, open it with allow_code=True")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file; give i3d_torchscript.pt")
+    if not is_torchscript(path):
+        raise CheckpointError(f"{path} is no TorchScript program; give i3d_torchscript.pt, or leave allow_code out")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch announces TorchScript's end
+            program = torch.jit.load(path, map_location=device).eval()
+    except DAMAGE as error:
+        raise CheckpointError(f"{path} is damaged: {first_line(error)}; get it again") from error
+    return ScriptedI3D(program, path)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is an archive with a program in it; of a damaged archive nothing is known."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.split("/", 1)[-1] == "constants.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False

@@ -1,0 +1,156 @@
+"""YAMNet: what is heard in a sound, window by window, as an embedding and as scores of 521 classes of AudioSet.
+
+A Fréchet distance between its embeddings is a distance by YAMNet, not FAD by VGGish or LAION-CLAP.
+
+Source: yamnet_audio_classifier_with_metadata.tflite of tensorflow/tflite-support (Apache-2.0): log-mel inside, 8-bit
+weights, the class names in a zip appended to the file. Hop and padding are those of YAMNet's own code.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from con360av_jax.errors import CheckpointError, ConfigError, MediaError
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
+SAMPLE_RATE = 16_000
+"""Hz."""
+WINDOW, HOP = 15_600, 7_680
+"""Samples: 0.975 s and 0.48 s."""
+EMBEDDING, CLASSES = 1024, 521
+NAMES_FILE = "yamnet_label_list.txt"
+# The file's own name for what its last layer reads.
+EMBEDDING_TENSOR = "tower0/network/layer28/reduce_mean"
+
+
+class Heard(NamedTuple):
+    """What YAMNet makes of a sound."""
+
+    embeddings: Float32[np.ndarray, "window 1024"]
+    """0 or more, in steps of about 0.022 (they are 8-bit numbers in the file, given back with their scale)."""
+    scores: Float32[np.ndarray, "window 521"]
+    """In [0, 1], one by one: several classes can be heard at once."""
+
+
+class Places(NamedTuple):
+    """Where the model's tensors stand, and what an embedding's 8-bit number means: scale * (number - zero)."""
+
+    sound: int
+    scores: int
+    embedding: int
+    scale: float
+    zero: int
+
+
+@dataclass(frozen=True)
+class YAMNet:
+    """Sounds to embeddings and scores; one window after the other, in one thread."""
+
+    interpreter: "Interpreter"
+    places: Places
+    class_names: tuple[str, ...]
+    """Of the columns of the scores."""
+
+    def __call__(self, sound: Float32[np.ndarray, "sample"]) -> Heard:
+        """What is heard in each window of WINDOW samples, a window every HOP.
+
+        A sound is continued by zeros until its last window is full: sounds shorter than a window have one window,
+        longer ones 1 + ceil((samples - WINDOW) / HOP), and every sample is in a window. 4 s have 8 windows.
+
+        Args:
+            sound: mono, SAMPLE_RATE, in [-1, 1].
+
+        Raises MediaError if it is empty, has several channels, is of another dtype or holds NaN or infinity.
+        """
+        if sound.ndim != 1 or sound.dtype != np.float32 or not len(sound) or not np.isfinite(sound).all():
+            raise MediaError(
+                f"a sound of {sound.dtype} {sound.shape}: wanted float32 (sample,), at least one, all finite; mix or "
+                "choose a channel and convert it"
+            )
+        heard = [self._window(window) for window in windows_of(sound)]
+        embeddings, scores = zip(*heard, strict=True)
+        return Heard(np.stack(embeddings), np.stack(scores))
+
+    def _window(
+        self, window: Float32[np.ndarray, "sample"]
+    ) -> tuple[Float32[np.ndarray, "1024"], Float32[np.ndarray, "521"]]:
+        self.interpreter.set_tensor(self.places.sound, window)
+        self.interpreter.invoke()
+        numbers = self.interpreter.get_tensor(self.places.embedding)[0, 0, 0].astype(np.float32)
+        embedding = np.float32(self.places.scale) * (numbers - np.float32(self.places.zero))
+        return embedding, self.interpreter.get_tensor(self.places.scores)[0]
+
+
+def windows_of(sound: Float32[np.ndarray, "sample"]) -> Float32[np.ndarray, "window sample"]:
+    """The windows of a sound, as `YAMNet` describes them."""
+    hops = max(0, -(-(len(sound) - WINDOW) // HOP))
+    padded = np.pad(sound, (0, WINDOW + hops * HOP - len(sound)))
+    return np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
+
+
+def open_yamnet(weights: Path) -> YAMNet:
+    """YAMNet from its published .tflite file.
+
+    Raises ConfigError without the package that runs such files, CheckpointError if the file is missing, damaged or
+    another model.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    except ImportError as error:
+        raise ConfigError("YAMNet needs ai-edge-litert: pip install -e '.[features]'") from error
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} is no file; give YAMNet's published .tflite file")
+    names = _class_names(weights)
+    try:
+        interpreter = Interpreter(
+            model_content=weights.read_bytes(),
+            num_threads=1,
+            experimental_preserve_all_tensors=True,
+            # The default gives layers to XNNPACK, whose rounding differs: embeddings were up to three steps away.
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        line = (str(error).strip() or repr(error)).splitlines()[0][:160]
+        raise CheckpointError(f"{weights} is damaged or no .tflite file: {line}; get it again") from error
+    return YAMNet(interpreter, _places(weights, interpreter), names)
+
+
+def _places(weights: Path, interpreter: "Interpreter") -> Places:
+    """Where the tensors stand; raises CheckpointError if the model has others than YAMNet."""
+    kinds = {detail["index"]: "sound" for detail in interpreter.get_input_details()}
+    kinds |= {detail["index"]: "scores" for detail in interpreter.get_output_details()}
+    wanted = {
+        "sound": ((WINDOW,), np.float32),
+        "scores": ((1, CLASSES), np.float32),
+        "embedding": ((1, 1, 1, EMBEDDING), np.int8),
+    }
+    found = {}
+    for detail in interpreter.get_tensor_details():
+        kind = "embedding" if detail["name"] == EMBEDDING_TENSOR else kinds.get(detail["index"])
+        if kind and (tuple(detail["shape"]), detail["dtype"]) == wanted[kind]:
+            found[kind] = detail
+    if missing := sorted(set(wanted) - set(found)):
+        said = ", ".join(f"{kind} {wanted[kind][0]} {np.dtype(wanted[kind][1])}" for kind in missing)
+        raise CheckpointError(f"{weights}: has no {said}; give YAMNet's published .tflite file")
+    scale, zero = found["embedding"]["quantization"]
+    sound, scores, embedding = (found[kind]["index"] for kind in ("sound", "scores", "embedding"))
+    return Places(sound, scores, embedding, scale, zero)
+
+
+def _class_names(weights: Path) -> tuple[str, ...]:
+    """The names in the zip at the file's end."""
+    try:
+        with zipfile.ZipFile(weights) as archive:
+            names = archive.read(NAMES_FILE).decode().splitlines()
+    except (zipfile.BadZipFile, KeyError, EOFError, OSError, UnicodeDecodeError, NotImplementedError) as error:
+        raise CheckpointError(f"{weights}: has no {NAMES_FILE} at its end ({error}); get it again") from error
+    if len(names) != CLASSES or not all(names) or len(set(names)) != CLASSES:
+        raise CheckpointError(f"{weights}: names {len(names)} classes, wanted {CLASSES}, all different; get it again")
+    return tuple(names)
