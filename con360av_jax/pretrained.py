@@ -226,9 +226,9 @@ def _save(checkpointer: ocp.StandardCheckpointer, path: Path, chunk: Params, fol
 
 
 def _remove(folder: Path) -> None:
-    # After a failure Orbax's threads still write for a moment and put files back.
+    # After a failure Orbax's threads still write for a while and put files back; on a busy machine it takes longer.
     gone = 0
-    while gone < 10:
+    while gone < 40:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)
         gone = 0 if folder.exists() else gone + 1

@@ -115,6 +115,8 @@ class Engine:
 
         # There is no other way yet to say how often a task that killed its process is tried again.
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
+        # JAX, if it is here already, fears for its threads in a copy of the process; Ray's become other programs at once.
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
 
         own = {} if self.address else {"include_dashboard": False, "num_cpus": self._cpus(passes_pictures)}
         if not self.address and not passes_pictures:

@@ -33,6 +33,8 @@ def scaled(params: Params, x_t: dict[str, Array], *_: object) -> dict[str, Array
 class Batches:
     """A loader: the ids of step s (counted from 1) are 2 s - 2 and 2 s - 1; steps `bad` hold what is no number."""
 
+    corrupt: dict[int, str] = {}
+
     def __init__(self, bad: tuple[int, ...]):
         self._bad, self._step = bad, 0
 
