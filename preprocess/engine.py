@@ -115,7 +115,7 @@ class Engine:
 
         # There is no other way yet to say how often a task that killed its process is tried again.
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
-        # JAX, if it is here already, fears for its threads in a copy of the process; Ray's become other programs at once.
+        # JAX, where it is loaded, fears for its threads in a copied process; Ray's copies become other programs.
         warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
 
         own = {} if self.address else {"include_dashboard": False, "num_cpus": self._cpus(passes_pictures)}
