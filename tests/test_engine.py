@@ -204,6 +204,9 @@ def test_more_rejections_than_asked_for_are_in_the_exit_code(videos, config_path
     arguments = command(videos, tmp_path / "data", config_path, "--workers", "0", "--max-rejected", most)
     assert main(arguments) == code
     assert open_dataset(tmp_path / "data").manifest.rejected == 1
+    # What is in the ledger already counts, whichever run put it there.
+    later = clip_file(tmp_path / "later.mp4", 5)
+    assert main([arguments[0], str(later), *arguments[2:]]) == code
 
 
 def test_other_settings_do_not_join_a_dataset(videos, config_path, tmp_path, capfd):

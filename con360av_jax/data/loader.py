@@ -9,13 +9,11 @@ takes the place of a damaged record.
 
 import sys
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grain
 
 from con360av_jax.config import Config
-from con360av_jax.data.collate import BatchMemory, collate
 from con360av_jax.data.corrupt import SoundRecords
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import Dataset
@@ -24,6 +22,7 @@ from con360av_jax.data.transforms import (
     RawExample,
     Tokenise,
     check_trainable,
+    collate,
     is_encoded,
     to_parts,
 )
@@ -131,5 +130,5 @@ def make_loader(
         return records[step * batch_size + process_index * rows + row]
 
     local_numbers = grain.MapDataset.range(sys.maxsize // batch_size)
-    batches = local_numbers.map(read).batch(rows, drop_remainder=True, batch_fn=partial(collate, memory=BatchMemory()))
+    batches = local_numbers.map(read).batch(rows, drop_remainder=True, batch_fn=collate)
     return Loader(records, batches, start_step, settings.loader_threads)

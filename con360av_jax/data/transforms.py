@@ -1,6 +1,6 @@
 """From stored samples to training examples: plain callables on NumPy arrays, run by the loader's threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypedDict, cast
 
 import cv2
@@ -93,6 +93,22 @@ def stack_maps(
 ) -> Float32[np.ndarray, "frame height width 2"]:
     """`map_planes` as the model takes them."""
     return map_planes(saliency, viewpoint).interleaved()
+
+
+def collate(examples: Sequence[Any]) -> Any:
+    """Examples, or one of their fields, as one batch with a leading axis; MapPlanes become maps on the way.
+
+    Written straight into the batch: maps are most of an example, and each copy of them costs as much as reading them.
+    """
+    first = examples[0]
+    if isinstance(first, MapPlanes):
+        maps = np.empty((len(examples), *first.saliency.shape[:-1], 2), np.float32)
+        for planes, out in zip(examples, maps, strict=True):
+            planes.interleave(out)
+        return maps
+    if isinstance(first, dict):
+        return {name: collate([example[name] for example in examples]) for name in first}
+    return np.stack(examples)
 
 
 def to_parts(sample: Sample, sample_id: int, tokenise: Tokenise | None = None) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class Run:
     gpus_per_stage: float = 0.0
     """GPUs, or share of one, of each process of a stage that wants one: saliency, captions, encoding."""
     max_rejected: int | None = None
-    """Exit code 1 if more lines than this are in the run's ledger. Left out: rejections never change it."""
+    """Exit code 1 if more lines than this are in the dataset's ledger. Left out: rejections never change it."""
 
     def execute(self) -> int:
         """Writes the dataset; returns 1 if more was rejected than `max_rejected`, else 0.
@@ -141,7 +141,7 @@ class Run:
         if self.published_split is not None:
             console.print(f"{found.absent} clips of the published split are not here, {found.unlisted} of "
                           "the files are not in it")  # fmt: skip
-        too_many = self.max_rejected is not None and len(made.ledger.rejected) > self.max_rejected
+        too_many = self.max_rejected is not None and made.manifest.rejected > self.max_rejected
         return TOO_MANY_REJECTED if too_many else 0
 
     def _pipeline(self) -> Pipeline:

@@ -1,7 +1,6 @@
 """What only many records together show: gaps, repetitions and leaks; of the arrays nothing is kept but hashes."""
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 
 from con360av_jax.data.schema import Manifest, SampleEntry
 from preprocess.doctor.findings import Findings
-from preprocess.inputs import split_of
+from preprocess.inputs import source_of, split_of
 
 SHOWN = 5
 
@@ -169,7 +168,7 @@ def shared_videos(seen: list[DatasetSeen], findings: Findings) -> None:
 
 def source_video(clip: str) -> str:
     """The video that a clip, named "<video>_<start second>", was cut from; "~2" tells files of equal names apart."""
-    return re.sub(r"_\d+$", "", clip.partition("~")[0])
+    return source_of(clip.partition("~")[0])
 
 
 def _first(numbers: Iterable[int]) -> str:
