@@ -4,13 +4,15 @@ ratio    seconds of the original / seconds of ours, of one round; the median is 
 """
 
 import argparse
+import fcntl
 import json
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,6 +31,10 @@ Json = dict[str, object]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers")
 # What the names of our programs begin with.
 OURS = "jax"
+# Names a file that benchmarks running beside each other share: they prepare together, and each is timed alone.
+TIMING_LOCK = "CON360AV_TIMING_LOCK"
+_held: list[int] = []
+"""The lock's file, while this process prepares."""
 
 
 def options(about: str | None) -> argparse.ArgumentParser:
@@ -49,17 +55,33 @@ def prepare() -> None:
     choose_fast_run()
     # PyTorch needs room on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if lock := os.environ.get(TIMING_LOCK):
+        _held.append(os.open(lock, os.O_RDWR | os.O_CREAT))
+        fcntl.flock(_held[0], fcntl.LOCK_SH)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Time without others beside: waits until all that share the lock's file are done, or wait for the same."""
+    for lock in _held:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+    for lock in _held:
+        fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 def interleaved(contestants: Contestants, rounds: int, about: str) -> dict[str, list[float]]:
     """Seconds of every counted round; each function returns only when its result is there."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in track(range(rounds + 1), description=about, console=Console(stderr=True)):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
+    for run in contestants.values():  # compiles what it compiles
+        run()
+    with alone():
+        for number in track(range(rounds + 1), description=about, console=Console(stderr=True)):
+            for name, run in contestants.items():
+                start = time.perf_counter()
+                run()
+                if number:
+                    seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
