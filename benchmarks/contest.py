@@ -31,10 +31,8 @@ Json = dict[str, object]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers")
 # What the names of our programs begin with.
 OURS = "jax"
-# Names a file that benchmarks running beside each other share: they prepare together, and each is timed alone.
+# Names a file that benchmarks running beside each other share, so that no two of them are timed at once.
 TIMING_LOCK = "CON360AV_TIMING_LOCK"
-_held: list[int] = []
-"""The lock's file, while this process prepares."""
 
 
 def options(about: str | None) -> argparse.ArgumentParser:
@@ -55,19 +53,18 @@ def prepare() -> None:
     choose_fast_run()
     # PyTorch needs room on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if lock := os.environ.get(TIMING_LOCK):
-        _held.append(os.open(lock, os.O_RDWR | os.O_CREAT))
-        fcntl.flock(_held[0], fcntl.LOCK_SH)
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Time without others beside: waits until all that share the lock's file are done, or wait for the same."""
-    for lock in _held:
+    """Time in which no benchmark that shares the lock's file is timed; others may compile on the host meanwhile."""
+    path = os.environ.get(TIMING_LOCK)
+    if path is None:
+        yield
+        return
+    with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-    yield
-    for lock in _held:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
 
 
 def interleaved(contestants: Contestants, rounds: int, about: str) -> dict[str, list[float]]:

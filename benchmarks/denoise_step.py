@@ -8,6 +8,7 @@ library runs the connectors, so the whole model has no peer; its ratio is agains
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -110,6 +111,13 @@ def main() -> None:
     contest.publish(results, arguments.out)
 
 
+def reference(models: dict[str, Any], given: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The original's noise predictions in float32 on the CPU, in our layout."""
+    found = torch_step(models, given, "float32", device="cpu")()
+    ours = {name: np.moveaxis(originals.as_numpy(noise), 1, -1) for name, noise in found.items()}
+    return {**ours, "audio": ours["audio"][:, : given["latents"]["audio"].shape[1]]}
+
+
 def race(config: Config, arguments: Any) -> contest.Json:
     """Times all contestants and compares the U-Nets' outputs with the original's in float32 on the CPU."""
     import torch
@@ -117,12 +125,6 @@ def race(config: Config, arguments: Any) -> contest.Json:
     given = inputs(config)
     models = {name: originals.build(component, config) for name, component in UNETS.items()}
     params = parameters(config, models, arguments.dtype)
-    time = given["latents"]["audio"].shape[1]
-    wanted = {
-        name: np.moveaxis(originals.as_numpy(noise), 1, -1)[:, :time] if name == "audio" else originals.as_numpy(noise)
-        for name, noise in torch_step(models, given, "float32", device="cpu")().items()
-    }
-    wanted["video"] = np.moveaxis(wanted["video"], 1, -1)
     denoise, _ = joint_model(config)
     on_device = jax.tree.map(jnp.asarray, given)
 
@@ -136,8 +138,12 @@ def race(config: Config, arguments: Any) -> contest.Json:
         return denoise(params, **given)
 
     alone = [on_device[name] for name in ("latents", "timesteps", "text")]
-    run, program = originals.compiled(unets, params, *alone)
-    run_joint, joint_program = originals.compiled(joint, params, on_device)
+    with ThreadPoolExecutor() as threads:  # neither compiling nor PyTorch's reference keeps the other waiting
+        compiling = threads.submit(originals.compiled, unets, params, *alone)
+        compiling_joint = threads.submit(originals.compiled, joint, params, on_device)
+        wanted = reference(models, given)
+    run, program = compiling.result()
+    run_joint, joint_program = compiling_joint.result()
     contestants: dict[str, Callable[[], object]] = {
         contest.OURS: run,
         "torch eager": torch_step(models, given, arguments.dtype),

@@ -4,8 +4,8 @@
 
 A benchmark whose error against the original in float32 on the CPU is too large counts as failed, however fast it is.
 Each runs in a process of its own, so that one that fails or fills the memory leaves the others alone. Where a GPU is
-lent by the minute, `--lanes 3` lets three prepare beside each other (weights, references, compiling); each is timed
-alone all the same. Exits 1 if any failed.
+lent by the minute, `--lanes 3` lets three prepare beside each other (weights, references, compiling) while no two are
+timed at once. Exits 1 if any failed.
 """
 
 import argparse
