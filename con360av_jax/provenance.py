@@ -1,7 +1,8 @@
-"""What a measured number has to be quoted with: the commit and the processor it was measured on."""
+"""What a measured number has to be quoted with: the commit, the packages and the processor it was measured on."""
 
 import platform
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -14,6 +15,14 @@ def commit() -> str:
     except OSError:
         return "unknown"
     return found.stdout.strip() or "unknown"
+
+
+def package_version(package: str) -> str:
+    """Of an installed package; "not installed" for a missing one, as for this one where it runs from a checkout."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def processor() -> str:

@@ -5,7 +5,6 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -16,6 +15,7 @@ from rich.text import Text
 from con360av_jax.config_io import write_text
 from con360av_jax.errors import CheckpointError
 from con360av_jax.pretrained import base_hash, open_pretrained
+from con360av_jax.provenance import package_version
 from convert.layers import Comparison
 from convert.sources import Sources
 from convert.verification import PartResult, passed
@@ -45,7 +45,7 @@ def environment(sources: Sources, base: Path) -> dict[str, str]:
         "original ran on": f"cpu, {torch.get_num_threads()} threads",
         "converted ran on": jax.devices()[0].device_kind,
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: package_version(package) for package in PACKAGES},
     }
 
 

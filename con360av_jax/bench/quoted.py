@@ -6,7 +6,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from con360av_jax.config import Config
 from con360av_jax.config_io import config_hash, write_text
-from con360av_jax.provenance import commit, processor
+from con360av_jax.provenance import commit, package_version, processor
 
 Json = dict[str, object]
 
@@ -28,7 +27,7 @@ def environment(config: Config, packages: Iterable[str]) -> Json:
         "device": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("con360av-jax", "numpy", *packages)},
+        "versions": {name: package_version(name) for name in ("con360av-jax", "numpy", *packages)},
     }
 
 

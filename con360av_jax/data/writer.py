@@ -9,7 +9,6 @@ At the end the partial folder takes the dataset's name, or, where the dataset is
 and a new manifest names them.
 """
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ from con360av_jax.data.begun import BEGUN, Line, begin, existing, unfinished
 from con360av_jax.data.schema import SCHEMA_VERSION, FileEntry, Manifest, Sample, SampleEntry, to_bytes, validate
 from con360av_jax.data.source import INDEX, MANIFEST, REJECTED, file_entry
 from con360av_jax.errors import DatasetError
+from con360av_jax.provenance import package_version
 
 # One record per group: a random read reads nothing but the record it wants. Compression would save a tenth of a record
 # of latents and take four times as long to read.
@@ -174,7 +174,7 @@ class DatasetWriter:
             rejected=len(lines),
             index=_write_lines(index, map(unstructure, entries)),
             shards=shards,
-            tools={tool: importlib.metadata.version(tool) for tool in TOOLS},
+            tools={tool: package_version(tool) for tool in TOOLS},
             settings=self._made["settings"],
         )
         _write_lines(target / REJECTED, lines)

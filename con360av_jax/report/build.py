@@ -6,7 +6,6 @@ import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -21,7 +20,7 @@ from con360av_jax.errors import MediaError
 from con360av_jax.geometry import basd
 from con360av_jax.media import probe, read_sound, write_clip
 from con360av_jax.mel import log_mel
-from con360av_jax.provenance import commit, processor
+from con360av_jax.provenance import commit, package_version, processor
 from con360av_jax.report import figures, history, plots
 from con360av_jax.report.history import History, read_history
 from con360av_jax.shapes import MODALITIES
@@ -131,7 +130,7 @@ def _duration(seconds: float) -> str:
 
 def _versions() -> dict[str, str]:
     """Of what wrote the page."""
-    packages = {package: version(package) for package in PACKAGES}
+    packages = {package: package_version(package) for package in PACKAGES}
     return {"commit": commit(), **packages, "python": platform.python_version(), "processor": processor()}
 
 
