@@ -6,8 +6,8 @@ A clip has 32 pictures of 256x256 and 4 s of sound at 16 kHz. FastGaze looks at 
 hears 4 windows (small), I3D looks at 16 pictures (styleganv), CLAP hears one window of 10 s (paper). I3D and CLAP, of
 its published size (HTSAT-tiny), have random weights, which takes the same time; "read" is the file, both its streams.
 
-Memory is that of `python -m preprocess features` with protocol small, as the system tells it of each finished process,
-over the same clip of one second under many names.
+Memory is the most that `python -m preprocess features` with protocol small holds over the same clip of one second under
+many names, each set in a process of its own (Linux only).
 """
 
 import argparse
@@ -34,6 +34,16 @@ from preprocess.features.networks import ModelName, Wanted
 from preprocess.features.opening import open_networks
 
 FRAMES_PER_SECOND, SECONDS, SIDE, RATE = 8, 4, 256, 16_000
+# The command, which in the end says its memory. What the system tells of a finished process counts its parent's, too:
+# that is this one, with all networks.
+MEASURED = """
+import sys
+from pathlib import Path
+from preprocess.cli import main
+code = main(sys.argv[1:])
+print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+sys.exit(code)
+"""
 CASES: dict[ModelName, tuple[str, str]] = {
     "fastgaze": ("small", "saliency"),
     "yamnet": ("small", "sound"),
@@ -84,12 +94,11 @@ def contestants(path: Path, weights: dict[str, Path], device: str) -> dict[str, 
 def peak_mib(videos: Path, out: Path, weights: dict[str, Path]) -> float:
     """Largest resident memory of the command over `videos`, MiB."""
     given = [f"{model}={weights[model]}" for model in ("fastgaze", "yamnet")]
-    command = [sys.executable, "-m", "preprocess", "features", "--videos", str(videos), "--output", str(out)]
-    run = subprocess.Popen([*command, "--protocol", "small", "--weights", *given], stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(run.pid, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(command)} failed with status {status}")
-    return used.ru_maxrss / 1024
+    command = [sys.executable, "-c", MEASURED, "features", "--videos", str(videos), "--output", str(out)]
+    run = subprocess.run([*command, "--protocol", "small", "--weights", *given], capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {run.stderr[-500:]}")
+    return int(run.stdout.split()[-2]) / 1024
 
 
 def peaks(folder: Path, counts: list[int], weights: dict[str, Path]) -> dict[str, float]:
