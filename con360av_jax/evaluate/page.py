@@ -74,7 +74,7 @@ def write_page(folder: Path) -> Path:
             results=results,
             run=_run_name(results, folder),
             facts=_facts(results, told),
-            made_from=_grouped(results.made_from),
+            made_from=_grouped(_without(results.made_from, "protocol", "clips")),
             settings=json.dumps(results.made_from, indent=2, ensure_ascii=False),
             commit=results.versions.get("commit", ""),
             quoted=any(metric.paper is not None for metric in results.metrics),
@@ -119,22 +119,24 @@ def write_comparison(
         folders: the folder of each evaluation, in the same order; None shows no films.
         differences: paired differences by any key, each a Metric whose title says what is subtracted from what.
     """
-    arms = [name for name, _ in results]
-    shared = side_by_side.shared_clips(results)
+    full = [name for name, _ in results]
+    short = side_by_side.short_names(full)
+    arms = [(name, found) for name, (_, found) in zip(short, results, strict=True)]
+    shared = side_by_side.shared_clips(arms)
     html = (
         _environment()
         .get_template("comparison.html")
         .render(
-            arms=side_by_side.short_names(arms),
+            arms=list(zip(short, full, strict=True)),
             results=results,
-            unlike=side_by_side.unlike(results),
-            metrics=side_by_side.metric_rows(results),
+            unlike=side_by_side.unlike(arms),
+            metrics=side_by_side.metric_rows(arms),
             differences=[(found, side_by_side.excludes_zero(found)) for found in (differences or {}).values()],
-            settings=side_by_side.differing(results),
-            plots=side_by_side.interval_plots(results),
-            scatters=side_by_side.scatters(results, shared),
+            settings=side_by_side.differing(arms),
+            plots=side_by_side.interval_plots(arms),
+            scatters=side_by_side.scatters(arms, shared),
             shared=shared,
-            apart=side_by_side.most_apart(results, shared, folders, out),
+            apart=side_by_side.most_apart(arms, shared, folders, out),
             shows_films=folders is not None,
         )
     )
@@ -171,7 +173,6 @@ def _facts(results: Results, told: Mapping[str, object]) -> dict[str, str]:
         "clips": f"{len(results.clips):,}",
         "with something left out": f"{left_out:,}",
         "trained steps": told.get("run.step", told.get("step")),
-        "weights": told.get("run.weights"),
         "seed": told.get("seed"),
         "sampling steps": told.get("sampler.steps"),
     }
@@ -180,6 +181,11 @@ def _facts(results: Results, told: Mapping[str, object]) -> dict[str, str]:
         for name, value in facts.items()
         if value not in (None, "")
     }
+
+
+def _without(settings: Mapping[str, object], *names: str) -> dict[str, object]:
+    """What is not said elsewhere on the page."""
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _grouped(settings: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
@@ -194,6 +200,8 @@ def _grouped(settings: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]
 
 
 def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     hexadecimal = len(text) > _DIGEST and not text.lower().strip("0123456789abcdef")
     return f"{text[:_DIGEST]}…" if hexadecimal else text

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from con360av_jax.config_io import leaves
-from con360av_jax.evaluate.digits import DASH, number
+from con360av_jax.evaluate.digits import DASH, half_width, number
 from con360av_jax.evaluate.examples import Film, films_of
 from con360av_jax.evaluate.features import card_differences
 from con360av_jax.evaluate.results import ClipScores, Metric, Results
@@ -31,6 +31,8 @@ class MetricRow:
     found: tuple[Metric | None, ...]
     best: int | None
     """The arm whose interval lies apart from those of all others, on the better side; None if there is no such arm."""
+    spread: float
+    """Half the width of the narrowest interval: all values have equally many digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +62,15 @@ class MostApart:
     """The first of them, with their films."""
 
 
-def short_names(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Each name for a heading, and in full: paths lose the folders that all have in common."""
-    if len(names) < 2 or not all("/" in name for name in names):
-        return [(name, name) for name in names]
-    common = os.path.commonprefix([name.split("/") for name in names])
-    short = ["/".join(name.split("/")[len(common) :]) or name for name in names]
-    return list(zip(short if len(set(short)) == len(names) else names, names, strict=True))
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names for headings: paths lose the folders at their beginning and at their end that all have in common."""
+    if len(set(names)) < 2 or not all("/" in name for name in names):
+        return list(names)
+    parts = [name.split("/") for name in names]
+    first = len(os.path.commonprefix(parts))
+    last = min(len(os.path.commonprefix([part[::-1] for part in parts])), min(map(len, parts)) - first)
+    short = ["/".join(part[first : len(part) - last]) for part in parts]
+    return short if all(short) and len(set(short)) == len(names) else list(names)
 
 
 def shared_clips(arms: Arms) -> tuple[str, ...]:
@@ -101,7 +105,8 @@ def metric_rows(arms: Arms) -> list[MetricRow]:
     rows = []
     for name in names:
         found = tuple(results.metric(name) for _, results in arms)
-        rows.append(MetricRow(metric=order[name], found=found, best=_best(found)))
+        spreads = [width for metric in found if metric and (width := half_width(metric))]
+        rows.append(MetricRow(metric=order[name], found=found, best=_best(found), spread=min(spreads, default=0.0)))
     return rows
 
 
