@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from con360av_jax.config import MelConfig
 from con360av_jax.errors import MediaError, MetricError
@@ -23,6 +24,8 @@ WORST, BEST = 12, 6
 SIDES = ("generated", "target")
 FOLDERS = {"generated": "generated", "target": "targets"}
 """Where each side's features lie, below EVAL/features."""
+_STILL, _MEL = (176, 176), (200, 64)
+"""Width and height, pixels, that pictures are made smaller to: the page stays small where all films are noise."""
 _FLOOR, _CEILING = 2.0, 99.8
 """Percentiles of a mel that are black and brightest."""
 
@@ -159,7 +162,12 @@ def _still(path: Path, maps: Float32[np.ndarray, "frame row column"]) -> str:
     if not rate:
         raise MediaError(f"{path}: has no pictures")
     frame = read_frames(path, rate, start=middle / rate, seconds=1 / rate)[0]
-    return picture_uri(saliency_overlay(frame, minmax(maps[middle])))
+    return picture_uri(saliency_overlay(_at_most(frame, _STILL), minmax(maps[middle])))
+
+
+def _at_most(picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "row column 3"]:
+    height, width = picture.shape[:2]
+    return cv2.resize(picture, (min(width, size[0]), min(height, size[1])), interpolation=cv2.INTER_AREA)
 
 
 def _mel(path: Path) -> Float32[np.ndarray, "time mel"]:
@@ -171,4 +179,5 @@ def _mel_pictures(mels: Mapping[str, np.ndarray]) -> dict[str, str]:
     if not mels:
         return {}
     low, high = np.percentile(np.concatenate([mel.ravel() for mel in mels.values()]), (_FLOOR, _CEILING))
-    return {side: picture_uri(mel_picture(mel, float(low), float(high))) for side, mel in mels.items()}
+    pictures = {side: mel_picture(mel, float(low), float(high)) for side, mel in mels.items()}
+    return {side: picture_uri(_at_most(picture, _MEL)) for side, picture in pictures.items()}
