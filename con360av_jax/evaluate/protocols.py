@@ -206,3 +206,11 @@ def named_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise MetricError(f"no protocol is called {name!r}: give one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def parts(protocol: Protocol) -> tuple[str, ...]:
+    """The feature sets that a protocol needs: folders of FEATURES, see evaluate/features.py."""
+    found = ["saliency"] if protocol.saliency else []
+    if protocol.sound:
+        found += ["sound", "classes"] if protocol.sound.extractor == "YAMNet" else ["sound"]
+    return (*found, *(f"video_{frames}" for frames in (protocol.video.frames if protocol.video else ())))
