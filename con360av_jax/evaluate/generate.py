@@ -125,7 +125,7 @@ def generate(
         task = bar.add_task("generated clips", total=sum(map(len, todo)))
         for batch in todo:
             records = _records(making.dataset, [positions[entry.key] for entry in batch], batch_size)
-            for record, clip in zip(batch, _sample(model, records, making), strict=False):
+            for record, clip in zip(batch, sample_clips(model, records, making), strict=False):
                 path = _file(folder, GENERATED, record)
                 if not path.is_file():
                     clip.save(path)
@@ -138,7 +138,7 @@ def _records(dataset: Dataset, positions: Sequence[int], batch_size: int) -> lis
     return records + [records[-1]] * (batch_size - len(records))
 
 
-def _sample(model: Con360AV, records: Sequence[Sample], making: Making) -> Iterator[Clip]:
+def sample_clips(model: Con360AV, records: Sequence[Sample], making: Making) -> Iterator[Clip]:
     """Generated clips of the records, decoded one by one."""
     captions = [record.caption if making.conditions.caption else "" for record in records]
     seeds = [clip_seed(record.entry, making.seed, making.noise) for record in records]

@@ -49,6 +49,15 @@ class Conditions:
     """Without: no maps at all and no map guidance, the audio-visual baseline."""
 
 
+ABLATION = {
+    "full": Conditions(),
+    "without_saliency": Conditions(saliency=False),
+    "without_basd": Conditions(basd=False),
+    "without_caption": Conditions(caption=False),
+    "without_control": Conditions(control=False),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Making:
     """All that a generated clip depends on besides its record."""

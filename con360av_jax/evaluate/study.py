@@ -25,18 +25,11 @@ from con360av_jax.evaluate.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.generate import TARGETS
 from con360av_jax.evaluate.results import Metric
 from con360av_jax.evaluate.run import Evaluation, generate_all, measure
-from con360av_jax.evaluate.settings import Conditions, Making, scales
+from con360av_jax.evaluate.settings import ABLATION, Making, scales
 from con360av_jax.pipeline import Con360AV
 
 Study: TypeAlias = Literal["viewpoints", "guidance", "ablation"]
 STUDY = "study"
-ABLATION = {
-    "full": Conditions(),
-    "without_saliency": Conditions(saliency=False),
-    "without_basd": Conditions(basd=False),
-    "without_caption": Conditions(caption=False),
-    "without_control": Conditions(control=False),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
