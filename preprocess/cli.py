@@ -12,6 +12,7 @@ from con360av_jax.commands.options import parse
 from con360av_jax.errors import Con360Error
 from con360av_jax.quick_compile import choose_fast_run
 from preprocess.commands.doctor import Doctor
+from preprocess.commands.features import Features
 from preprocess.commands.listing import List
 from preprocess.commands.run import Run
 
@@ -19,6 +20,7 @@ Verb: TypeAlias = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Features, tyro.conf.subcommand("features")]
 )
 
 ABOUT = "From 360° videos to datasets of viewpoints with sound, saliency and captions."
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USER_ERROR
 
 
-def _read(arguments: list[str]) -> List | Run | Doctor:
+def _read(arguments: list[str]) -> List | Run | Doctor | Features:
     return tyro.cli(
         Verb,  # pyright: ignore[reportArgumentType]
         prog="python -m preprocess",

@@ -95,6 +95,8 @@ _STYLEGANV = VideoProtocol(
     covariance="biased",  # SG
     clips=2048,  # SG: the name's 2048
 )
+YAMNET = "YAMNet"
+"""The one sound network here that also names what it hears."""
 _CLAP = "LAION-CLAP HTSAT-tiny, 630k-audioset"
 
 PAPER = Protocol(
@@ -178,7 +180,7 @@ FADTK = Protocol(
 SMALL = Protocol(
     name="small",
     sound=SoundProtocol(
-        extractor="YAMNet",
+        extractor=YAMNET,
         features="mean of the last layer, 1024, rounded to int8 by the network",
         sample_rate=16_000,  # YAMNet
         resampler="none: sound is at 16 kHz",  # BASE
@@ -206,3 +208,16 @@ def named_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise MetricError(f"no protocol is called {name!r}: give one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def parts(protocol: Protocol) -> tuple[str, ...]:
+    """The feature sets that a protocol's numbers are made of, each a folder of this name.
+
+    "video_16", "video_32": one for each number of frames; "saliency"; "sound"; "classes", what is heard in each window
+    of the sound, where its network says so.
+    """
+    found = [f"video_{frames}" for frames in protocol.video.frames] if protocol.video else []
+    found += ["saliency"] if protocol.saliency else []
+    found += ["sound"] if protocol.sound else []
+    found += ["classes"] if protocol.sound and protocol.sound.extractor == YAMNET else []
+    return tuple(found)

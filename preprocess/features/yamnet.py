@@ -3,7 +3,7 @@
 A Fréchet distance between its embeddings is a distance by YAMNet, not FAD by VGGish or LAION-CLAP.
 
 Source: yamnet_audio_classifier_with_metadata.tflite of tensorflow/tflite-support (Apache-2.0): log-mel inside, 8-bit
-weights, the class names in a zip appended to the file. Hop and padding are those of YAMNet's own code.
+weights, the class names in a zip appended to the file.
 """
 
 import zipfile
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000
 """Hz."""
-WINDOW, HOP = 15_600, 7_680
-"""Samples: 0.975 s and 0.48 s."""
+WINDOW = 15_600
+"""Samples: 0.975 s."""
 EMBEDDING, CLASSES = 1024, 521
 NAMES_FILE = "yamnet_label_list.txt"
 # The file's own name for what its last layer reads.
@@ -50,31 +50,29 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class YAMNet:
-    """Sounds to embeddings and scores; one window after the other, in one thread."""
+    """Windows of sound to embeddings and scores; one window after the other, in one thread."""
 
     interpreter: "Interpreter"
     places: Places
     class_names: tuple[str, ...]
     """Of the columns of the scores."""
 
-    def __call__(self, sound: Float32[np.ndarray, "sample"]) -> Heard:
-        """What is heard in each window of WINDOW samples, a window every HOP.
-
-        A sound is continued by zeros until its last window is full: sounds shorter than a window have one window,
-        longer ones 1 + ceil((samples - WINDOW) / HOP), and every sample is in a window. 4 s have 8 windows.
+    def __call__(self, windows: Float32[np.ndarray, "window sample"]) -> Heard:
+        """What is heard in each window; how a sound is cut into them is its caller's to say.
 
         Args:
-            sound: mono, SAMPLE_RATE, in [-1, 1].
+            windows: mono, SAMPLE_RATE, in [-1, 1], WINDOW samples each, one or more.
 
-        Raises MediaError if it is empty, has several channels, is of another dtype or holds NaN or infinity.
+        Raises MediaError if there is none, they have another length or dtype or hold NaN or infinity.
         """
-        if sound.ndim != 1 or sound.dtype != np.float32 or not len(sound) or not np.isfinite(sound).all():
+        if windows.ndim != 2 or windows.dtype != np.float32 or not len(windows) or windows.shape[1] != WINDOW:
             raise MediaError(
-                f"a sound of {sound.dtype} {sound.shape}: wanted float32 (sample,), at least one, all finite; mix or "
-                "choose a channel and convert it"
+                f"windows of {windows.dtype} {windows.shape}: wanted float32 (window, {WINDOW}), at least one; mix or "
+                "choose a channel, cut and convert it"
             )
-        heard = [self._window(window) for window in windows_of(sound)]
-        embeddings, scores = zip(*heard, strict=True)
+        if not np.isfinite(windows).all():
+            raise MediaError("windows that hold NaN or infinity: wanted finite sound; decode or record it anew")
+        embeddings, scores = zip(*map(self._window, windows), strict=True)
         return Heard(np.stack(embeddings), np.stack(scores))
 
     def _window(
@@ -85,13 +83,6 @@ class YAMNet:
         numbers = self.interpreter.get_tensor(self.places.embedding)[0, 0, 0].astype(np.float32)
         embedding = np.float32(self.places.scale) * (numbers - np.float32(self.places.zero))
         return embedding, self.interpreter.get_tensor(self.places.scores)[0]
-
-
-def windows_of(sound: Float32[np.ndarray, "sample"]) -> Float32[np.ndarray, "window sample"]:
-    """The windows of a sound, as `YAMNet` describes them."""
-    hops = max(0, -(-(len(sound) - WINDOW) // HOP))
-    padded = np.pad(sound, (0, WINDOW + hops * HOP - len(sound)))
-    return np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
 
 
 def open_yamnet(weights: Path) -> YAMNet:

@@ -1,0 +1,268 @@
+"""One part of an extraction on disk: rows as they come, so that a run that is stopped loses at most one clip.
+
+FEATURES/PART/             a features folder (con360av_jax/evaluate/features.py)
+              origin.json  the side and the content of each file that it was made from
+         PART.begun/       while it is not whole: card.json, rows.bin and clips.jsonl, one line per clip in rows.bin
+         PART.new/         the folder about to take the place of PART
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO, TextIO, TypeVar
+
+import numpy as np
+from cattrs.errors import BaseValidationError
+
+from con360av_jax.config_io import structure, unstructure, write_text
+from con360av_jax.errors import MetricError
+from con360av_jax.evaluate.features import (
+    FeatureCard,
+    FeatureSet,
+    Rows,
+    card_differences,
+    open_features,
+    write_features,
+)
+from preprocess.features.material import Line, Source
+
+ORIGIN, CARD, ROWS, CLIPS = "origin.json", "card.json", "rows.bin", "clips.jsonl"
+_VALUE = np.dtype("<f4")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What became of one file."""
+
+    file: str
+    digest: str
+    """SHA-256 of the file."""
+    reason: str = ""
+    """Why it was rejected; then it has no rows."""
+    first: int = 0
+    """Byte of its first value in rows.bin; or, if `whole`, its first row in the finished folder."""
+    shape: tuple[int, ...] = ()
+    whole: bool = False
+    """Whether its rows lie in the finished folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A file that was looked at."""
+
+    file: str
+    digest: str
+    reason: str
+    """Why it was rejected by itself; files rejected for the company they are in have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What the rows of a finished folder were made from."""
+
+    side: str
+    """"target" or "generated"; empty where it makes no difference."""
+    files: dict[str, Made]
+    """By the name of the clip; also of the rejected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What the rows of a folder that is not whole are made with."""
+
+    card: FeatureCard
+    side: str
+
+
+class PartStore:
+    """Rows of one part; knows those of earlier runs whose files and settings have not changed."""
+
+    def __init__(self, folder: Path, card: FeatureCard, side: str):
+        """Opens what is there of FEATURES/PART, or nothing.
+
+        Raises MetricError if it was made with other weights or settings, or is none of this program's.
+        """
+        self.folder, self._card, self._side = folder, card, side
+        self._begun, self._new = (folder.with_name(f"{folder.name}.{kind}") for kind in ("begun", "new"))
+        self._entries: dict[str, Entry] = {}
+        self._files: tuple[BinaryIO, TextIO] | None = None
+        if not folder.exists() and (self._new / ORIGIN).is_file():
+            os.replace(self._new, folder)  # all that a run had left to do when it was stopped
+        for left_over in (self._new, self._new.with_name(f"{self._new.name}.partial")):
+            shutil.rmtree(left_over, ignore_errors=True)
+        self._finished = self._open_finished()
+        self._open_begun()
+
+    def holds(self, source: Source, digest: str) -> bool:
+        """Whether this file's rows, or why it has none, are known."""
+        entry = self._entries.get(source.clip)
+        return bool(digest) and entry is not None and (entry.file, entry.digest) == (source.file, digest)
+
+    def accepted(self, source: Source) -> bool:
+        """Whether a file that is held has rows."""
+        return not self._entries[source.clip].reason
+
+    def add(self, source: Source, digest: str, found: Rows | str) -> None:
+        """Keeps a clip's rows, or the reason why it has none."""
+        rows, lines = self._files or self._start()
+        reason = found if isinstance(found, str) else ""
+        shape = () if isinstance(found, str) else found.shape
+        first = rows.seek(0, os.SEEK_END)
+        if not isinstance(found, str):
+            if found.dtype != np.float32 or not np.isfinite(found).all():
+                shape, reason = (), "its features are not all finite; look at what made them"
+            else:
+                rows.write(np.ascontiguousarray(found, _VALUE).tobytes())
+                rows.flush()
+        entry = Entry(file=source.file, digest=digest, reason=reason, first=first, shape=shape)
+        lines.write(json.dumps({"clip": source.clip} | unstructure(entry), ensure_ascii=False) + "\n")
+        lines.flush()
+        self._entries[source.clip] = entry
+
+    def finish(
+        self, sources: Sequence[Source], rejected: Iterable[Line], most: int
+    ) -> tuple[FeatureSet | None, tuple[Line, ...]]:
+        """Writes the folder, clips in the order given, if what is there is not the same; None without a usable clip.
+
+        Clips whose rows have another shape than most clips' are rejected, and those after `most` usable ones; 0: all.
+        Also gives what is rejected.
+        """
+        self.close()
+        known = {source: self._entries[source.clip] for source in sources if source.clip in self._entries}
+        usable = [source for source, entry in known.items() if not entry.reason]
+        usable = usable[: most or len(usable)]
+        shapes = Counter(known[source].shape[1:] for source in usable)
+        usual = shapes.most_common(1)[0][0] if shapes else ()
+        kept = [source for source in usable if known[source].shape[1:] == usual]
+        lines = [*rejected]
+        for source in set(sources) - set(kept):
+            reason = _reason(known.get(source), usual, most)
+            lines.append({"clip": source.clip, "file": source.file, "reason": reason})
+        lines.sort(key=lambda line: (str(line["clip"]), str(line["file"])))
+        made = {
+            source.clip: Made(file=entry.file, digest=entry.digest, reason=entry.reason)
+            for source, entry in known.items()
+            if entry.digest
+        }
+        if kept:
+            self._write(kept, lines, Origin(side=self._side, files=made))
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._begun, ignore_errors=True)
+        return open_features(self.folder) if kept else None, tuple(lines)
+
+    def _write(self, kept: Sequence[Source], lines: Sequence[Line], origin: Origin) -> None:
+        same = self._finished is not None and [*self._finished.rejected] == lines
+        if same and origin == _read_json(self.folder / ORIGIN, Origin):
+            return
+        write_features(self._new, self._card, self._clips(kept), lines)
+        write_text(self._new / ORIGIN, json.dumps(unstructure(origin), indent=1, ensure_ascii=False) + "\n")
+        self._finished = None  # its values are a map of a file that goes
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.replace(self._new, self.folder)
+
+    def close(self) -> None:
+        """Closes files; what is begun stays."""
+        for file in self._files or ():
+            file.close()
+        self._files = None
+
+    def _clips(self, sources: Iterable[Source]) -> Iterator[tuple[str, str, Rows]]:
+        for source in sources:
+            entry = self._entries[source.clip]
+            if entry.whole and self._finished:
+                yield source.clip, source.file, self._finished.values[entry.first : entry.first + entry.shape[0]]
+                continue
+            with (self._begun / ROWS).open("rb") as file:
+                file.seek(entry.first)
+                content = file.read(prod(entry.shape) * _VALUE.itemsize)
+            yield source.clip, source.file, np.frombuffer(content, _VALUE).reshape(entry.shape)
+
+    def _open_finished(self) -> FeatureSet | None:
+        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+            return None
+        if not (self.folder / ORIGIN).is_file():
+            raise MetricError(f"{self.folder} is not of this program's making: give another --output or delete it")
+        finished, origin = open_features(self.folder), _read_json(self.folder / ORIGIN, Origin)
+        self._require(self.folder, finished.card, origin.side)
+        if finished.card.packages != self._card.packages:
+            logger.warning("%s was extracted with other package versions; extracting it again", self.folder)
+            return None
+        there = {clip.clip: clip for clip in finished.clips}
+        for clip, made in origin.files.items():
+            if clip in there:
+                shape = (there[clip].rows, *finished.values.shape[1:])
+                self._entries[clip] = Entry(
+                    file=made.file, digest=made.digest, first=there[clip].first, shape=shape, whole=True
+                )
+            elif made.reason:
+                self._entries[clip] = Entry(file=made.file, digest=made.digest, reason=made.reason)
+        return finished
+
+    def _require(self, place: Path, card: FeatureCard, side: str) -> None:
+        found = card_differences(card, self._card)
+        found += [f"side: {side} and {self._side}"] if side != self._side else []
+        if found:
+            raise MetricError(
+                f"{place} was extracted otherwise ({'; '.join(found)}): do as then, give another --output or delete it"
+            )
+
+    def _open_begun(self) -> None:
+        """Takes what a stopped run has left; a last line or row that was cut off is forgotten."""
+        if not (self._begun / CARD).is_file():
+            shutil.rmtree(self._begun, ignore_errors=True)
+            return
+        begun = _read_json(self._begun / CARD, Begun)
+        self._require(self._begun, begun.card, begun.side)
+        if begun.card.packages != self._card.packages:
+            logger.warning("%s was begun with other package versions; starting it again", self._begun)
+            shutil.rmtree(self._begun)
+            return
+        size, kept = (self._begun / ROWS).stat().st_size, 0
+        lines = (self._begun / CLIPS).read_bytes()
+        for line in lines.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            told: dict[str, object] = json.loads(line)
+            clip, entry = str(told.pop("clip")), structure(told, Entry)
+            if entry.first + prod(entry.shape) * _VALUE.itemsize * bool(entry.shape) > size:
+                break
+            self._entries[clip] = entry
+            kept += len(line)
+        os.truncate(self._begun / CLIPS, kept)
+
+    def _start(self) -> tuple[BinaryIO, TextIO]:
+        if not (self._begun / CARD).is_file():
+            self._begun.mkdir(parents=True, exist_ok=True)
+            (self._begun / ROWS).touch()
+            (self._begun / CLIPS).touch()
+            begun = Begun(card=self._card, side=self._side)
+            write_text(self._begun / CARD, json.dumps(unstructure(begun), indent=1, ensure_ascii=False) + "\n")
+        self._files = (self._begun / ROWS).open("ab"), (self._begun / CLIPS).open("a", encoding="utf-8")
+        return self._files
+
+
+def _reason(entry: Entry | None, usual: tuple[int, ...], most: int) -> str:
+    """Why a clip is not in the folder."""
+    if entry is not None and entry.reason:
+        return entry.reason
+    if entry is None or entry.shape[1:] == usual:
+        return f"the protocol takes the first {most} usable clips"
+    shown, wanted = ("x".join(map(str, shape)) for shape in (entry.shape[1:], usual))
+    return f"its rows are {shown}, those of most clips {wanted}: give pictures of one size"
+
+
+def _read_json(path: Path, kind: type[T]) -> T:
+    try:
+        return structure(json.loads(path.read_text(encoding="utf-8")), kind)
+    except (OSError, ValueError, BaseValidationError) as error:
+        raise MetricError(f"{path} is damaged: delete {path.parent} and extract again") from error
