@@ -71,7 +71,7 @@ def drawings(place: str) -> Drawings:
         DRAWINGS[name](canvas, Moment(time=1.0, since=since, loudness=loudness, hue=hue))
         fine = np.ascontiguousarray(rearrange(canvas.layers, "layer row column -> row column layer"))
         layers.append(cv2.resize(fine, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
-    *_, cover = np.moveaxis(layers, -1, 0)
+    *_, cover = np.moveaxis(np.stack(layers), -1, 0)
     # The layers are premultiplied; where nothing is covered, no colour is asked for.
     colours = np.stack(layers)[..., :3] / np.maximum(cover, 1e-3)[..., None]
     lit = np.clip(colours * np.array(PALETTES[place].light, np.float32), 0, 255)

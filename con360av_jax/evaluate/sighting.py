@@ -107,7 +107,9 @@ def find_object(
 
 @lru_cache(maxsize=2)
 def _grid(yaw: float, pitch: float, horizontal: float, vertical: float) -> _Grid:
-    rays = rearrange(view_directions(yaw, pitch, horizontal, vertical, CELLS, CELLS), "row column xyz -> (row column) xyz")
+    rays = rearrange(
+        view_directions(yaw, pitch, horizontal, vertical, CELLS, CELLS), "row column xyz -> (row column) xyz"
+    )
     lengths = np.linalg.norm(rays, axis=1)
     units = rays / lengths[:, None]
     return _Grid(units, lengths**-3, units @ units.T)
@@ -180,7 +182,9 @@ def _mismatches(
     covered = np.stack([over(cover, colours[..., channel]) for channel in range(3)], axis=-1)
     shared = sum(over(cover * pictures[..., channel], colours[..., channel]) for channel in range(3))
     own = over(cover * np.square(pictures).sum(axis=-1), seen)
-    beside = (colours.sum(axis=(1, 2))[:, None] - covered) / np.maximum(seen.sum(axis=(1, 2))[:, None] - area, 1)[..., None]
+    beside = (colours.sum(axis=(1, 2))[:, None] - covered) / np.maximum(seen.sum(axis=(1, 2))[:, None] - area, 1)[
+        ..., None
+    ]
     to_drawing = squares - 2 * shared + own
     to_beside = squares - 2 * (beside * covered).sum(axis=-1) + np.square(beside).sum(axis=-1) * area
     enough = area >= LEAST_COVER * cover.sum(axis=(1, 2))
