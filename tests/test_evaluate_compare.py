@@ -59,12 +59,12 @@ def test_an_interval_with_both_signs_decides_nothing():
 
 def test_each_of_several_is_set_against_the_first():
     named = [(name, evaluation(SPREAD + shift)) for name, shift in (("A", 0), ("B", 1), ("C", -1))]
-    assert [(one.second, one.better) for one in differences(named) if one.metric == "s_kl"] == [("B", "A"), ("C", "C")]
+    assert [(one.second, one.better) for one in differences(named) if one.name == "s_kl"] == [("B", "A"), ("C", "C")]
 
 
 def test_a_metric_without_a_value_has_no_difference():
     named = [("A", evaluation(SPREAD)), ("B", evaluation(SPREAD, fad=None))]
-    assert [one.metric for one in differences(named)] == ["s_kl"]
+    assert [one.name for one in differences(named)] == ["s_kl"]
 
 
 def test_unlike_evaluations_are_refused_with_all_that_differs():

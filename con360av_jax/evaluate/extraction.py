@@ -5,6 +5,8 @@ This package knows no PyTorch: it starts that program, or reads folders that it 
 
 import hashlib
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -71,18 +73,37 @@ def extract(
     Raises MetricError if extraction fails, in its own words, or what it wrote is damaged.
     """
     wanted = parts(protocol)
-    if extraction.given is not None:
-        generated, targets = extraction.given
-        return {part: (open_features(generated / part), open_features(targets / part)) for part in wanted}
     sides = {side: folder / FEATURES / side for side in (GENERATED, TARGETS)}
-    for side, features in sides.items():
-        if not all(_fits(features / part, folder / side, clips, extraction) for part in wanted):
+    for number, (side, features) in enumerate(sides.items()):
+        if extraction.given is not None:
+            for part in wanted:
+                open_features(extraction.given[number] / part)
+            take_features(extraction.given[number], features)
+        elif not all(_fits(features / part, folder / side, clips, extraction) for part in wanted):
             run_extractor(folder / side, features, _SIDES[side], protocol, extraction)
     return {
         part: (open_features(sides[GENERATED] / part), open_features(sides[TARGETS] / part))
         for part in wanted
         if all((features / part).is_dir() for features in sides.values())
     }
+
+
+def take_features(source: Path, features: Path) -> None:
+    """Puts a copy of all parts at `features`, as hard links where the file system can."""
+    if source.resolve() == features.resolve():
+        return
+    partial = features.with_name(f"{features.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, copy_function=_link)
+    shutil.rmtree(features, ignore_errors=True)
+    partial.rename(features)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _fits(features: Path, videos: Path, clips: Sequence[EvaluatedClip], extraction: Extraction) -> bool:
