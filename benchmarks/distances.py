@@ -5,8 +5,9 @@
 jax package   con360av_jax.evaluate, in numpy: programs of this project begin with "jax" in all benchmarks
 SciPy sqrtm   means, numpy.cov and scipy.linalg.sqrtm of the covariances' product, as published programs compute it
 
-Fréchet distances are of two sets of N rows, from the rows to the number; `one set` is how much of it the moments of one
-set take. A bootstrap of ours draws sums of clips, SciPy's draws their rows and computes anew: other draws of one sample.
+Fréchet distances are of two sets of N rows, from the rows to the number; `one set` is how much of it the moments of
+one set take. A bootstrap of ours draws sums of clips, SciPy's draws their rows and computes anew: other draws of one
+sample.
 Memory is that of a new process that opens features on disk and goes through them once: `resident` counts the pages of
 the mapped files, too, which the system takes back when it needs them; `own` all others, the most that was seen by
 looking every 2 ms. Opening checks blocks of 2^24 values, which is 16 MiB of the own memory where there are so many.
