@@ -1,4 +1,4 @@
-"""Evaluation folders of procedural scenes, made without networks: views of known content with maps and scores made up."""
+"""Evaluation folders of procedural scenes without networks: views of known content, maps and scores made up."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,6 @@ from con360av_jax.data.scenes import CLASSES, make_scene
 from con360av_jax.data.synthetic import SyntheticClip, render_scene
 from con360av_jax.evaluate.choose import EvaluatedClip, write_clips
 from con360av_jax.evaluate.features import FeatureCard, write_features
-from con360av_jax.geometry import direction_from_angles
 from con360av_jax.media import write_clip
 from preprocess.views import render_track
 
@@ -75,7 +74,7 @@ def write_truth(folder: Path, views: Sequence[View]) -> Path:
     return folder
 
 
-def write_side(folder: Path, side: str, views: Sequence[View], names: Sequence[str] = ()) -> None:
+def write_side(folder: Path, side: str, views: Sequence[View]) -> None:
     """One side's clips, and saliency that is even everywhere: it helps nobody."""
     for each in views:
         (folder / side).mkdir(exist_ok=True, parents=True)
@@ -106,9 +105,3 @@ def evaluation(folder: Path, targets: Sequence[View], generated: Sequence[View])
     write_side(folder, "generated", generated)
     write_clips(folder, [each.clip for each in targets])
     return folder
-
-
-def true_directions(each: View, number: int) -> np.ndarray:
-    """Of an object, frame by frame."""
-    item = each.scene.truth["objects"][number]
-    return direction_from_angles(np.radians(item["lon_deg"]), np.radians(item["lat_deg"]))
