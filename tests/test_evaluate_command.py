@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tiny_world
 from evaluation_stand_ins import Extractor, extractor, results_json
-from fake_page import page
 
 import con360av_jax as c3
 from con360av_jax import cli
@@ -24,7 +23,7 @@ from con360av_jax.evaluate.extraction import Extraction, command, run_extractor,
 from con360av_jax.evaluate.protocols import SMALL
 from con360av_jax.evaluate.results import read_results
 
-__all__ = ["extractor", "page"]
+__all__ = ["extractor"]
 ROUNDING = 1e-3  # of float32 sums in another order, and of a picture's bytes and a sound's 16 bits beside a border
 
 
@@ -45,7 +44,7 @@ def _loaded(path: Path, mesh: MeshConfig) -> c3.Con360AV:
 
 
 @pytest.fixture(autouse=True)
-def one_model(monkeypatch: pytest.MonkeyPatch, page: None) -> None:
+def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opens each model once for all tests."""
     monkeypatch.setenv("CON360AV_CACHE", "off")
     monkeypatch.setattr(run, "load", lambda path, ema, mesh, local: _loaded(path, mesh))

@@ -71,7 +71,7 @@ def test_fad_is_the_frechet_distance_of_all_rows_with_an_interval_around_it(writ
     pair = write("sound", sounds(1), sounds(2, shift=1))
     fad = metric(measured(pair), "fad")
     assert fad.value == pytest.approx(frechet_distance(accumulate(pair[0]), accumulate(pair[1]), "unbiased"), rel=1e-12)
-    assert fad.low is not None and fad.high is not None and fad.low < fad.value < fad.high
+    assert fad.value is not None and fad.low is not None and fad.high is not None and fad.low < fad.value < fad.high
     assert (fad.clips, fad.rows, fad.title) == (12, 48, "FAD (YAMNet)")
     infinite = metric(measured(pair), "fad_infinity")
     assert infinite.value == pytest.approx(5, abs=0.5) and "from 24 rows" in infinite.note

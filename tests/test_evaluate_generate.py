@@ -132,7 +132,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes_as_uninterrupted(
 ):
     saved: list[Path] = []
 
-    def dies(path: Path, *content: object) -> None:
+    def dies(path: Path, *content) -> None:
         if len(saved) == 3:
             raise KeyboardInterrupt
         saved.append(path)

@@ -57,8 +57,6 @@ def progress(quiet: bool = False) -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=quiet,
-        # A bar that was at work for a moment only leaves no line.
-        transient=True,
     )
 
 
@@ -70,10 +68,11 @@ def write_targets(folder: Path, entries: Sequence[SampleEntry], making: Making) 
     known = {clip.key: clip for clip in read_clips(folder)} if (folder / CLIPS).is_file() else {}
     positions = {key: position for position, key in enumerate(making.dataset.keys)}
     clips: list[EvaluatedClip] = []
-    with progress() as bar:
+    there = {entry.key for entry in entries if entry.key in known and _file(folder, TARGETS, entry).is_file()}
+    with progress(quiet=len(there) == len(entries)) as bar:
         for entry in bar.track(entries, description="targets"):
             path = _file(folder, TARGETS, entry)
-            if entry.key in known and path.is_file():
+            if entry.key in there:
                 clips.append(known[entry.key])
                 continue
             record = making.dataset[positions[entry.key]]

@@ -16,7 +16,7 @@ from con360av_jax.diffusion.sampler import trajectories
 from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate import generate
 from con360av_jax.evaluate.bootstrap import DRAWS
-from con360av_jax.evaluate.choose import EvaluatedClip
+from con360av_jax.evaluate.choose import EvaluatedClip, read_clips
 from con360av_jax.evaluate.compute import Found, compute
 from con360av_jax.evaluate.extraction import Extraction, Pair, extract
 from con360av_jax.evaluate.features import FeatureCard
@@ -114,7 +114,7 @@ def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
     from con360av_jax.evaluate.control import control_metrics
     from con360av_jax.evaluate.page import write_page
 
-    clips = generate.write_targets(one.folder, one.entries, one.making)
+    clips = read_clips(one.folder)
     features = extract(one.folder, clips, one.protocol, one.extraction)
     with Console(stderr=True).status("computing distances and intervals"):
         found = compute(one.protocol, features, [clip.clip for clip in clips], one.making.seed, one.draws)
