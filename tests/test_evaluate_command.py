@@ -1,6 +1,7 @@
 """con360av evaluate: one command from a run to numbers and a page, resumed, and wrong use told in one line."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -269,6 +270,21 @@ def test_the_other_program_s_words_are_passed_on(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(extraction, "command", lambda *_, words=words: [sys.executable, "-c", words])
         with pytest.raises(MetricError, match=told):
             run_extractor(*asked)
+
+
+def test_a_program_that_outlived_its_evaluation_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "generated").mkdir()
+    asked = tmp_path / "generated", tmp_path / "features" / "generated", "generated", SMALL, Extraction()
+    held = (
+        "import fcntl, pathlib, sys; lock = pathlib.Path(sys.argv[1]).open('w')\n"
+        "try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "except BlockingIOError: sys.exit('held')\n"
+    )
+    lock = str(tmp_path / "features" / ".generated.lock")
+    monkeypatch.setattr(extraction, "command", lambda *_: [sys.executable, "-c", held, lock])
+    with pytest.raises(MetricError, match="were not extracted: held"):
+        run_extractor(*asked)
+    assert subprocess.run([sys.executable, "-c", held, lock], check=False).returncode == 0
 
 
 def test_the_other_program_is_told_everything(tmp_path: Path):

@@ -3,6 +3,7 @@
 This package knows no PyTorch: it starts that program, or reads folders that it wrote elsewhere.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -133,10 +134,15 @@ def command(videos: Path, features: Path, side: str, protocol: Protocol, extract
 
 def run_extractor(videos: Path, features: Path, side: str, protocol: Protocol, extraction: Extraction) -> None:
     """Starts the other program and waits for it; raises MetricError with what it said if it failed."""
-    with Console(stderr=True).status(f"extracting features of {videos.name} clips"):
-        finished = subprocess.run(
-            command(videos, features, side, protocol, extraction), capture_output=True, text=True, check=False
-        )
+    told = command(videos, features, side, protocol, extraction)
+    features.parent.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    with (features.parent / f".{features.name}.lock").open("w") as lock:
+        # The program inherits the lock: it may outlive this one if that is killed, and two must not write together.
+        with console.status(f"waiting for another program that extracts features of {videos.name} clips"):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        with console.status(f"extracting features of {videos.name} clips"):
+            finished = subprocess.run(told, capture_output=True, text=True, check=False, pass_fds=(lock.fileno(),))
     if finished.returncode:
         raise MetricError(f"features of {videos} were not extracted: {_complaint(finished.stderr)}")
 
