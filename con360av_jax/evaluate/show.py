@@ -24,18 +24,22 @@ def interval(metric: Metric) -> str:
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
     """One table: every metric with its interval, how many clips entered, and why one is missing."""
-    with_paper = any(metric.paper is not None for metric in results.metrics)
+    more = [
+        (head, attribute)
+        for head, attribute in (("targets", "target"), ("paper", "paper"))
+        if any(getattr(metric, attribute) is not None for metric in results.metrics)
+    ]
     table = Table(title=f"{results.protocol['name']}: {len(results.clips)} clips in {folder}", title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 %", justify="right")
     table.add_column("clips", justify="right")
-    if with_paper:
-        table.add_column("paper", justify="right")
+    for head, _ in more:
+        table.add_column(head, justify="right")
     table.add_column("note", style="dim")
     for metric in results.metrics:
         cells = [number(metric.value), interval(metric), str(metric.clips)]
-        cells += [*([number(metric.paper)] if with_paper else []), metric.note]
+        cells += [*(number(getattr(metric, attribute)) for _, attribute in more), metric.note]
         table.add_row(_title(metric), *cells)
     console = Console()
     console.print(table)
