@@ -118,11 +118,12 @@ def _summarise(console: "Console", output: Path, parts: Sequence[str], extracted
     for part in parts:
         found = extracted.features.get(part)
         if found is None:
-            console.print(f"{output / part}: not written, no clip is usable for it", highlight=False)
+            console.print(f"{output / part}: not written, no clip is usable for it", highlight=False, soft_wrap=True)
             continue
         shape = "x".join(map(str, found.values.shape[1:]))
         console.print(
             f"{output / part}: {found.card.clips} clips, {found.card.rows} rows of {shape}, {found.card.model}; "
             f"{len(found.rejected)} left out",
             highlight=False,
+            soft_wrap=True,
         )

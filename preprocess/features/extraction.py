@@ -127,7 +127,7 @@ def _add(task: _Task, source: Source, sha256: str, clip: Clip | None) -> None:
             if not store.holds(source, sha256):
                 store.add(source, sha256, found[part])
     for part, store in task.stores.items():
-        task.taken[part] += store.accepted(source)
+        task.taken[part] += store.take(source)
 
 
 def _found(network: Network, clip: Clip) -> Found:

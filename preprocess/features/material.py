@@ -1,6 +1,7 @@
 """Clips on disk: which there are, and their pictures and sound as stored, or why they cannot be used."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,18 +76,26 @@ def find_clips(place: Path) -> tuple[tuple[Source, ...], tuple[Line, ...]]:
         return (Source(path=place, clip=place.stem, file=place.name),), ()
     suffixes = VIDEO_SUFFIXES | SOUND_SUFFIXES
     named: dict[str, list[Source]] = defaultdict(list)
+    nameless: list[Line] = []
     for path in sorted(place.rglob("*")):
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and not path.is_dir():
-            named[path.stem].append(Source(path=path, clip=path.stem, file=path.relative_to(place).as_posix()))
-    if not named:
+        if path.suffix.lower() not in suffixes or path.name.startswith(".") or path.is_dir():
+            continue
+        file = path.relative_to(place).as_posix()
+        shown = os.fsencode(file).decode("utf-8", "backslashreplace")
+        if shown != file:
+            nameless.append({"clip": shown, "file": shown, "reason": "its name is not UTF-8: rename it"})
+        else:
+            named[path.stem].append(Source(path=path, clip=path.stem, file=file))
+    if not named and not nameless:
         raise MediaError(f"{place}: has no file with one of the endings {' '.join(sorted(suffixes))}; check --videos")
     single = [sources[0] for _, sources in sorted(named.items()) if len(sources) == 1]
     twice = [sources for _, sources in sorted(named.items()) if len(sources) > 1]
-    return tuple(single), tuple(
+    several: list[Line] = [
         {"clip": source.clip, "file": source.file, "reason": _several(source, sources)}
         for sources in twice
         for source in sources
-    )
+    ]
+    return tuple(single), (*nameless, *several)
 
 
 def _several(source: Source, sources: Sequence[Source]) -> str:
@@ -141,6 +150,8 @@ def _read_pictures(path: Path, frames_per_second: float) -> Pictures:
         stream = containers.picture_stream(container)
         if stream is None:
             raise MediaError(f"{path}: has no pictures; give a video")
+        if getattr(stream, "codec_context", None) is None:  # PyAV's stub does not say that it may lack one
+            raise MediaError(f"{path}: its pictures are in an unknown codec; {containers.PLAYABLE}")
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         if frames_per_second and abs(rate - frames_per_second) > RATE_TOLERANCE * frames_per_second:
             raise MediaError(

@@ -94,6 +94,7 @@ class PartStore:
         self.folder, self._card, self._side = folder, card, side
         self._begun, self._new = (folder.with_name(f"{folder.name}.{kind}") for kind in ("begun", "new"))
         self._entries: dict[str, Entry] = {}
+        self._taken: dict[str, Entry] = {}
         self._files: tuple[BinaryIO, TextIO] | None = None
         if not folder.exists() and (self._new / ORIGIN).is_file():
             os.replace(self._new, folder)  # all that a run had left to do when it was stopped
@@ -107,23 +108,25 @@ class PartStore:
         entry = self._entries.get(source.clip)
         return bool(digest) and entry is not None and (entry.file, entry.digest) == (source.file, digest)
 
-    def accepted(self, source: Source) -> bool:
-        """Whether a file that is held has rows."""
-        return not self._entries[source.clip].reason
+    def take(self, source: Source) -> bool:
+        """Makes a file that is held, or was added, part of the folder; whether it has rows."""
+        self._taken[source.clip] = self._entries[source.clip]
+        return not self._taken[source.clip].reason
 
     def add(self, source: Source, digest: str, found: Rows | str) -> None:
         """Keeps a clip's rows, or the reason why it has none."""
         rows, lines = self._files or self._start()
-        reason = found if isinstance(found, str) else ""
-        shape = () if isinstance(found, str) else found.shape
         first = rows.seek(0, os.SEEK_END)
-        if not isinstance(found, str):
-            if found.dtype != np.float32 or not np.isfinite(found).all():
-                shape, reason = (), "its features are not all finite; look at what made them"
-            else:
-                rows.write(np.ascontiguousarray(found, _VALUE).tobytes())
-                rows.flush()
-        entry = Entry(file=source.file, digest=digest, reason=reason, first=first, shape=shape)
+        if isinstance(found, str):
+            entry = Entry(file=source.file, digest=digest, reason=found)
+        elif not found.size or found.dtype != np.float32 or not np.isfinite(found).all():
+            reason = "its features are not all finite: look at what made them" if found.size else "is too short: no row"
+            entry = Entry(file=source.file, digest=digest, reason=reason)
+        else:
+            rows.write(np.ascontiguousarray(found, _VALUE).tobytes())
+            rows.flush()
+            entry = Entry(file=source.file, digest=digest, first=first, shape=found.shape)
+        # After the rows: a line says that they are there.
         lines.write(json.dumps({"clip": source.clip} | unstructure(entry), ensure_ascii=False) + "\n")
         lines.flush()
         self._entries[source.clip] = entry
@@ -137,7 +140,7 @@ class PartStore:
         Also gives what is rejected.
         """
         self.close()
-        known = {source: self._entries[source.clip] for source in sources if source.clip in self._entries}
+        known = {source: self._taken[source.clip] for source in sources if source.clip in self._taken}
         usable = [source for source, entry in known.items() if not entry.reason]
         usable = usable[: most or len(usable)]
         shapes = Counter(known[source].shape[1:] for source in usable)
@@ -178,7 +181,7 @@ class PartStore:
 
     def _clips(self, sources: Iterable[Source]) -> Iterator[tuple[str, str, Rows]]:
         for source in sources:
-            entry = self._entries[source.clip]
+            entry = self._taken[source.clip]
             if entry.whole and self._finished:
                 yield source.clip, source.file, self._finished.values[entry.first : entry.first + entry.shape[0]]
                 continue
