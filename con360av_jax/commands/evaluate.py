@@ -115,6 +115,8 @@ class Evaluate:
 
         check_draws(self.draws)
         self._published()
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"--batch-size {self.batch_size}: give 1 or more")
         if self.truth is not None and not self.truth.is_dir():
             raise ConfigError(f"--truth {self.truth}: no such folder; give what con360av synth wrote")
 
@@ -182,7 +184,7 @@ class Evaluate:
             show_study(self.study, *found)
 
     def _compare(self) -> None:
-        from con360av_jax.evaluate.compare import differences, open_evaluations, write_differences
+        from con360av_jax.evaluate.compare import differences, open_evaluations, page_differences, write_differences
         from con360av_jax.evaluate.page import write_comparison
         from con360av_jax.evaluate.show import show_comparison
 
@@ -192,7 +194,8 @@ class Evaluate:
         named = open_evaluations(self.compare)
         found = differences(named, self.seed, self.draws)
         write_differences(named, found, out.with_suffix(".json"))
-        show_comparison(named, found, write_comparison(named, out))
+        folders = [path.parent if path.is_file() else path for path in self.compare]
+        show_comparison(named, found, write_comparison(named, out, folders, page_differences(found)))
 
     def _start(self) -> None:
         from con360av_jax.compile_cache import enable_compile_cache

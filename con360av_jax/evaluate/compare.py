@@ -15,7 +15,7 @@ from con360av_jax.config_io import leaves, unstructure, write_text
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.bootstrap import DRAWS, bootstrap_mean
 from con360av_jax.evaluate.features import card_differences
-from con360av_jax.evaluate.results import Results, read_results
+from con360av_jax.evaluate.results import Metric, Results, read_results
 
 Named = tuple[str, Results]
 """What an evaluation is called in a comparison, and what it found."""
@@ -26,9 +26,11 @@ _NAMED = 3
 class Difference:
     """A metric of one evaluation minus that of the first."""
 
-    metric: str
+    name: str
+    """Of the metric."""
     title: str
     unit: str
+    lower_is_better: bool
     first: str
     second: str
     first_value: float
@@ -42,6 +44,20 @@ class Difference:
     """Behind the interval."""
     better: str = ""
     """Name of the better one where the interval leaves no doubt, else ""."""
+
+    @property
+    def metric(self) -> Metric:
+        """As the page shows it."""
+        return Metric(
+            name=self.name,
+            title=f"{self.title}: {self.second} minus {self.first}",
+            unit=self.unit,
+            lower_is_better=self.lower_is_better,
+            value=self.value,
+            low=self.low,
+            high=self.high,
+            clips=self.clips,
+        )
 
 
 def open_evaluations(folders: Sequence[Path]) -> list[Named]:
@@ -111,9 +127,10 @@ def _difference(name: str, first: Named, second: Named, seed: int, draws: int) -
     if one is None or other is None or one.value is None or other.value is None:
         return None
     plain = Difference(
-        metric=name,
+        name=name,
         title=one.title,
         unit=one.unit,
+        lower_is_better=one.lower_is_better,
         first=first[0],
         second=second[0],
         first_value=one.value,
@@ -132,6 +149,11 @@ def _difference(name: str, first: Named, second: Named, seed: int, draws: int) -
     lower = interval.value < 0
     better = (second[0] if lower == one.lower_is_better else first[0]) if surely else ""
     return replace(plain, value=interval.value, low=interval.low, high=interval.high, clips=len(shared), better=better)
+
+
+def page_differences(found: Sequence[Difference]) -> dict[str, Metric]:
+    """The differences that have an interval, as the page takes them."""
+    return {f"{one.name} {one.second} {one.first}": one.metric for one in found if one.low is not None}
 
 
 def write_differences(named: Sequence[Named], found: Sequence[Difference], path: Path, **more: object) -> None:

@@ -26,7 +26,7 @@ from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol
 from con360av_jax.evaluate.results import Exclusion, Metric
 from con360av_jax.evaluate.saliency import compare_saliency
 
-CLASSES = "classes"
+ALL_EXCLUDED = "every clip is excluded"
 _NAMED = 5
 _NETWORKS = {"i3d_torchscript": "I3D"}
 _SIDES = ("generated", "target")
@@ -56,9 +56,9 @@ def compute(
     """
     found = Found()
     if protocol.saliency is not None:
-        _saliency(found, protocol.saliency, features["saliency"], clips, seed, draws)
+        _saliency(found, protocol.saliency, features.get("saliency"), clips, seed, draws)
     for measure in measures(protocol):
-        pair = features[measure.part]
+        pair = features.get(measure.part)
         _frechet(found, measure, pair, clips, seed, draws)
         _distance(found, measure, pair, clips, seed, draws)
     return found
@@ -124,6 +124,13 @@ def network(extractor: str) -> str:
     return _NETWORKS.get(extractor, extractor.partition(",")[0])
 
 
+def _without(found: Found, metric: Metric, clips: Sequence[str], part: str) -> None:
+    """A metric of a part for which extraction found no usable clip at all on one side."""
+    found.metrics.append(replace(metric, note=ALL_EXCLUDED))
+    reason = f"no clip of one side is usable for {part}"
+    found.exclusions += [Exclusion(clip=clip, metric=metric.name, reason=reason) for clip in clips]
+
+
 def pair_up(pair: Pair, clips: Sequence[str], metric: str) -> tuple[Pair, list[Exclusion]]:
     """Both sides with the same clips in the order of `clips`, and those that extraction rejected on either side.
 
@@ -156,14 +163,17 @@ def only(features: FeatureSet, names: Sequence[str]) -> FeatureSet:
 
 
 def _saliency(
-    found: Found, protocol: SaliencyProtocol, pair: Pair, clips: Sequence[str], seed: int, draws: int
+    found: Found, protocol: SaliencyProtocol, pair: Pair | None, clips: Sequence[str], seed: int, draws: int
 ) -> None:
     title = f"S_KL ({network(protocol.extractor)})"
     metric = Metric(name="s_kl", title=title, unit="nats", lower_is_better=True, value=None)
+    if pair is None:
+        _without(found, metric, clips, "saliency")
+        return
     (generated, target), left_out = pair_up(pair, clips, "s_kl")
     found.exclusions += left_out
     if not generated.clips:
-        found.metrics.append(replace(metric, note="every clip is excluded"))
+        found.metrics.append(replace(metric, note=ALL_EXCLUDED))
         return
     compared = compare_saliency(generated, target, protocol.weighting, protocol.epsilon)
     found.exclusions += [
@@ -183,9 +193,14 @@ def _mean(metric: Metric, sums: np.ndarray, counts: np.ndarray, seed: int, draws
     return replace(metric, value=interval.value, low=interval.low, high=interval.high)
 
 
-def _distance(found: Found, measure: Measure, pair: Pair, clips: Sequence[str], seed: int, draws: int) -> None:
+def _distance(found: Found, measure: Measure, pair: Pair | None, clips: Sequence[str], seed: int, draws: int) -> None:
     """Equation 1 of each clip, and its mean."""
-    name = f"{measure.part}_distance"
+    name, what = f"{measure.part}_distance", measure.part.partition("_")[0]
+    title = f"distance of each {what} to its target (1 - cosine, {measure.network})"
+    metric = Metric(name=name, title=title, unit="", lower_is_better=True, value=None)
+    if pair is None:
+        _without(found, metric, clips, measure.part)
+        return
     (generated, target), left_out = pair_up(pair, clips, name)
     found.exclusions += left_out
     distances: dict[str, float] = {}
@@ -198,23 +213,24 @@ def _distance(found: Found, measure: Measure, pair: Pair, clips: Sequence[str], 
             found.exclusions.append(Exclusion(clip=clip.clip, metric=name, reason=reason))
             continue
         distances[clip.clip] = max(0.0, 1 - float(means[0] @ means[1]) / (lengths[0] * lengths[1]))
-    what = measure.part.partition("_")[0]
-    title = f"distance of each {what} to its target (1 - cosine, {measure.network})"
-    metric = Metric(
-        name=name, title=title, unit="", lower_is_better=True, value=None, clips=len(distances), rows=len(distances)
-    )
     found.score(name, distances)
     if not distances:
-        found.metrics.append(replace(metric, note="every clip is excluded"))
+        found.metrics.append(replace(metric, note=ALL_EXCLUDED))
         return
     values = np.array(list(distances.values()))
+    metric = replace(metric, clips=len(values), rows=len(values))
     found.metrics.append(_mean(metric, values, np.ones(len(values)), seed, draws))
 
 
-def _frechet(found: Found, measure: Measure, pair: Pair, clips: Sequence[str], seed: int, draws: int) -> None:
-    (generated, target), left_out = pair_up(pair, clips[: measure.most], measure.name)
+def _frechet(found: Found, measure: Measure, pair: Pair | None, clips: Sequence[str], seed: int, draws: int) -> None:
+    if pair is None:
+        metric = Metric(name=measure.name, title=measure.title, unit="", lower_is_better=True, value=None)
+        _without(found, metric, clips, measure.part)
+        return
+    (generated, target), left_out = pair_up(pair, clips, measure.name)
+    kept = [clip.clip for clip in generated.clips][: measure.most]
     found.exclusions += left_out
-    found.metrics += frechet_metrics(measure, generated, target, seed, draws)
+    found.metrics += frechet_metrics(measure, only(generated, kept), only(target, kept), seed, draws)
 
 
 def frechet_metrics(measure: Measure, generated: FeatureSet, target: FeatureSet, seed: int, draws: int) -> list[Metric]:
@@ -224,7 +240,7 @@ def frechet_metrics(measure: Measure, generated: FeatureSet, target: FeatureSet,
     rows = [sum(clip.rows for clip in side.clips) for side in (generated, target)]
     metric, infinite = (replace(one, clips=len(generated.clips), rows=rows[0]) for one in (metric, infinite))
     if min(rows) < 2:
-        note = f"{min(rows)} row has no covariance" if min(rows) else "every clip is excluded"
+        note = f"{min(rows)} row has no covariance" if min(rows) else ALL_EXCLUDED
         return [replace(one, note=note) for one in (metric, infinite)]
     dim, reference = generated.values.shape[1], accumulate(target)
     if len(generated.clips) > 1:

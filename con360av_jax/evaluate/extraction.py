@@ -5,6 +5,8 @@ This package knows no PyTorch: it starts that program, or reads folders that it 
 
 import hashlib
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -66,31 +68,55 @@ def weights_by_name(given: Sequence[str]) -> dict[str, Path]:
 def extract(
     folder: Path, clips: Sequence[EvaluatedClip], protocol: Protocol, extraction: Extraction
 ) -> dict[str, Pair]:
-    """Features of every part of the protocol, extracted where they are not there yet.
+    """Features of the protocol's parts, extracted where they are not there yet; a part without usable clips is absent.
 
     Raises MetricError if extraction fails, in its own words, or what it wrote is damaged.
     """
-    if extraction.given is not None:
-        generated, targets = extraction.given
-        return {part: (open_features(generated / part), open_features(targets / part)) for part in parts(protocol)}
+    wanted = parts(protocol)
     sides = {side: folder / FEATURES / side for side in (GENERATED, TARGETS)}
-    for side, features in sides.items():
-        if not all(_fits(features / part, clips, extraction) for part in parts(protocol)):
+    for number, (side, features) in enumerate(sides.items()):
+        if extraction.given is not None:
+            for part in wanted:
+                open_features(extraction.given[number] / part)
+            take_features(extraction.given[number], features)
+        elif not all(_fits(features / part, folder / side, clips, extraction) for part in wanted):
             run_extractor(folder / side, features, _SIDES[side], protocol, extraction)
     return {
-        part: (open_features(sides[GENERATED] / part), open_features(sides[TARGETS] / part)) for part in parts(protocol)
+        part: (open_features(sides[GENERATED] / part), open_features(sides[TARGETS] / part))
+        for part in wanted
+        if all((features / part).is_dir() for features in sides.values())
     }
 
 
-def _fits(features: Path, clips: Sequence[EvaluatedClip], extraction: Extraction) -> bool:
-    """Whether a finished part speaks of every clip and was made with the weights that are given, if any are."""
+def take_features(source: Path, features: Path) -> None:
+    """Puts a copy of all parts at `features`, as hard links where the file system can."""
+    if source.resolve() == features.resolve():
+        return
+    partial = features.with_name(f"{features.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, copy_function=_link)
+    shutil.rmtree(features, ignore_errors=True)
+    partial.rename(features)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _fits(features: Path, videos: Path, clips: Sequence[EvaluatedClip], extraction: Extraction) -> bool:
+    """Whether a finished part speaks of every clip as it is, and was made with the weights that are given, if any."""
     if not (features / CARD).is_file():
         return False
     found = open_features(features)
     known = {clip.clip for clip in found.clips} | {str(line.get("clip", "")) for line in found.rejected}
+    made = (features / CARD).stat().st_mtime_ns
     hashes = {_sha256(path) for path in extraction.weights.values() if path.is_file()}
-    same = not hashes or found.card.weights_sha256 in hashes
-    return same and all(clip.clip in known for clip in clips)
+    return (not hashes or found.card.weights_sha256 in hashes) and all(
+        clip.clip in known and (videos / f"{clip.clip}.mp4").stat().st_mtime_ns <= made for clip in clips
+    )
 
 
 def command(videos: Path, features: Path, side: str, protocol: Protocol, extraction: Extraction) -> list[str]:

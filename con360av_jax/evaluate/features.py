@@ -165,8 +165,10 @@ def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
     write_text(path, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
 
 
-def open_features(folder: str | Path) -> FeatureSet:
+def open_features(folder: str | Path, read_all: bool = True) -> FeatureSet:
     """Opens what `write_features` wrote, values mapped into memory, after reading all of it once.
+
+    A page that shows a few of thousands of clips does without `read_all`, which finds values that are not finite.
 
     Raises MetricError if a file is missing or damaged, if counts or shapes contradict each other, or if a value is not
     finite.
@@ -176,7 +178,8 @@ def open_features(folder: str | Path) -> FeatureSet:
     clips = tuple(_structured(line, ClipRows, folder / CLIPS) for line in _read_lines(folder / CLIPS))
     values = _read_values(folder / FEATURES, card)
     _check_clips(folder, card, clips, len(values))
-    _check_finite(folder, clips, values)
+    if read_all:
+        _check_finite(folder, clips, values)
     return FeatureSet(folder, card, clips, values, tuple(_read_lines(folder / REJECTED)))
 
 

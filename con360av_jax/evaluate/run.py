@@ -12,6 +12,7 @@ from rich.console import Console
 from con360av_jax.config import MeshConfig
 from con360av_jax.config_io import unstructure
 from con360av_jax.data.schema import SampleEntry
+from con360av_jax.diffusion.sampler import trajectories
 from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate import generate
 from con360av_jax.evaluate.bootstrap import DRAWS
@@ -25,6 +26,7 @@ from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_res
 from con360av_jax.evaluate.settings import Making, keep_to
 from con360av_jax.pipeline import Con360AV, load
 from con360av_jax.provenance import commit
+from con360av_jax.sharding import make_mesh
 
 PACKAGES = ("con360av-jax", "jax", "numpy", "scipy", "opencv-python-headless", "av")
 CLIPS_AT_ONCE = 4
@@ -53,6 +55,8 @@ class Loader:
     """The model of an evaluation, read when its first clip has to be generated and kept for the next ones."""
 
     def __init__(self, making: Making, mesh: MeshConfig):
+        """Raises ShardingError if the mesh does not fit this process's devices."""
+        make_mesh(mesh, local=True)
         self._making, self._mesh = making, mesh
         self._model: Con360AV | None = None
 
@@ -69,9 +73,13 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con
     """Generates the clips and writes the targets; whether this process is the one that goes on to measure.
 
     Every process generates its share; all wait until the last clip is on the disk, and only the first stays.
+
+    Raises ConfigError for impossible settings, or if a folder belongs to others.
     """
     share = Share(jax.process_index(), jax.process_count())
     for one in evaluations:
+        # A folder must not be given to settings that cannot work: the right ones would then be refused.
+        trajectories(one.making.weights.config.schedule, one.making.sampler)
         keep_to(one.folder, one.making.settings(one.protocol.name), write=share.index == 0)
     for number, one in enumerate(evaluations):
         if share.index == 0:

@@ -6,7 +6,6 @@ guidance    every pair of a text and a map guidance scale
 ablation    without saliency, BASD, caption or all control, see `settings.Conditions`
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
@@ -17,9 +16,9 @@ from con360av_jax.config_io import unstructure
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.errors import ConfigError, MetricError
 from con360av_jax.evaluate.choose import choose, choose_scenes, clip_name, complete_scenes
-from con360av_jax.evaluate.compare import Difference, Named, differences, write_differences
+from con360av_jax.evaluate.compare import Difference, Named, differences, page_differences, write_differences
 from con360av_jax.evaluate.compute import Measure, frechet_metrics, measures, only
-from con360av_jax.evaluate.extraction import FEATURES, Pair
+from con360av_jax.evaluate.extraction import FEATURES, Pair, take_features
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
 from con360av_jax.evaluate.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.generate import TARGETS
@@ -90,7 +89,7 @@ def run_study(
     first = next(iter(evaluations.values()))
     for name, one in evaluations.items():
         if one is not first and study != "viewpoints":
-            _link_features(first.folder, one.folder)
+            _share_targets(first.folder, one.folder)
         results, found = measure(one)
         named.append((name, results))
         features.append(found)
@@ -112,17 +111,19 @@ def run_study(
         study=study,
         between=[{"arm": arm, "from": other, **unstructure(metric)} for (arm, other, _), metric in between.items()],
     )
-    page = write_comparison(named, folder / f"{STUDY}.html")
+    page = write_comparison(
+        named,
+        folder / f"{STUDY}.html",
+        [one.folder for one in evaluations.values()],
+        page_differences(found_differences),
+    )
     return named, found_differences, page
 
 
-def _link_features(source: Path, folder: Path) -> None:
+def _share_targets(source: Path, folder: Path) -> None:
     """The targets' features of one arm are those of the others, whose targets are the same files."""
     if (source / FEATURES / TARGETS).is_dir() and not (folder / FEATURES / TARGETS).exists():
-        partial = folder / FEATURES / f"{TARGETS}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source / FEATURES / TARGETS, partial)
-        partial.rename(folder / FEATURES / TARGETS)
+        take_features(source / FEATURES / TARGETS, folder / FEATURES / TARGETS)
 
 
 Between = dict[tuple[str, str, str], Metric]

@@ -47,6 +47,12 @@ def saliency_overlay(
     return np.clip(panorama * (1.0 - opacity) + colours * opacity, 0, 255).astype(np.uint8)
 
 
+def mel_picture(mel: Float[np.ndarray, "time mel"], low: float, high: float) -> UInt8[np.ndarray, "height width 3"]:
+    """A log-mel spectrogram as bare pixels, low bands at the bottom; `low` is black, `high` the brightest colour."""
+    loudness = np.clip((mel.T[::-1] - low) / max(high - low, 1e-6), 0.0, 1.0)
+    return (colormaps["magma"](loudness)[..., :3] * 255.0).astype(np.uint8)
+
+
 def draw_footprint(
     panorama: UInt8[np.ndarray, "height width 3"],
     viewpoint: Float[np.ndarray, "4"],

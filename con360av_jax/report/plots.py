@@ -52,7 +52,7 @@ def curves(title: str, unit: str, steps: Sequence[int], drawn: Sequence[Curve], 
     Values of more than PEAK times the highest mean are cut off, and a note says so. `ceiling` is what the axis need not
     exceed.
     """
-    figure, (axis,) = _figure(2.5)
+    figure, (axis,) = page_figure(2.5)
     window = max(len(steps) // 20, 1)
     top, cut = 0.0, 0.0
     for curve in drawn:
@@ -74,14 +74,14 @@ def curves(title: str, unit: str, steps: Sequence[int], drawn: Sequence[Curve], 
             1.0, 0.98, f"peaks up to {cut:.3g} are cut off", transform=axis.transAxes, ha="right", va="top",
             fontsize=7.5, color=INKS["muted"],
         )  # fmt: skip
-    _name_axes(axis, title, unit, "step")
+    name_axes(axis, title, unit, "step")
     if len(drawn) > 1:
         # Above the axes, where no curve runs.
         axis.legend(
             loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(drawn), frameon=False, fontsize=7.5,
             labelcolor=INKS["muted"], handlelength=1.2, columnspacing=1.0, borderaxespad=0.1, handletextpad=0.4,
         )  # fmt: skip
-    return _svg(figure, f"{title} over training steps")
+    return page_svg(figure, f"{title} over training steps")
 
 
 def running_mean(values: Float[np.ndarray, "line"], window: int) -> Float[np.ndarray, "line"]:
@@ -93,7 +93,7 @@ def running_mean(values: Float[np.ndarray, "line"], window: int) -> Float[np.nda
 
 def waveforms(sounds: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: int) -> Markup:
     """Named waveforms (-1..1) under each other over seconds, each with its RMS level in dB of full scale."""
-    figure, axes = _figure(1.15 * len(sounds) + 0.2, len(sounds))
+    figure, axes = page_figure(1.15 * len(sounds) + 0.2, len(sounds))
     for axis, (name, sound) in zip(axes, sounds.items(), strict=True):
         bins = np.array_split(sound, min(800, len(sound)))
         middle = (np.cumsum([len(part) for part in bins]) - len(bins[0]) / 2) / sample_rate
@@ -103,14 +103,14 @@ def waveforms(sounds: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: in
         peak = max(float(np.abs(sound).max(initial=0.0)), 1e-3)
         axis.set_ylim(-1.1 * peak, 1.1 * peak)
         last = axis is axes[-1]
-        _name_axes(axis, f"{name} · {level:.0f} dBFS", "amplitude", "time (s)" if last else "")
+        name_axes(axis, f"{name} · {level:.0f} dBFS", "amplitude", "time (s)" if last else "")
     axes[-1].set_xlim(0, max(len(sound) for sound in sounds.values()) / sample_rate)
-    return _svg(figure, f"Waveforms: {', '.join(sounds)}")
+    return page_svg(figure, f"Waveforms: {', '.join(sounds)}")
 
 
 def mels(spectrograms: Mapping[str, Float[np.ndarray, "time mel"]], frames_per_second: int) -> Markup:
     """Named log-mel spectrograms under each other over seconds, on one colour scale."""
-    figure, axes = _figure(1.15 * len(spectrograms) + 0.2, len(spectrograms))
+    figure, axes = page_figure(1.15 * len(spectrograms) + 0.2, len(spectrograms))
     low, high = np.percentile(np.concatenate([mel.ravel() for mel in spectrograms.values()]), (2.0, 99.8))
     loudness = Normalize(low, high)
     for axis, (name, mel) in zip(axes, spectrograms.items(), strict=True):
@@ -126,12 +126,12 @@ def mels(spectrograms: Mapping[str, Float[np.ndarray, "time mel"]], frames_per_s
         )
         axis.grid(False)
         last = axis is axes[-1]
-        _name_axes(axis, name, "mel band", "time (s)" if last else "")
+        name_axes(axis, name, "mel band", "time (s)" if last else "")
     scale = figure.colorbar(ScalarMappable(loudness, "magma"), ax=axes, pad=0.02, aspect=25)
     scale.set_label("log magnitude", fontsize=7.5, color=INKS["muted"])
     scale.ax.tick_params(colors=INKS["muted"], labelsize=7.5, length=2)
     scale.outline.set_visible(False)
-    return _svg(figure, f"Mel spectrograms: {', '.join(spectrograms)}")
+    return page_svg(figure, f"Mel spectrograms: {', '.join(spectrograms)}")
 
 
 def _means(values: Float[np.ndarray, "line"]) -> Float[np.ndarray, "point"]:
@@ -141,7 +141,8 @@ def _means(values: Float[np.ndarray, "line"]) -> Float[np.ndarray, "point"]:
     return np.array([part.mean() for part in np.array_split(values, POINTS)])
 
 
-def _figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def page_figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Axes under each other that share their horizontal one, in the page's inks; `height` in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(rows, 1, sharex=True)))
     for axis in axes:
@@ -155,21 +156,23 @@ def _figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _name_axes(axis: Axes, title: str, unit: str, below: str) -> None:
-    axis.set_title(title, fontsize=9, color=INKS["ink"], loc="left", fontweight="bold")
-    axis.set_ylabel(unit, fontsize=7.5, color=INKS["muted"])
-    axis.set_xlabel(below, fontsize=7.5, color=INKS["muted"])
+def name_axes(axis: Axes, title: str, unit: str, below: str) -> None:
+    """A title above, and what the axes are; a dollar sign in them is a dollar sign."""
+    axis.set_title(title, fontsize=9, color=INKS["ink"], loc="left", fontweight="bold", parse_math=False)
+    axis.set_ylabel(unit, fontsize=7.5, color=INKS["muted"], parse_math=False)
+    axis.set_xlabel(below, fontsize=7.5, color=INKS["muted"], parse_math=False)
 
 
-def _svg(figure: Figure, about: str) -> Markup:
+def page_svg(figure: Figure, about: str) -> Markup:
     """The figure as an element of a page, named `about` for whoever does not see it."""
     buffer = io.StringIO()
     # Equal figures give equal bytes; text stays text, in the page's font.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": about}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawing = buffer.getvalue()
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
+    # Comments repeat a page's own words, and repeat them unescaped.
+    drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
     for name, stand_in in INKS.items():
         drawing = drawing.replace(stand_in, f"var(--{name})")
-    # All that the page did not write itself are numbers and names of ours.
+    # Words in it are escaped by Matplotlib.
     return Markup(f'<svg role="img" aria-label="{escape(about)}"{drawing[len("<svg") :]}')  # noqa: S704

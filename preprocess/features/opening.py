@@ -188,7 +188,16 @@ def _open_yamnet(wanted: Wanted, names: tuple[str, ...]) -> Network:
 
 
 def _open_tempsal(wanted: Wanted, names: tuple[str, ...]) -> Network:
-    raise ConfigError("TempSAL is not built")
+    from preprocess.features.tempsal import SIDE, open_tempsal
+
+    saliency = _saliency(wanted)
+    chosen({"to 256x256": None}, saliency.resize, "resize")
+    _require_size(saliency.size, SIDE, "TempSAL")
+    more: dict[str, object] = {
+        "interpolation": "Pillow, BILINEAR",
+        "seconds_divided_by": "their largest value of each picture",
+    }
+    return _saliency_network(wanted, "tempsal", open_tempsal(wanted.weights["tempsal"], wanted.device), more)
 
 
 _OPENERS: dict[ModelName, Callable[[Wanted, tuple[str, ...]], Network]] = {

@@ -1,0 +1,183 @@
+"""What a page shows of single clips: which ones, their films as links, saliency on a still, and their sound as mel."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from con360av_jax.config import MelConfig
+from con360av_jax.errors import MediaError, MetricError
+from con360av_jax.evaluate.features import open_features
+from con360av_jax.evaluate.results import ClipScores, Metric, Results
+from con360av_jax.geometry import minmax
+from con360av_jax.media import probe, read_frames, read_sound
+from con360av_jax.mel import log_mel
+from con360av_jax.report.figures import mel_picture, picture_uri, saliency_overlay
+
+WORST, BEST = 12, 6
+SIDES = ("generated", "target")
+FOLDERS = {"generated": "generated", "target": "targets"}
+"""Where each side's features lie, below EVAL/features."""
+_STILL, _MEL = (176, 176), (200, 64)
+"""Width and height, pixels, that pictures are made smaller to: the page stays small where all films are noise."""
+_FLOOR, _CEILING = 2.0, 99.8
+"""Percentiles of a mel that are black and brightest."""
+
+Maps = Mapping[str, Float32[np.ndarray, "frame row column"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """One film of an example; what could not be had is said in `problems`."""
+
+    name: str
+    """What stands below it: "generated", "target", or the name of an arm."""
+    file: str
+    href: str
+    """Relative to the page; empty if the file is missing."""
+    still: str = ""
+    """Data URI of its middle frame under its saliency."""
+    mel: str = ""
+    """Data URI."""
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One clip with its films beside each other."""
+
+    clip: ClipScores
+    films: tuple[Film, ...]
+    angles: tuple[float, float, float]
+    """Yaw, pitch and horizontal field of view, degrees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """All clips, the worst first by one metric; clips that it says nothing of come last."""
+
+    metric: Metric | None
+    """None where no metric speaks of single clips: the order is that of the results."""
+    clips: tuple[ClipScores, ...]
+
+    def chosen(self) -> tuple[tuple[ClipScores, ...], tuple[ClipScores, ...]]:
+        """The worst and, apart from them, the best, best first."""
+        if self.metric is None:
+            return self.clips[: WORST + BEST], ()
+        name = self.metric.name
+        scored = tuple(clip for clip in self.clips if name in clip.scores)
+        return scored[:WORST], scored[max(WORST, len(scored) - BEST) :][::-1]
+
+
+def ranked(results: Results) -> Ranking:
+    """By S_KL; without it by the first metric that speaks of single clips."""
+    metrics = sorted(results.metrics, key=lambda metric: metric.name != "s_kl")
+    spoken = {name for clip in results.clips for name in clip.scores}
+    metric = next((metric for metric in metrics if metric.name in spoken), None)
+    if metric is None:
+        return Ranking(metric=None, clips=results.clips)
+    name, sign = metric.name, -1.0 if metric.lower_is_better else 1.0
+    order = sorted(results.clips, key=lambda clip: sign * clip.scores[name] if name in clip.scores else math.inf)
+    return Ranking(metric=metric, clips=tuple(order))
+
+
+def open_maps(folder: Path, expected: bool) -> tuple[dict[str, Maps], str]:
+    """Saliency maps by side and clip, read when looked at; or none and why, where they are expected."""
+    found: dict[str, Maps] = {}
+    for side, place in FOLDERS.items():
+        try:
+            features = open_features(folder / "features" / place / "saliency", read_all=False)
+        except MetricError as error:
+            return {}, f"No saliency is shown: {error}." if expected else ""
+        found[side] = {rows.clip: maps for rows, maps in zip(features.clips, features, strict=True)}
+    return found, ""
+
+
+def link(file: Path, page: Path) -> str:
+    """The address of `file` on `page`, relative and quoted; empty if there is no such file."""
+    return quote(Path(os.path.relpath(file, page.parent)).as_posix()) if file.is_file() else ""
+
+
+def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]) -> Example:
+    """Both films of a clip with what can be seen at once: saliency on the middle frame, and the sound."""
+    files = {"generated": clip.generated, "target": clip.target}
+    mels: dict[str, np.ndarray] = {}
+    stills: dict[str, str] = {}
+    problems: dict[str, list[str]] = {side: [] for side in SIDES}
+    for side, file in files.items():
+        path = folder / file
+        if not path.is_file():
+            problems[side].append(f"{file} is missing")
+            continue
+        try:
+            if clip.clip in maps.get(side, {}):
+                stills[side] = _still(path, maps[side][clip.clip])
+            mels[side] = _mel(path)
+        except MediaError as error:
+            problems[side].append(str(error))
+    pictures = _mel_pictures(mels)
+    films = tuple(
+        Film(
+            name=side,
+            file=file,
+            href=link(folder / file, page),
+            still=stills.get(side, ""),
+            mel=pictures.get(side, ""),
+            problems=tuple(problems[side]),
+        )
+        for side, file in files.items()
+    )
+    return Example(clip=clip, films=films, angles=angles(clip))
+
+
+def films_of(clips: Sequence[tuple[str, ClipScores, Path]], page: Path) -> tuple[Film, ...]:
+    """The target, then what each named arm made of the same clip, each in its arm's folder."""
+    _, first, folder = clips[0]
+    wanted = [("target", first.target, folder), *((name, clip.generated, where) for name, clip, where in clips)]
+    return tuple(
+        Film(
+            name=name,
+            file=file,
+            href=(href := link(where / file, page)),
+            problems=() if href else (f"{where / file} is missing",),
+        )
+        for name, file, where in wanted
+    )
+
+
+def angles(clip: ClipScores) -> tuple[float, float, float]:
+    """Yaw, pitch and horizontal field of view, degrees."""
+    yaw, pitch, width = (math.degrees(angle) for angle in clip.viewpoint[:3])
+    return yaw, pitch, width
+
+
+def _still(path: Path, maps: Float32[np.ndarray, "frame row column"]) -> str:
+    middle, rate = len(maps) // 2, probe(path).frames_per_second
+    if not rate:
+        raise MediaError(f"{path}: has no pictures")
+    frame = read_frames(path, rate, start=middle / rate, seconds=1 / rate)[0]
+    return picture_uri(saliency_overlay(_at_most(frame, _STILL), minmax(maps[middle])))
+
+
+def _at_most(picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "row column 3"]:
+    height, width = picture.shape[:2]
+    return cv2.resize(picture, (min(width, size[0]), min(height, size[1])), interpolation=cv2.INTER_AREA)
+
+
+def _mel(path: Path) -> Float32[np.ndarray, "time mel"]:
+    config = MelConfig()
+    return log_mel(read_sound(path, config.sample_rate)[:, 0], config)
+
+
+def _mel_pictures(mels: Mapping[str, np.ndarray]) -> dict[str, str]:
+    if not mels:
+        return {}
+    low, high = np.percentile(np.concatenate([mel.ravel() for mel in mels.values()]), (_FLOOR, _CEILING))
+    pictures = {side: mel_picture(mel, float(low), float(high)) for side, mel in mels.items()}
+    return {side: picture_uri(_at_most(picture, _MEL)) for side, picture in pictures.items()}

@@ -1,0 +1,160 @@
+"""PNASNet-5-Large without its classification: a picture as five maps, each half as large as the one before.
+
+Every cell sums five pairs of branches and puts the sums side by side; it reads the cell before it and the one before
+that. Names of attributes are those of the published weights.
+
+Source: Liu et al., ECCV 2018, figure 1; names, order and padding as in PNASNet.pytorch, whose weights TempSAL holds.
+"""
+
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+WIDTH, CELLS, CLASSES = 216, 12, 1001
+"""Channels of a branch in the first cells, cells after the stem, and scores that nothing here reads."""
+FIRST = 96
+"""Channels of the first convolution."""
+EPSILON = 1e-3
+SUMS = 5
+"""Pairs of branches in a cell, so many times its width it is wide."""
+# Pairs of branches: what is done, and to what: 0 the cell before the last, 1 the last cell, 2 and up the sums so far.
+BRANCHES: tuple[tuple[tuple[str, int], tuple[str, int]], ...] = (
+    (("separable 5", 0), ("pool", 0)),
+    (("separable 7", 1), ("pool", 1)),
+    (("separable 5", 1), ("separable 3", 1)),
+    (("separable 3", 4), ("pool", 1)),
+    (("separable 3", 0), ("same", 1)),
+)
+
+Map: TypeAlias = Float[Tensor, "picture channel row column"]
+Before: TypeAlias = Literal["as it is", "halved", "same size"]
+"""How the cell before the last comes in: untouched (first cell), or larger or as large as the last cell."""
+
+
+class Taps(NamedTuple):
+    """Maps of a picture of 256x256 by their sides."""
+
+    of_128: Map
+    of_64: Map
+    of_32: Map
+    of_16: Map
+    of_8: Map
+
+
+def tap_widths(width: int = WIDTH) -> tuple[int, int, int, int, int]:
+    """Channels of the taps; 96, 270, 1080, 2160 and 4320 in the published network."""
+    return FIRST, SUMS * (width // 4), SUMS * width, SUMS * 2 * width, SUMS * 4 * width
+
+
+def _convolved(before: int, channels: int, stride: int = 1) -> list[nn.Module]:
+    """1x1, and its norm."""
+    return [nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels, eps=EPSILON)]
+
+
+class Pointwise(nn.Module):
+    """ReLU, 1x1 convolution, norm."""
+
+    def __init__(self, before: int, channels: int, stride: int = 1):
+        super().__init__()
+        self.op = nn.Sequential(nn.ReLU(), *_convolved(before, channels, stride))
+
+    def forward(self, x: Map) -> Map:
+        return self.op(x)
+
+
+class Separable(nn.Module):
+    """Twice ReLU, a convolution of each channel by itself, 1x1 convolution and norm; the first may halve."""
+
+    def __init__(self, before: int, channels: int, size: int, stride: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for source, step in ((before, stride), (channels, 1)):
+            alone = nn.Conv2d(source, source, size, step, padding=size // 2, groups=source, bias=False)
+            layers += [nn.ReLU(), alone, *_convolved(source, channels)]
+        self.op = nn.Sequential(*layers)
+
+    def forward(self, x: Map) -> Map:
+        return self.op(x)
+
+
+class Halved(nn.Module):
+    """Half of the channels from even rows and columns, half from odd ones; beyond the border stand zeros."""
+
+    def __init__(self, before: int, channels: int):
+        super().__init__()
+        self.conv_1 = nn.Conv2d(before, channels // 2, 1, 2, bias=False)
+        self.conv_2 = nn.Conv2d(before, channels // 2, 1, 2, bias=False)
+        self.bn = nn.BatchNorm2d(channels, eps=EPSILON)
+
+    def forward(self, x: Map) -> Map:
+        x = torch.relu(x)
+        return self.bn(torch.cat([self.conv_1(x), self.conv_2(pad(x, (0, 1, 0, 1))[:, :, 1:, 1:])], dim=1))
+
+
+def _branch(what: str, before: int, channels: int, stride: int) -> nn.Module:
+    kind, _, size = what.partition(" ")
+    if kind == "separable":
+        return Separable(before, channels, int(size), stride)
+    if kind == "same":
+        return nn.Identity() if stride == 1 else Pointwise(before, channels, stride)
+    pool = nn.MaxPool2d(3, stride, padding=1)
+    return pool if before == channels else nn.Sequential(pool, *_convolved(before, channels))
+
+
+class Cell(nn.Module):
+    """BRANCHES over the last two cells."""
+
+    def __init__(self, before_last: int, last: int, channels: int, stride: int, before: Before):
+        super().__init__()
+        first = {"as it is": nn.Identity, "halved": Halved, "same size": Pointwise}[before]
+        self.preprocess0 = first(before_last, channels)
+        self.preprocess1 = Pointwise(last, channels)
+        self._ops = nn.ModuleList()
+        for what, source in (branch for pair in BRANCHES for branch in pair):
+            width = before_last if before == "as it is" and source == 0 else channels
+            self._ops.append(_branch(what, width, channels, stride if source < 2 else 1))
+
+    def forward(self, before_last: Map, last: Map) -> Map:
+        states = [self.preprocess0(before_last), self.preprocess1(last)]
+        for number, ((_, one), (_, other)) in enumerate(BRANCHES):
+            states.append(self._ops[2 * number](states[one]) + self._ops[2 * number + 1](states[other]))
+        return torch.cat(states[2:], dim=1)
+
+
+class PNASNet(nn.Module):
+    """The network up to its last cell; `width` is that of the published one, or smaller in tests."""
+
+    def __init__(self, width: int = WIDTH):
+        super().__init__()
+        self.conv0 = nn.Conv2d(3, FIRST, 3, stride=2, bias=False)
+        self.conv0_bn = nn.BatchNorm2d(FIRST, eps=EPSILON)
+        self.stem1 = Cell(FIRST, FIRST, width // 4, 2, "as it is")
+        before_last, last = SUMS * (width // 4), SUMS * (width // 2)
+        self.stem2 = Cell(FIRST, before_last, width // 2, 2, "halved")
+        self.cells = nn.ModuleList()
+        before: Before = "halved"
+        for number in range(CELLS):
+            halves = number in (CELLS // 3, 2 * CELLS // 3)
+            width *= 2 if halves else 1
+            self.cells.append(Cell(before_last, last, width, 2 if halves else 1, before))
+            before_last, last, before = last, SUMS * width, "halved" if halves else "same size"
+        # Part of the weights; what it would say is not asked.
+        self.classifier = nn.Linear(last, CLASSES)
+
+    def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> Taps:
+        """The maps after the first convolution, after the first cell of the stem, and before each halving and the end.
+
+        Args:
+            pictures: RGB in [-1, 1].
+        """
+        first = self.conv0_bn(self.conv0(pictures))
+        before_last = self.stem1(first, first)
+        found = [pad(first, (0, 1, 0, 1)), before_last]
+        last = self.stem2(first, before_last)
+        for number, cell in enumerate(self.cells, start=1):
+            before_last, last = last, cell(before_last, last)
+            found += [last] if number % (CELLS // 3) == 0 else []
+        return Taps(*found)

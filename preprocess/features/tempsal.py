@@ -1,0 +1,168 @@
+"""TempSAL: where people look at an ordinary picture within five seconds, as a map of 0 to 1.
+
+Two PNASNets with a decoder each: one tells where people look in each of five seconds, the other where they look at all.
+A third decoder reads the first one's maps again, with those six predictions beside them: its map is the result.
+
+Source: Aydemir et al., CVPR 2023; names and order as in IVRL/Tempsal (MIT), the weights' keys those of
+multilevel_tempsal.pt.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from con360av_jax.errors import CheckpointError, MediaError
+from preprocess.features.pnasnet import WIDTH, Map, PNASNet, Taps, tap_widths
+from preprocess.torch_files import read_torch_file, state_problems
+
+SIDE = 256
+"""Pixels of a picture and of its map."""
+SECONDS = 5
+DECODED = (512, 256, 270, 96, 128)
+"""Channels after each step of a decoder, each twice as large as the one before."""
+# Counts steps of training, which evaluation never reads.
+UNREAD = ".num_batches_tracked"
+# Pictures that are looked at together: bounds memory, about 0.2 GB each.
+PICTURES_AT_ONCE = 4
+
+
+class Upsampled(nn.Sequential):
+    """3x3 convolution, ReLU, twice the size."""
+
+    def __init__(self, before: int, channels: int):
+        super().__init__(nn.Conv2d(before, channels, 3, padding=1), nn.ReLU())
+
+    def forward(self, input: Map) -> Map:
+        return interpolate(super().forward(input), scale_factor=2, mode="bilinear", align_corners=True)
+
+
+def _readout(*widths: int) -> nn.Sequential:
+    """3x3 convolutions with ReLU between them, and a sigmoid."""
+    layers: list[nn.Module] = []
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], nn.Sigmoid())
+
+
+class Branch(nn.Module):
+    """A PNASNet and its decoder."""
+
+    def __init__(self, readout: tuple[int, ...], width: int = WIDTH):
+        super().__init__()
+        self.pnas = PNASNet(width)
+        first, *others = reversed(tap_widths(width))
+        self.deconv_layer0 = Upsampled(first, DECODED[0])
+        for number, (tap, before, after) in enumerate(zip(others, DECODED, DECODED[1:], strict=False), start=1):
+            self.add_module(f"deconv_layer{number}", Upsampled(before + tap, after))
+        self.deconv_layer5 = _readout(DECODED[-1], *readout)
+
+    def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> tuple[Map, Taps, Map]:
+        """The prediction, the encoder's maps, and the first step of the decoder."""
+        taps = self.pnas(pictures)
+        x = begun = self.deconv_layer0(taps.of_8)
+        for number, tap in enumerate(reversed(taps[:-1]), start=1):
+            x = self.get_submodule(f"deconv_layer{number}")(torch.cat([x, tap], dim=1))
+        return self.deconv_layer5(x), taps, begun
+
+
+class TempSALNetwork(nn.Module):
+    """The whole; `width` is that of the published encoders, or smaller in tests."""
+
+    def __init__(self, width: int = WIDTH):
+        super().__init__()
+        self.pnas_vol = Branch((64, 32, SECONDS), width)
+        self.pnas_sal = Branch((128, 1), width)
+        predictions = SECONDS + 1
+        taps = tuple(reversed(tap_widths(width)))[1:]
+        for number, (tap, before, after) in enumerate(zip(taps, DECODED, DECODED[1:], strict=False), start=1):
+            self.add_module(f"deconv_layer{number}", Upsampled(before + tap + predictions, after))
+        self.deconv_mix = _readout(DECODED[-1] + predictions, 16, 32, 1)
+
+    def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> Float[Tensor, "picture 256 256"]:
+        """The map of the whole five seconds, 0 to 1.
+
+        The published code divides the maps of single seconds by the largest value of all pictures that are looked at
+        together; here by each picture's own, as it does for one picture.
+
+        Args:
+            pictures: RGB in [-1, 1].
+        """
+        at_all, _, _ = self.pnas_sal(pictures)
+        by_second, taps, x = self.pnas_vol(pictures)
+        by_second = by_second / by_second.amax(dim=(1, 2, 3), keepdim=True)
+        predictions = torch.cat([at_all, by_second], dim=1)
+        for number, tap in enumerate(reversed(taps[:-1]), start=1):
+            small = interpolate(predictions, size=tap.shape[2:], mode="bicubic", align_corners=False)
+            x = self.get_submodule(f"deconv_layer{number}")(torch.cat([x, tap, small], dim=1))
+        return rearrange(
+            self.deconv_mix(torch.cat([x, predictions], dim=1)), "picture 1 row column -> picture row column"
+        )
+
+
+@dataclass(frozen=True)
+class TempSAL:
+    """Pictures to maps; `network` is in eval mode on `device`."""
+
+    network: TempSALNetwork
+    device: str = "cpu"
+
+    def __call__(self, pictures: UInt8[np.ndarray, "frame height width 3"]) -> Float32[np.ndarray, "frame 256 256"]:
+        """The map of each RGB picture, which is stretched to 256x256 by Pillow, bilinear with smoothing.
+
+        Raises MediaError for pictures without pixels.
+        """
+        if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or not all(pictures.shape[1:3]):
+            raise MediaError(f"pictures are {pictures.dtype} {pictures.shape}; wanted uint8 (frame, height, width, 3)")
+        maps = [np.zeros((0, SIDE, SIDE), np.float32)]
+        for first in range(0, len(pictures), PICTURES_AT_ONCE):
+            some = np.stack([stretched(picture) for picture in pictures[first : first + PICTURES_AT_ONCE]])
+            with torch.inference_mode():
+                batch = rearrange(torch.from_numpy(some).to(self.device), "n row column rgb -> n rgb row column")
+                maps.append(self.network(batch.float() / 127.5 - 1).cpu().numpy())
+        return np.concatenate(maps)
+
+
+def stretched(picture: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "256 256 3"]:
+    """A picture as large as the network wants it."""
+    return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def open_tempsal(weights: Path, device: str = "cpu") -> TempSAL:
+    """TempSAL of a published checkpoint; raises CheckpointError if the file is another."""
+    return TempSAL(load_tempsal(weights).to(device), device)
+
+
+def load_tempsal(path: Path, width: int = WIDTH) -> TempSALNetwork:
+    """The network of the published checkpoint, in eval mode, float32, on the CPU.
+
+    Raises CheckpointError if the file is missing, damaged or could run code, or has any key more, less or of another
+    shape than the network; the message lists all of them.
+    """
+    state = read_torch_file(path, "TempSAL's multilevel_tempsal.pt")
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(f"{path}: holds no weights by name; give TempSAL's multilevel_tempsal.pt")
+    # Nothing is drawn at random only to be replaced.
+    with torch.device("meta"):
+        network = TempSALNetwork(width)
+    tensors = network.state_dict()
+    own = {published_key(name): name for name in tensors}
+    wanted = {key: tensors[name] for key, name in own.items()}
+    if not any(key.endswith(UNREAD) for key in state):
+        state |= {key: torch.zeros((), dtype=torch.int64) for key in wanted if key.endswith(UNREAD)}
+    if found := state_problems(state, wanted):
+        raise CheckpointError(f"{path}: is not TempSAL, {len(found)} problems: {'; '.join(found)}")
+    network.load_state_dict({own[key]: value.to(wanted[key].dtype) for key, value in state.items()}, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def published_key(name: str) -> str:
+    """A weight's name in the checkpoint, where both branches were wrapped twice for several GPUs."""
+    return re.sub(r"^(pnas_vol|pnas_sal)\.", r"\1.module.module.", name)
