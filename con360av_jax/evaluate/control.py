@@ -54,7 +54,12 @@ _IN_VIEW = Metric(
     name="share_in_view", title="clips with the asked-for object in view", unit="", lower_is_better=False, value=None
 )
 _ERROR = Metric(
-    name="direction_error", title="direction of the seen object", unit="degrees", lower_is_better=True, value=None
+    name="direction_error",
+    title="direction of the asked-for object",
+    unit="degrees",
+    lower_is_better=True,
+    value=None,
+    note="only of clips in which it is seen, see share_in_view",
 )
 _AGREEMENT = Metric(
     name="class_agreement", title="class heard against class seen (YAMNet)", unit="", lower_is_better=False, value=None

@@ -10,9 +10,11 @@ Of an object with class k and angular radius r, in a view with colour evidence L
 (5) direction  the candidate with the least e_t over drawings t of class k
 (6) seen       there, e_t of class k is below 1 and below that of every other class's drawing
 
-Nothing in it is a threshold that was chosen: (6) asks which of the drawings, or none, explains the picture best. What
-it can do is measured on views of known content: tests/test_evaluate_control.py. Views of 64 pixels a side and 60 to
-100 degrees, 80 of 40 scenes: see `benchmarks/results` and the README.
+No threshold in it was chosen by looking at generated pictures: (6) asks which of the drawings, or none, explains the
+picture best. On 48 views of 24 scenes that it was not designed with (benchmarks/results/sightings.json), of 64 and 256
+pixels a side: an object in view is seen in 80 % and 92 % of frames, 1.0 and 0.8 degrees (median) from its place, always
+within 5. In a view of other directions taken for the right one something is seen in 11 % and 14 %, 28 and 29 degrees
+from the place. A class that the view does not hold is seen in 6 % and 8 %.
 """
 
 from dataclasses import dataclass
