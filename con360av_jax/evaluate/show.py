@@ -36,14 +36,15 @@ def show_results(results: Results, folder: Path, page: Path) -> None:
     table.add_column("clips", justify="right")
     for head, _ in more:
         table.add_column(head, justify="right")
-    table.add_column("note", style="dim")
     for metric in results.metrics:
         cells = [number(metric.value), interval(metric), str(metric.clips)]
-        cells += [*(number(getattr(metric, attribute)) for _, attribute in more), metric.note]
+        cells += [*(number(getattr(metric, attribute)) for _, attribute in more)]
         table.add_row(_title(metric), *cells)
     console = Console()
     console.print(table)
-    for line in left_out(results):
+    notes = [f"{metric.title}: {metric.note}" for metric in results.metrics if metric.note]
+    # Below the table: beside the numbers they would press them into narrow columns.
+    for line in (*notes, *left_out(results)):
         _say(console, line)
     _say(console, f"Open {page}")
 
