@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 import tyro
 
 from con360av_jax.commands.bench import Bench
+from con360av_jax.commands.evaluate import Evaluate
 from con360av_jax.commands.init import Init
 from con360av_jax.commands.options import parse
 from con360av_jax.commands.plan import Plan
@@ -25,6 +26,7 @@ Verb: TypeAlias = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(arguments: list[str]) -> tuple[Synth | Init | Train | Plan | Sample | Report | Bench, list[str]]:
+def _read(arguments: list[str]) -> tuple[Synth | Init | Train | Plan | Sample | Evaluate | Report | Bench, list[str]]:
     """The chosen verb, and the options that are not its own: settings of the config."""
     return tyro.cli(
         Verb,  # pyright: ignore[reportArgumentType]

@@ -248,19 +248,20 @@ def sampler_settings(
     return config if timestep_gamma is None else replace(config, timestep_gamma=timestep_gamma)
 
 
-def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None) -> Con360AV:
+def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, local: bool = False) -> Con360AV:
     """Opens a pretrained folder, a training run (its newest checkpoint) or RUN/checkpoints/STEP.
 
     Args:
         path: the folder.
         ema: of a run, the moving average of the trained weights (True) or the weights themselves.
         mesh: devices to spread over; one device if left out. A checkpoint opens on any mesh.
+        local: of several processes each has a model of its own, on its own devices.
 
     Raises:
         CheckpointError: there is nothing to open, it is damaged, or its frozen base is missing or another one.
         ShardingError: the mesh does not fit the devices or the parameters.
     """
-    path, devices = Path(path), make_mesh(mesh or MeshConfig())
+    path, devices = Path(path), make_mesh(mesh or MeshConfig(), local)
     if (path / "report.json").is_file():
         pretrained = open_pretrained(path)
         return Con360AV(pretrained.config, _base(pretrained.config, pretrained, devices), pretrained, devices)

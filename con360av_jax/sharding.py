@@ -48,19 +48,19 @@ RULES: Rules = (
 )
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh with axes (data, fsdp, tensor) over the first data * fsdp * tensor devices.
+def make_mesh(config: MeshConfig, local: bool = False) -> Mesh:
+    """A mesh with axes (data, fsdp, tensor) over the first data * fsdp * tensor devices, of this process if `local`.
 
     Raises ShardingError if there are fewer devices, or if several processes would leave some of theirs unused.
     """
     shape = (config.data, config.fsdp, config.tensor)
-    wanted, devices = math.prod(shape), jax.devices()
+    wanted, devices = math.prod(shape), jax.local_devices() if local else jax.devices()
     given = f"mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor}"
     if min(shape) < 1 or wanted > len(devices):
         raise ShardingError(
             f"{given} needs {wanted} devices, {len(devices)} are here; choose axes >= 1 whose product is at most that"
         )
-    if jax.process_count() > 1 and wanted != len(devices):
+    if not local and jax.process_count() > 1 and wanted != len(devices):
         raise ShardingError(f"{given} uses {wanted} of the {len(devices)} devices of all processes; use every one")
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:wanted])
 

@@ -67,8 +67,8 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Expected one of {synth, init, train, plan, sample, report, bench}"),
-        (["dance"], "Expected one of {synth, init, train, plan, sample, report, bench}"),
+        ([], "Expected one of {synth, init, train, plan, sample, evaluate, report, bench}"),
+        (["dance"], "Expected one of {synth, init, train, plan, sample, evaluate, report, bench}"),
         (["synth"], "--out"),
         (["synth", "--out", "x", "--seed", "abc"], "--seed"),
         (["synth", "--out", "x", "--colour", "red"], "--colour"),

@@ -1,0 +1,269 @@
+"""Numbers from features: Fréchet distances, S_KL and each clip's distance to its own target, with what was left out.
+
+(1) distance   1 - a . b / (|a| |b|),  a, b: mean features of a clip and of its target; 0 the same, 1 unrelated
+Everything walks over the clips in one order, that of clips.jsonl, whatever the order of the features' files.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from con360av_jax.errors import ConfigError, MetricError
+from con360av_jax.evaluate.bootstrap import DRAWS, ClipMoments, bootstrap_frechet, bootstrap_mean
+from con360av_jax.evaluate.extraction import Pair
+from con360av_jax.evaluate.features import FeatureSet, require_same_card
+from con360av_jax.evaluate.frechet import (
+    POINTS,
+    SMALLEST,
+    Covariance,
+    Moments,
+    accumulate,
+    frechet_distance,
+    frechet_infinity,
+)
+from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol
+from con360av_jax.evaluate.results import Exclusion, Metric
+from con360av_jax.evaluate.saliency import compare_saliency
+
+ALL_EXCLUDED = "every clip is excluded"
+_NAMED = 5
+_NETWORKS = {"i3d_torchscript": "I3D"}
+_SIDES = ("generated", "target")
+
+
+@dataclass
+class Found:
+    """What was computed: metrics in the order of a report, scores by clip and metric, and what was left out."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    exclusions: list[Exclusion] = field(default_factory=list)
+
+    def score(self, metric: str, values: Mapping[str, float]) -> None:
+        """Adds a metric's value of each clip."""
+        for clip, value in values.items():
+            self.scores.setdefault(clip, {})[metric] = value
+
+
+def compute(
+    protocol: Protocol, features: Mapping[str, Pair], clips: Sequence[str], seed: int = 0, draws: int = DRAWS
+) -> Found:
+    """All metrics of a protocol over these clips, from the features of its parts ("classes" is not among them).
+
+    Raises MetricError if two sides were extracted differently, a clip has features on one side only and no reason for
+    it, or features are damaged. A clip that extraction rejected on either side is left out of both, and named.
+    """
+    found = Found()
+    if protocol.saliency is not None:
+        _saliency(found, protocol.saliency, features.get("saliency"), clips, seed, draws)
+    for measure in measures(protocol):
+        pair = features.get(measure.part)
+        _frechet(found, measure, pair, clips, seed, draws)
+        _distance(found, measure, pair, clips, seed, draws)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One Fréchet distance: what it is called and how it is taken."""
+
+    part: str
+    """Features it is of."""
+    name: str
+    network: str
+    """As titles name it."""
+    covariance: Covariance
+    points: int = POINTS
+    smallest: int = SMALLEST
+    most: int | None = None
+    """Clips at most; the first ones."""
+
+    @property
+    def title(self) -> str:
+        """The metric with its network."""
+        return f"{self.name.partition('_')[0].upper()} ({self.network})"
+
+
+def measures(protocol: Protocol) -> list[Measure]:
+    """The Fréchet distances of a protocol: FAD, and FVD with every number of frames."""
+    found: list[Measure] = []
+    if (sound := protocol.sound) is not None:
+        found.append(
+            Measure(
+                part="sound",
+                name="fad",
+                network=network(sound.extractor),
+                covariance=sound.covariance,
+                points=sound.infinity_points,
+                smallest=sound.infinity_smallest,
+            )
+        )
+    if (video := protocol.video) is not None:
+        found += [
+            Measure(
+                part=f"video_{frames}",
+                name=f"fvd_{frames}",
+                network=f"{network(video.extractor)}, {frames} frames",
+                covariance=video.covariance,
+                most=None if video.clips == "all" else video.clips,
+            )
+            for frames in video.frames
+        ]
+    return found
+
+
+def check_draws(draws: int) -> None:
+    """Raises ConfigError for fewer draws than an interval needs."""
+    if draws < 10:
+        raise ConfigError(f"--draws {draws}: give at least 10, better {DRAWS}")
+
+
+def network(extractor: str) -> str:
+    """A protocol's extractor as titles name it: without what it gives and was trained on."""
+    return _NETWORKS.get(extractor, extractor.partition(",")[0])
+
+
+def _without(found: Found, metric: Metric, clips: Sequence[str], part: str) -> None:
+    """A metric of a part for which extraction found no usable clip at all on one side."""
+    found.metrics.append(replace(metric, note=ALL_EXCLUDED))
+    reason = f"no clip of one side is usable for {part}"
+    found.exclusions += [Exclusion(clip=clip, metric=metric.name, reason=reason) for clip in clips]
+
+
+def pair_up(pair: Pair, clips: Sequence[str], metric: str) -> tuple[Pair, list[Exclusion]]:
+    """Both sides with the same clips in the order of `clips`, and those that extraction rejected on either side.
+
+    Raises MetricError if the sides were extracted differently, or a clip is missing on a side without a reason.
+    """
+    require_same_card(*pair)
+    reasons: dict[str, str] = {}
+    for side, features in zip(_SIDES, pair, strict=True):
+        there = {clip.clip for clip in features.clips}
+        rejected = {str(line.get("clip")): str(line.get("reason", "rejected")) for line in features.rejected}
+        missing = [clip for clip in clips if clip not in there]
+        unexplained = [clip for clip in missing if clip not in rejected]
+        if unexplained:
+            raise MetricError(
+                f"{features.folder} lacks {', '.join(unexplained[:_NAMED])} ({len(unexplained)} of {len(clips)} "
+                "clips): extract the features of all clips, generated and targets"
+            )
+        for clip in missing:
+            reasons[clip] = "; ".join(filter(None, [reasons.get(clip, ""), f"{side}: {rejected[clip]}"]))
+    kept = [clip for clip in clips if clip not in reasons]
+    generated, target = (only(features, kept) for features in pair)
+    left_out = [Exclusion(clip=clip, metric=metric, reason=reasons[clip]) for clip in clips if clip in reasons]
+    return (generated, target), left_out
+
+
+def only(features: FeatureSet, names: Sequence[str]) -> FeatureSet:
+    """The same folder's rows of these clips, in this order."""
+    by_name = {clip.clip: clip for clip in features.clips}
+    return replace(features, clips=tuple(by_name[name] for name in names))
+
+
+def _saliency(
+    found: Found, protocol: SaliencyProtocol, pair: Pair | None, clips: Sequence[str], seed: int, draws: int
+) -> None:
+    title = f"S_KL ({network(protocol.extractor)})"
+    metric = Metric(name="s_kl", title=title, unit="nats", lower_is_better=True, value=None)
+    if pair is None:
+        _without(found, metric, clips, "saliency")
+        return
+    (generated, target), left_out = pair_up(pair, clips, "s_kl")
+    found.exclusions += left_out
+    if not generated.clips:
+        found.metrics.append(replace(metric, note=ALL_EXCLUDED))
+        return
+    compared = compare_saliency(generated, target, protocol.weighting, protocol.epsilon)
+    found.exclusions += [
+        Exclusion(clip=one.clip, metric="s_kl", reason=f"black saliency map: {one.black}", frame=one.frame)
+        for one in compared.excluded
+    ]
+    found.score("s_kl", dict(zip(compared.clips, (compared.sums / compared.frames).tolist(), strict=True)))
+    counts = {"clips": len(compared.clips), "rows": int(compared.frames.sum())}
+    found.metrics.append(_mean(replace(metric, **counts), compared.sums, compared.frames, seed, draws))
+
+
+def _mean(metric: Metric, sums: np.ndarray, counts: np.ndarray, seed: int, draws: int) -> Metric:
+    """The metric with the mean of all values and its interval, if there are clips enough for one."""
+    if len(sums) < 2:
+        return replace(metric, value=float(sums.sum() / counts.sum()), note="one clip has no interval")
+    interval = bootstrap_mean(sums, counts, seed, draws)
+    return replace(metric, value=interval.value, low=interval.low, high=interval.high)
+
+
+def _distance(found: Found, measure: Measure, pair: Pair | None, clips: Sequence[str], seed: int, draws: int) -> None:
+    """Equation 1 of each clip, and its mean."""
+    name, what = f"{measure.part}_distance", measure.part.partition("_")[0]
+    title = f"distance of each {what} to its target (1 - cosine, {measure.network})"
+    metric = Metric(name=name, title=title, unit="", lower_is_better=True, value=None)
+    if pair is None:
+        _without(found, metric, clips, measure.part)
+        return
+    (generated, target), left_out = pair_up(pair, clips, name)
+    found.exclusions += left_out
+    distances: dict[str, float] = {}
+    for clip, one, other in zip(generated.clips, generated, target, strict=True):
+        means = [np.asarray(rows, np.float64).mean(axis=0) for rows in (one, other)]
+        lengths = [float(np.linalg.norm(mean)) for mean in means]
+        if min(lengths) == 0:
+            side = " and ".join(word for word, length in zip(_SIDES, lengths, strict=True) if not length)
+            reason = f"{side}: all features are 0, they have no direction"
+            found.exclusions.append(Exclusion(clip=clip.clip, metric=name, reason=reason))
+            continue
+        distances[clip.clip] = max(0.0, 1 - float(means[0] @ means[1]) / (lengths[0] * lengths[1]))
+    found.score(name, distances)
+    if not distances:
+        found.metrics.append(replace(metric, note=ALL_EXCLUDED))
+        return
+    values = np.array(list(distances.values()))
+    metric = replace(metric, clips=len(values), rows=len(values))
+    found.metrics.append(_mean(metric, values, np.ones(len(values)), seed, draws))
+
+
+def _frechet(found: Found, measure: Measure, pair: Pair | None, clips: Sequence[str], seed: int, draws: int) -> None:
+    if pair is None:
+        metric = Metric(name=measure.name, title=measure.title, unit="", lower_is_better=True, value=None)
+        _without(found, metric, clips, measure.part)
+        return
+    (generated, target), left_out = pair_up(pair, clips, measure.name)
+    kept = [clip.clip for clip in generated.clips][: measure.most]
+    found.exclusions += left_out
+    found.metrics += frechet_metrics(measure, only(generated, kept), only(target, kept), seed, draws)
+
+
+def frechet_metrics(measure: Measure, generated: FeatureSet, target: FeatureSet, seed: int, draws: int) -> list[Metric]:
+    """The distance of all rows with the interval of drawing generated clips again, and that of infinitely many rows."""
+    metric = Metric(name=measure.name, title=measure.title, unit="", lower_is_better=True, value=None)
+    infinite = replace(metric, name=f"{measure.name}_infinity", title=f"{measure.title}, infinitely many rows")
+    rows = [sum(clip.rows for clip in side.clips) for side in (generated, target)]
+    metric, infinite = (replace(one, clips=len(generated.clips), rows=rows[0]) for one in (metric, infinite))
+    if min(rows) < 2:
+        note = f"{min(rows)} row has no covariance" if min(rows) else ALL_EXCLUDED
+        return [replace(one, note=note) for one in (metric, infinite)]
+    dim, reference = generated.values.shape[1], accumulate(target)
+    if len(generated.clips) > 1:
+        interval = bootstrap_frechet(ClipMoments.of(generated), reference, measure.covariance, seed, draws)
+        low, high = interval.centred
+        metric = replace(metric, value=interval.value, low=low, high=high)
+    else:
+        value = frechet_distance(accumulate(generated), reference, measure.covariance)
+        metric = replace(metric, value=value, note="one clip has no interval")
+    if min(rows) <= dim:
+        words = f"{min(rows)} rows for {dim} dimensions: far too large, compare only with equally many clips"
+        metric = replace(metric, note="; ".join(filter(None, [metric.note, words])))
+    return [metric, _infinite(infinite, measure, reference, generated, dim, seed)]
+
+
+def _infinite(
+    metric: Metric, measure: Measure, reference: Moments, generated: FeatureSet, dim: int, seed: int
+) -> Metric:
+    """Only where the smallest subset has more rows than dimensions, below which the distance is no line in 1 / n."""
+    if metric.rows // 2 <= dim or reference.count <= dim:
+        return replace(metric, note=f"needs more than {2 * dim + 1} rows for {dim} dimensions, has {metric.rows}")
+    smallest = max(measure.smallest, dim + 1)
+    rows = np.concatenate(list(generated))
+    line = frechet_infinity(reference, rows, measure.covariance, seed, measure.points, smallest)
+    note = f"line through {len(line.counts)} sizes from {line.counts[0]} rows, R^2 {line.r_squared:.3f}"
+    return replace(metric, value=line.value, note=note)

@@ -1,0 +1,180 @@
+"""One evaluation from start to end: clips, targets, features, numbers, metrics.json and its page, all resumable."""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from con360av_jax.config import MeshConfig
+from con360av_jax.config_io import unstructure
+from con360av_jax.data.schema import SampleEntry
+from con360av_jax.diffusion.sampler import trajectories
+from con360av_jax.errors import ConfigError
+from con360av_jax.evaluate import generate
+from con360av_jax.evaluate.bootstrap import DRAWS
+from con360av_jax.evaluate.choose import EvaluatedClip, read_clips
+from con360av_jax.evaluate.compute import Found, compute
+from con360av_jax.evaluate.extraction import Extraction, Pair, extract
+from con360av_jax.evaluate.features import FeatureCard
+from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
+from con360av_jax.evaluate.protocols import Protocol
+from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
+from con360av_jax.evaluate.settings import Making, keep_to
+from con360av_jax.pipeline import Con360AV, load
+from con360av_jax.provenance import commit
+from con360av_jax.sharding import make_mesh
+
+PACKAGES = ("con360av-jax", "jax", "numpy", "scipy", "opencv-python-headless", "av")
+CLIPS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All that one evaluation folder is made from."""
+
+    folder: Path
+    making: Making
+    entries: tuple[SampleEntry, ...]
+    """Records, in the order of `choose`."""
+    protocol: Protocol
+    extraction: Extraction
+    batch_size: int
+    truth: Path | None = None
+    """Folder of synthetic scenes with their truth, for what can be measured of control only there."""
+    paper: Mapping[str, float] = field(default_factory=dict)
+    """Published values by name of a metric."""
+    command: str = ""
+    draws: int = DRAWS
+
+
+class Loader:
+    """The model of an evaluation, read when its first clip has to be generated and kept for the next ones."""
+
+    def __init__(self, making: Making, mesh: MeshConfig):
+        """Raises ShardingError if the mesh does not fit this process's devices."""
+        make_mesh(mesh, local=True)
+        self._making, self._mesh = making, mesh
+        self._model: Con360AV | None = None
+
+    def __call__(self) -> Con360AV:
+        if self._model is None:
+            weights = self._making.weights
+            with Console(stderr=True).status(f"reading {weights.path}"):
+                ema = weights.kind != "trained"
+                self._model = load(weights.path, ema=ema, mesh=self._mesh, local=True)
+        return self._model
+
+
+def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con360AV]) -> bool:
+    """Generates the clips and writes the targets; whether this process is the one that goes on to measure.
+
+    Every process generates its share; all wait until the last clip is on the disk, and only the first stays.
+
+    Raises ConfigError for impossible settings, or if a folder belongs to others.
+    """
+    share = Share(jax.process_index(), jax.process_count())
+    for one in evaluations:
+        # A folder must not be given to settings that cannot work: the right ones would then be refused.
+        trajectories(one.making.weights.config.schedule, one.making.sampler)
+        keep_to(one.folder, one.making.settings(one.protocol.name), write=share.index == 0)
+    for number, one in enumerate(evaluations):
+        if share.index == 0:
+            _targets(one, evaluations[:number])
+        generate.generate(one.folder, one.entries, one.making, load_model, one.batch_size, share)
+    if share.count > 1:
+        for one in evaluations:
+            share.wait_for(generate.files(one.folder, GENERATED, one.entries))
+        jax.distributed.shutdown()
+    if share.index == 0:
+        for one in evaluations:
+            generate.tidy(one.folder)
+    return share.index == 0
+
+
+def _targets(one: Evaluation, before: Sequence[Evaluation]) -> None:
+    """Writes the targets, or links those that an arm before has of the same records."""
+    for other in before:
+        sources = generate.files(other.folder, TARGETS, one.entries)
+        for source, path in zip(sources, generate.files(one.folder, TARGETS, one.entries), strict=True):
+            if source.is_file() and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.hardlink_to(source)
+    generate.write_targets(one.folder, one.entries, one.making)
+
+
+def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
+    """Extracts, computes, and writes metrics.json and its page; the features too, for what a study adds.
+
+    Raises MetricError as extraction and computation do, ConfigError if a published value is of no metric.
+    """
+    from con360av_jax.evaluate.control import control_metrics
+    from con360av_jax.evaluate.page import write_page
+
+    clips = read_clips(one.folder)
+    features = extract(one.folder, clips, one.protocol, one.extraction)
+    with Console(stderr=True).status("computing distances and intervals"):
+        found = compute(one.protocol, features, [clip.clip for clip in clips], one.making.seed, one.draws)
+    with Console(stderr=True).status("measuring control"):
+        metrics, scores, exclusions = control_metrics(one.folder, one.truth, one.making.weights.config)
+    found.metrics += metrics
+    found.exclusions += exclusions
+    for clip, values in scores.items():
+        found.scores.setdefault(clip, {}).update(values)
+    cards = {part: generated.card for part, (generated, _) in features.items()}
+    results = _results(one, clips, found, cards)
+    write_results(results, one.folder)
+    write_page(one.folder)
+    return results, features
+
+
+def _results(
+    one: Evaluation, clips: Sequence[EvaluatedClip], found: Found, cards: Mapping[str, FeatureCard]
+) -> Results:
+    made_from = one.making.settings(one.protocol.name) | {
+        "clips": len(clips),
+        "batch_size": one.batch_size,
+        "truth": "" if one.truth is None else str(one.truth),
+        "network_weights": {name: str(path) for name, path in one.extraction.weights.items()},
+        "draws": one.draws,
+    }
+    return Results(
+        protocol=unstructure(one.protocol),
+        made_from=made_from,
+        metrics=tuple(_with_paper(found.metrics, one.paper)),
+        clips=tuple(
+            ClipScores(
+                clip=clip.clip,
+                generated=f"{GENERATED}/{clip.clip}.mp4",
+                target=f"{TARGETS}/{clip.clip}.mp4",
+                caption=clip.caption,
+                viewpoint=clip.middle,
+                scores=found.scores.get(clip.clip, {}),
+            )
+            for clip in clips
+        ),
+        exclusions=tuple(found.exclusions),
+        cards=dict(cards),
+        versions=_versions(),
+        command=one.command,
+    )
+
+
+def _with_paper(metrics: Sequence[Metric], paper: Mapping[str, float]) -> list[Metric]:
+    names = [metric.name for metric in metrics]
+    if unknown := [name for name in paper if name not in names]:
+        raise ConfigError(f"--paper {unknown[0]}: no such metric here; give one of {', '.join(names)}")
+    return [replace(metric, paper=paper.get(metric.name, metric.paper)) for metric in metrics]
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "commit": commit()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found

@@ -1,0 +1,205 @@
+"""What defines the clips of an evaluation: settings.json, which keeps a folder to one model, dataset and sampler."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from con360av_jax.config import Config, PerModality, SamplerConfig
+from con360av_jax.config_io import config_hash, leaves, load_config_json, unstructure, write_text
+from con360av_jax.data.schema import check_matches
+from con360av_jax.data.source import MANIFEST, Dataset
+from con360av_jax.errors import ConfigError, DatasetError
+from con360av_jax.evaluate.choose import Noise
+from con360av_jax.pretrained import base_hash
+from con360av_jax.train import checkpoint, run_folder
+
+SETTINGS = "settings.json"
+_SHOWN = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The model that clips are generated with, known without reading its weights."""
+
+    path: Path
+    """Pretrained folder, or RUN/checkpoints/STEP: what `pipeline.load` opens."""
+    folder: Path
+    """Where evaluations go by default."""
+    config: Config
+    step: int
+    kind: str
+    """"moving average", "trained" or "pretrained"."""
+    sha256: str
+    """Of the file that holds the hashes of all others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What of a record the model is shown; an ablation leaves something out."""
+
+    saliency: bool = True
+    """Without: zeros, as `pipeline.control` has it for no saliency: no place stands out."""
+    basd: bool = True
+    """Without: zeros. A distance map is stretched to [0, 1] over the clip, and one that prefers no direction, that of
+    a viewpoint that sees all of the sphere or none of it, has no contrast: `geometry.minmax` makes it 0."""
+    caption: bool = True
+    """Without: "", which is also the negative caption, so that text guidance has no direction to go."""
+    control: bool = True
+    """Without: no maps at all and no map guidance, the audio-visual baseline."""
+
+
+ABLATION = {
+    "full": Conditions(),
+    "without_saliency": Conditions(saliency=False),
+    "without_basd": Conditions(basd=False),
+    "without_caption": Conditions(caption=False),
+    "without_control": Conditions(control=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """All that a generated clip depends on besides its record."""
+
+    weights: Weights
+    dataset: Dataset
+    seed: int = 0
+    sampler: SamplerConfig
+    conditions: Conditions = field(default_factory=Conditions)
+    noise: Noise = "clip"
+
+    def settings(self, protocol: str) -> dict[str, object]:
+        """What settings.json says; every path is information only."""
+        manifest = self.dataset.folder / MANIFEST
+        return {
+            "protocol": protocol,
+            "run": {
+                "path": str(self.weights.path.resolve()),
+                "step": self.weights.step,
+                "weights": self.weights.kind,
+                "sha256": self.weights.sha256,
+                "config": self.weights.config.name,
+                "config_hash": config_hash(self.weights.config),
+            },
+            "dataset": {
+                "path": str(self.dataset.folder.resolve()),
+                "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+            },
+            "seed": self.seed,
+            "noise": self.noise,
+            "conditions": asdict(self.conditions),
+            "sampler": unstructure(self.sampler),
+        }
+
+
+def find_weights(path: Path, ema: bool) -> Weights:
+    """The newest whole checkpoint of a run, RUN/checkpoints/STEP, or a pretrained folder.
+
+    Raises CheckpointError if there is nothing to open or it is damaged.
+    """
+    if (path / "report.json").is_file():
+        config = load_config_json(path / "config.json")
+        return Weights(path=path, folder=path, config=config, step=0, kind="pretrained", sha256=base_hash(path))
+    run, step_folder = checkpoint.locate(path, ("ema" if ema else "trainable", "progress"))
+    opened = run_folder.open_run(run)
+    digest = hashlib.sha256((step_folder / checkpoint.HASHES).read_bytes() + opened.base_sha256.encode())
+    return Weights(
+        path=step_folder,
+        folder=run,
+        config=opened.config,
+        step=int(step_folder.name),
+        kind="moving average" if ema else "trained",
+        sha256=digest.hexdigest(),
+    )
+
+
+def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> None:
+    """Makes `folder` one of these settings, or makes sure that it is.
+
+    Raises ConfigError that names every difference if the folder belongs to other settings, or holds something else.
+    """
+    path = folder / SETTINGS
+    settings = json.loads(json.dumps(settings))
+    if path.is_file():
+        _require_same(folder, read_settings(folder), settings)
+        return
+    if not write:  # another process is about to
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not empty and no evaluation (it has no {SETTINGS}): give another --out")
+    write_text(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_settings(folder: Path) -> dict[str, object]:
+    """What FOLDER/settings.json says; raises ConfigError if it is missing or damaged."""
+    path = folder / SETTINGS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): delete the folder and evaluate again") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is damaged: delete the folder and evaluate again")
+    return found
+
+
+def _require_same(folder: Path, there: dict[str, object], here: dict[str, object]) -> None:
+    one, other = leaves(there), leaves(here)
+    different = [
+        f"{name} is {one.get(name, 'not given')} there, {other.get(name, 'not given')} here"
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name) and not name.endswith(".path")
+    ]
+    if different:
+        more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+        raise ConfigError(
+            f"{folder} holds clips that were made otherwise: {'; '.join(different[:_SHOWN])}{more}; give another "
+            "--out, or delete that folder"
+        )
+
+
+def default_folder(weights: Weights, given: Path, protocol: str) -> Path:
+    """RUN/evaluation/PROTOCOL; with the step where the user named a checkpoint.
+
+    Raises ConfigError for a pretrained folder, which stays as it is.
+    """
+    if weights.kind == "pretrained":
+        raise ConfigError(f"{given} is a pretrained folder, not a run: say with --out where the evaluation goes")
+    named = given.resolve() == weights.path.resolve()
+    return weights.folder / "evaluation" / (f"{protocol}-{weights.step}" if named else protocol)
+
+
+def require_pair(weights: Weights, dataset: Dataset) -> None:
+    """Raises DatasetError unless records of the dataset can be conditions and targets of the model."""
+    fields = dataset.manifest.fields
+    if missing := [name for name in ("video", "sound") if name not in fields]:
+        raise DatasetError(
+            f"{dataset.folder} has no {' and no '.join(missing)} to compare with: preprocess it again with --keep-raw"
+        )
+    if missing := [name for name in ("saliency", "viewpoint") if name not in fields]:
+        raise DatasetError(f"{dataset.folder} has no {' and no '.join(missing)}: preprocess it again")
+    check_matches(dataset.manifest, weights.config)
+
+
+def scales(text: str) -> PerModality[float]:
+    """A guidance scale: one number for both modalities, or audio=NUMBER,video=NUMBER.
+
+    Raises ConfigError for anything else.
+    """
+    try:
+        if "=" not in text:
+            return PerModality(audio=float(text), video=float(text))
+        found: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, number = part.partition("=")
+            found[name] = float(number)
+        return PerModality(**found)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"a guidance scale of {text!r}: give one number, or audio=NUMBER,video=NUMBER") from error
+
+
+def sampler_of(config: SamplerConfig, steps: int | None, text: str, maps: str) -> SamplerConfig:
+    """The config's sampler with what is given; raises ConfigError as `scales` does."""
+    config = replace(config, text_guidance=scales(text)) if text else config
+    config = replace(config, map_guidance=scales(maps)) if maps else config
+    return config if steps is None else replace(config, steps=steps)

@@ -1,0 +1,118 @@
+"""What a person sees in the terminal when an evaluation, a comparison or a study is done."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from con360av_jax.evaluate.compare import Difference, Named
+from con360av_jax.evaluate.results import Metric, Results
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or a dash where there is no number."""
+    return "—" if value is None else f"{value:.4g}"
+
+
+def interval(metric: Metric) -> str:
+    """The 95 % interval, or nothing."""
+    return "" if metric.low is None or metric.high is None else f"{number(metric.low)} … {number(metric.high)}"
+
+
+def show_results(results: Results, folder: Path, page: Path) -> None:
+    """One table: every metric with its interval, how many clips entered, and why one is missing."""
+    more = [
+        (head, attribute)
+        for head, attribute in (("targets", "target"), ("paper", "paper"))
+        if any(getattr(metric, attribute) is not None for metric in results.metrics)
+    ]
+    table = Table(title=f"{results.protocol['name']}: {len(results.clips)} clips in {folder}", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("95 %", justify="right")
+    table.add_column("clips", justify="right")
+    for head, _ in more:
+        table.add_column(head, justify="right")
+    for metric in results.metrics:
+        cells = [number(metric.value), interval(metric), str(metric.clips)]
+        cells += [*(number(getattr(metric, attribute)) for _, attribute in more)]
+        table.add_row(_title(metric), *cells)
+    console = Console()
+    console.print(table)
+    notes = [f"{metric.title}: {metric.note}" for metric in results.metrics if metric.note]
+    # Below the table: beside the numbers they would press them into narrow columns.
+    for line in (*notes, *left_out(results)):
+        _say(console, line)
+    _say(console, f"Open {page}")
+
+
+def left_out(results: Results) -> list[str]:
+    """One line per metric that leaves clips or frames out, with the commonest reason."""
+    lines = []
+    for metric in dict.fromkeys(exclusion.metric for exclusion in results.exclusions):
+        mine = [exclusion for exclusion in results.exclusions if exclusion.metric == metric]
+        frames = sum(exclusion.frame is not None for exclusion in mine)
+        reason, times = Counter(exclusion.reason for exclusion in mine).most_common(1)[0]
+        counted = " and ".join(
+            f"{count} {word}{'' if count == 1 else 's'}"
+            for count, word in ((len(mine) - frames, "clip"), (frames, "frame"))
+            if count
+        )
+        lines.append(f"{metric} leaves out {counted}: {reason}" + ("" if times == len(mine) else ", and others"))
+    return lines
+
+
+def show_comparison(named: Sequence[Named], found: Sequence[Difference], page: Path) -> None:
+    """Every metric of every evaluation, then the differences to the first where clips have values of their own."""
+    console = Console()
+    console.print(_side_by_side(named))
+    for one in found:
+        if one.low is not None and one.high is not None:
+            verdict = f"{one.better} is better" if one.better else "undecided"
+            _say(
+                console,
+                f"{one.title}: {one.second} minus {one.first} {one.value:+.4g} "
+                f"(95 % {one.low:+.4g} … {one.high:+.4g}, {one.clips} clips): {verdict}",
+            )
+    _say(console, f"Open {page}")
+
+
+def show_study(study: str, named: Sequence[Named], found: Sequence[Difference], page: Path) -> None:
+    """The arms side by side; of viewpoints also how far their samples lie apart."""
+    if study != "viewpoints":
+        show_comparison(named, found, page)
+        return
+    console = Console()
+    console.print(_side_by_side(named))
+    for _, results in named:
+        for metric in results.metrics:
+            if "_to_viewpoint_" in metric.name:
+                said = (
+                    f"{metric.title}: {number(metric.value)}, 95 % {interval(metric)}; targets {number(metric.target)}"
+                )
+                _say(console, f"{said}{f' ({metric.note})' if metric.note else ''}")
+    _say(console, f"Open {page}")
+
+
+def _side_by_side(named: Sequence[Named]) -> Table:
+    table = Table()
+    table.add_column("metric")
+    for name, _ in named:
+        table.add_column(name, justify="right", overflow="fold")
+    for metric in named[0][1].metrics:
+        if all(results.metric(metric.name) for _, results in named):
+            values = [results.metric(metric.name) for _, results in named]
+            table.add_row(_title(metric), *(number(one.value) if one else "" for one in values))
+    return table
+
+
+def _title(metric: Metric) -> Text:
+    unit = f" [{metric.unit}]" if metric.unit else ""
+    return Text(f"{metric.title}{unit} {'↓' if metric.lower_is_better else '↑'}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
