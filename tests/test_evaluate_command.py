@@ -101,6 +101,10 @@ def test_the_same_command_again_makes_nothing_and_finds_the_same(
     assert cli.main([*given, "--count", "3"]) == 0
     assert results_json(tmp_path / "eval") == first and extractor.calls == ["generated", "target"]
     assert tiny_world.files_below(tmp_path / "eval" / "generated") == before
+    next((tmp_path / "eval" / "generated").iterdir()).touch()
+    for _ in range(2):
+        assert cli.main([*given, "--count", "3"]) == 0
+    assert extractor.calls == ["generated", "target", "generated"]
 
 
 def test_eight_devices_find_the_same_metrics(given: list[str], extractor: Extractor, tmp_path: Path):

@@ -82,6 +82,8 @@ def extract(
             take_features(extraction.given[number], features)
         elif not all(_fits(features / part, folder / side, clips, extraction) for part in wanted):
             run_extractor(folder / side, features, _SIDES[side], protocol, extraction)
+            for card in features.glob(f"*/{CARD}"):
+                card.touch()  # it speaks of the files as they are, also where a newer one has the same content
     return {
         part: (open_features(sides[GENERATED] / part), open_features(sides[TARGETS] / part))
         for part in wanted
