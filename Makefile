@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: help setup setup-dev demo test test-full lint types clean
 
 help:
-	@echo "make demo [VIDEO=path/to/360.mp4]  the whole system on one clip, in $(OUT)"
+	@echo "make demo [VIDEO=path/to/360.mp4]  the whole system on one clip, in $(OUT); with MODELS=FOLDER evaluated, too"
 	@echo "make test                          lint, types and tests"
 	@echo "make test-full                     the same with the slow full-size tests"
 
@@ -27,8 +27,9 @@ setup: $(VENV)/.installed
 
 setup-dev: $(VENV)/.installed-dev
 
-demo: setup
-	$(BIN)/python benchmarks/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)")
+# Features are extracted by PyTorch and LiteRT, which setup alone leaves out.
+demo: $(if $(MODELS),setup-dev,setup)
+	$(BIN)/python benchmarks/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(MODELS),--models "$(MODELS)")
 
 lint: setup-dev
 	$(BIN)/ruff check .

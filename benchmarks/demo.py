@@ -22,6 +22,8 @@ from con360av_jax.quick_compile import quick_compile_flags
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
 XLA_FLAGS = os.environ.get("XLA_FLAGS", quick_compile_flags(1))
+# The files of protocol small, as their authors call them.
+SMALL_NETWORKS = {"fastgaze": "fastgaze.vxm", "yamnet": "yamnet.tflite"}
 # What earlier demos wrote, and all that a new one may remove.
 PRODUCTS = ("scene", "pretrained", "dataset", "run", "timings.json", "report.html")
 
@@ -79,6 +81,19 @@ def demo_steps(out: Path, video: Path | None) -> tuple[Step, ...]:
     )
 
 
+def evaluation_step(out: Path, video: Path | None, models: Path) -> Step:
+    """Measures the run with the two small networks; what is where is known of the procedural scene only."""
+    weights = [f"{name}={models / file}" for name, file in SMALL_NETWORKS.items()]
+    return Step(
+        name="Evaluate",
+        arguments=(
+            *("con360av", "evaluate", "--run", str(out / "run"), "--dataset", str(out / "dataset")),
+            *("--count", "4", "--protocol", "small", "--weights", *weights),
+            *(() if video else ("--truth", str(out / "scene"))),
+        ),
+    )
+
+
 def report_step(out: Path) -> Step:
     """The last command: the page over all that the others made."""
     return Step(
@@ -100,7 +115,7 @@ def clear(out: Path) -> None:
             path.unlink()
 
 
-def run_demo(out: Path, video: Path | None, console: Console) -> None:
+def run_demo(out: Path, video: Path | None, models: Path | None, console: Console) -> None:
     """Runs all steps, timed; raises CalledProcessError when one fails."""
     out.mkdir(parents=True, exist_ok=True)
     clear(out)
@@ -114,6 +129,8 @@ def run_demo(out: Path, video: Path | None, console: Console) -> None:
 
     for step in demo_steps(out, video):
         timed(step)
+    if models:
+        timed(evaluation_step(out, video, models))
     (out / "timings.json").write_text(json.dumps(timings, indent=2))
     timed(report_step(out))
     (out / "timings.json").write_text(json.dumps(timings, indent=2))
@@ -135,13 +152,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for everything the demo makes")
     parser.add_argument("--video", type=Path, help="a 360° video to use instead of a procedural scene")
+    parser.add_argument(
+        "--models", type=Path, help=f"folder with {' and '.join(SMALL_NETWORKS.values())}: evaluates the run, too"
+    )
     arguments = parser.parse_args()
-    console = Console()
-    if arguments.video and not arguments.video.is_file():
-        Console(stderr=True).print(f"demo: error: no such video: {arguments.video}", soft_wrap=True, highlight=False)
+    console, video, models = Console(), arguments.video, arguments.models
+    given = [*([video] if video else ()), *(models / name for name in SMALL_NETWORKS.values() if models)]
+    missing = [str(file) for file in given if not file.is_file()]
+    if missing:
+        Console(stderr=True).print(f"demo: error: no such file: {', '.join(missing)}", soft_wrap=True, highlight=False)
         return 2
     try:
-        run_demo(arguments.out.resolve(), arguments.video and arguments.video.resolve(), console)
+        run_demo(arguments.out.resolve(), video and video.resolve(), models and models.resolve(), console)
     except subprocess.CalledProcessError as failure:
         # The step has said on stderr what went wrong.
         return failure.returncode

@@ -11,7 +11,8 @@ import pytest
 from con360av_jax.config import Config
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.writer import write_dataset
-from con360av_jax.errors import CheckpointError, MediaError
+from con360av_jax.errors import CheckpointError, MediaError, MetricError
+from con360av_jax.evaluate.results import Metric, Results, write_results
 from con360av_jax.geometry import basd
 from con360av_jax.media import write_clip
 from con360av_jax.report.build import write_report
@@ -184,3 +185,29 @@ def test_saliency_colours_only_what_is_salient():
     overlay = saliency_overlay(panorama, saliency)
     assert (overlay[30:, 40:] == 100).all()
     assert (overlay[10:14, 14:22] != 100).any()
+
+
+def test_evaluations_of_the_run_stand_on_its_page_with_a_link_to_their_own(logs: Path):
+    evaluation = logs / "evaluation" / "small"
+    evaluation.mkdir(parents=True)
+    metric = Metric(
+        name="s_kl",
+        title="S_KL (FastGaze <1>)",
+        unit="nats",
+        lower_is_better=True,
+        value=0.08,
+        low=0.07,
+        high=0.09,
+        clips=12,
+    )
+    results = Results(protocol={"name": "small"}, made_from={}, metrics=(metric,), clips=(), command="con360av evaluate")
+    write_results(results, evaluation)
+    page = write_report(logs, logs / "report.html").read_text()
+    assert "S_KL (FastGaze &lt;1&gt;), nats" in page
+    assert "0.070 to 0.090" in page
+    assert "metrics.html" not in page
+    (evaluation / "metrics.html").write_text("")
+    assert 'href="evaluation/small/metrics.html"' in write_report(logs, logs / "report.html").read_text()
+    (evaluation / "metrics.json").write_text("{")
+    with pytest.raises(MetricError, match=r"metrics\.json cannot be read"):
+        write_report(logs, logs / "report.html")

@@ -40,7 +40,8 @@ class OnsetAgreement:
     onsets: tuple[float, ...]
     peaks: tuple[float, ...]
     score: float | None
-    """0 (none of either agrees) to 1; None where there is neither: such a clip has no place in a mean."""
+    """0: none of either agrees; 1: each onset has a peak of its own. Above 1 where several onsets share a peak, as in
+    AV-Align's own code. None where there is neither: such a clip has no place in a mean."""
 
 
 def mel_onsets(mel: Float[np.ndarray, "time mel"], config: MelConfig) -> Float[np.ndarray, "onset"]:

@@ -15,6 +15,8 @@ from con360av_jax.pretrained import base_hash
 from con360av_jax.train import checkpoint, run_folder
 
 SETTINGS = "settings.json"
+# Folder inside a run.
+EVALUATIONS = "evaluation"
 _SHOWN = 6
 
 
@@ -166,7 +168,7 @@ def default_folder(weights: Weights, given: Path, protocol: str) -> Path:
     if weights.kind == "pretrained":
         raise ConfigError(f"{given} is a pretrained folder, not a run: say with --out where the evaluation goes")
     named = given.resolve() == weights.path.resolve()
-    return weights.folder / "evaluation" / (f"{protocol}-{weights.step}" if named else protocol)
+    return weights.folder / EVALUATIONS / (f"{protocol}-{weights.step}" if named else protocol)
 
 
 def require_pair(weights: Weights, dataset: Dataset) -> None:

@@ -17,6 +17,9 @@ from con360av_jax.config_io import config_hash, to_dict
 from con360av_jax.data.schema import Sample
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.errors import MediaError
+from con360av_jax.evaluate import digits
+from con360av_jax.evaluate.results import METRICS, read_results
+from con360av_jax.evaluate.settings import EVALUATIONS
 from con360av_jax.geometry import basd
 from con360av_jax.media import probe, read_sound, write_clip
 from con360av_jax.mel import log_mel
@@ -67,6 +70,7 @@ def write_report(
 
     Raises:
         CheckpointError: `run` holds no run, has no logged step or a damaged log, or its frozen base is missing.
+        MetricError: an evaluation in the run's folder is damaged.
         MediaError: a clip, its card or its arrays are missing.
         DatasetError: the dataset is damaged.
     """
@@ -74,8 +78,9 @@ def write_report(
     config, origin = opened.config, json.loads((find_base(opened) / "report.json").read_text())["origin"]
     records = open_dataset(dataset, verify="sizes") if dataset else None
     views = [_view(clip, number, config, records) for number, clip in enumerate(clips)]
-    page = Environment(loader=PackageLoader("con360av_jax.report", "."), autoescape=True).get_template("template.html")
-    html = page.render(
+    pages = Environment(loader=PackageLoader("con360av_jax.report", "."), autoescape=True)
+    pages.filters |= {"value": digits.metric_value, "interval": digits.metric_interval}
+    html = pages.get_template("template.html").render(
         run=run.resolve().name,
         config=config,
         origin=origin,
@@ -88,6 +93,8 @@ def write_report(
         speed_curves=history.speed_curves(past),
         speed_table=history.speed_table(past),
         incidents=history.incidents(past),
+        evaluations=_evaluations(run, out),
+        beside=digits.beside,
         scenes=_scenes(views, dataset),
         views=views,
         timings=json.loads(timings.read_text()) if timings else [],
@@ -101,6 +108,17 @@ def write_report(
     partial.write_text(html)
     os.replace(partial, out)
     return out
+
+
+def _evaluations(run: Path, out: Path) -> list[dict]:
+    """What `con360av evaluate` left in the run's folder, in the order of protocols' names."""
+    return [
+        {
+            "results": read_results(path),
+            "page": os.path.relpath(page, out.parent) if (page := path.with_suffix(".html")).is_file() else "",
+        }
+        for path in sorted((run / EVALUATIONS).glob(f"*/{METRICS}"))
+    ]
 
 
 def _facts(past: History, config: Config) -> dict[str, str]:
