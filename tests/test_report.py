@@ -200,7 +200,9 @@ def test_evaluations_of_the_run_stand_on_its_page_with_a_link_to_their_own(logs:
         high=0.09,
         clips=12,
     )
-    results = Results(protocol={"name": "small"}, made_from={}, metrics=(metric,), clips=(), command="con360av evaluate")
+    results = Results(
+        protocol={"name": "small"}, made_from={}, metrics=(metric,), clips=(), command="con360av evaluate"
+    )
     write_results(results, evaluation)
     page = write_report(logs, logs / "report.html").read_text()
     assert "S_KL (FastGaze &lt;1&gt;), nats" in page
