@@ -15,7 +15,7 @@ from con360av_jax.media import write_clip
 EVIL = '<script>alert("x")</script>'
 CARD = FeatureCard(kind="saliency", model="FastGaze", weights_sha256="ab" * 32, settings={"size": 480}, packages={})
 S_KL = Metric(
-    name="s_kl", title="S_KL (FastGaze)", unit="nats", lower_is_better=True, value=0.5, low=0.4, high=0.6, clips=3
+    name="s_kl", title="S_KL (FastGaze)", unit="nats", lower_is_better=True, value=0.5, low=0.4, high=0.6, clips=30
 )
 NOTHING = Metric(name="fad", title="FAD (YAMNet)", unit="", lower_is_better=True, value=None, note="1 row only")
 

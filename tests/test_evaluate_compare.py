@@ -51,6 +51,15 @@ def test_pairing_finds_a_difference_that_the_spread_over_clips_would_hide():
     assert (fad.value, fad.low, fad.better) == (0.0, None, "")
 
 
+@pytest.mark.parametrize(("clips", "better"), [(5, ""), (6, "B")])
+def test_a_few_clips_of_one_sign_decide_nothing(clips: int, better: str):
+    few = {"one": evaluation(SPREAD), "other": evaluation(SPREAD - 0.1)}
+    named = [(name, replace(few[key], clips=few[key].clips[:clips])) for name, key in (("A", "one"), ("B", "other"))]
+    s_kl, _ = differences(named)
+    assert s_kl.high is not None and s_kl.high < 0
+    assert s_kl.better == better
+
+
 def test_an_interval_with_both_signs_decides_nothing():
     noise = np.random.default_rng(0).normal(0, 0.5, len(CLIPS))
     (s_kl, _) = differences([("A", evaluation(SPREAD)), ("B", evaluation(SPREAD + noise - noise.mean()))])

@@ -48,6 +48,11 @@ def test_an_arm_is_best_only_where_its_interval_lies_apart():
     assert best((0.4, 0.6), (0.1, 0.3), (0.2, 0.5)) is None
     without = (("a", results(0)), ("b", results(0, metrics=(replace(S_KL, low=None, high=None),))))
     assert metric_rows(without)[0].best is None
+    few = [
+        (name, results(0, metrics=(replace(S_KL, low=low, high=low + 0.1, clips=5),)))
+        for name, low in (("a", 0), ("b", 1))
+    ]
+    assert metric_rows(few)[0].best is None, "too few clips to decide"
 
 
 def test_unlike_evaluations_are_told_apart_on_the_page(tmp_path: Path):

@@ -22,6 +22,8 @@ from con360av_jax.evaluate.frechet import Covariance, Moments, factor, frechet_d
 
 DRAWS = 1000
 LEVEL = 0.95
+# An interval of fewer clips decides nothing: all of n differences have one sign by chance in 2^(1 - n) of cases.
+FEWEST_TO_DECIDE = 6
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from con360av_jax.config_io import leaves, unstructure, write_text
 from con360av_jax.errors import MetricError
-from con360av_jax.evaluate.bootstrap import DRAWS, bootstrap_mean
+from con360av_jax.evaluate.bootstrap import DRAWS, FEWEST_TO_DECIDE, bootstrap_mean
 from con360av_jax.evaluate.features import card_differences
 from con360av_jax.evaluate.results import Metric, Results, read_results
 
@@ -43,7 +43,7 @@ class Difference:
     clips: int = 0
     """Behind the interval."""
     better: str = ""
-    """Name of the better one where the interval leaves no doubt, else ""."""
+    """Name of the better one where the interval of enough clips leaves no doubt, else ""."""
 
     @property
     def metric(self) -> Metric:
@@ -145,7 +145,7 @@ def _difference(name: str, first: Named, second: Named, seed: int, draws: int) -
         return plain
     apart = np.array([scores[1][clip] - scores[0][clip] for clip in shared])
     interval = bootstrap_mean(apart, np.ones(len(apart)), seed, draws)
-    surely = interval.low > 0 or interval.high < 0
+    surely = len(shared) >= FEWEST_TO_DECIDE and (interval.low > 0 or interval.high < 0)
     lower = interval.value < 0
     better = (second[0] if lower == one.lower_is_better else first[0]) if surely else ""
     return replace(plain, value=interval.value, low=interval.low, high=interval.high, clips=len(shared), better=better)

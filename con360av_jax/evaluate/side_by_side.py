@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from con360av_jax.config_io import leaves
+from con360av_jax.evaluate.bootstrap import FEWEST_TO_DECIDE
 from con360av_jax.evaluate.digits import DASH, half_width, number
 from con360av_jax.evaluate.examples import Film, films_of
 from con360av_jax.evaluate.features import card_differences
@@ -111,11 +112,12 @@ def metric_rows(arms: Arms) -> list[MetricRow]:
 
 
 def _best(found: Sequence[Metric | None]) -> int | None:
-    """The arm that is surely best, if each has an interval and one lies apart from all others on the better side."""
+    """The arm that is surely best: each has an interval of enough clips, and one lies apart on the better side."""
     ends = [
         (metric.low, metric.high)
         for metric in found
         if metric and metric.value is not None and metric.low is not None and metric.high is not None
+        if metric.clips >= FEWEST_TO_DECIDE
     ]
     if len(ends) < len(found) or len(ends) < 2:
         return None
@@ -127,8 +129,10 @@ def _best(found: Sequence[Metric | None]) -> int | None:
 
 
 def excludes_zero(difference: Metric) -> bool:
-    """Whether an interval leaves no doubt about a difference's sign."""
-    return difference.low is not None and difference.high is not None and not difference.low <= 0 <= difference.high
+    """Whether an interval of enough clips leaves no doubt about a difference's sign."""
+    if difference.low is None or difference.high is None or difference.clips < FEWEST_TO_DECIDE:
+        return False
+    return not difference.low <= 0 <= difference.high
 
 
 def differing(arms: Arms) -> tuple[list[tuple[str, tuple[str, ...]]], int]:
