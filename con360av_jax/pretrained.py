@@ -28,6 +28,7 @@ from con360av_jax.config_io import load_config_json, save_config, write_text
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.joint import JointModel
+from con360av_jax.provenance import file_sha256
 from con360av_jax.shapes import MODALITIES
 from con360av_jax.tokenizer import TextTokenizer, load_tokenizer, tokenise
 
@@ -121,7 +122,7 @@ def _require_intact(part: Path, chunks: Collection[str]) -> None:
     except (OSError, ValueError) as error:
         raise _damaged(part, _first_line(error)) from error
     read = [name for name in wanted if name.split("/")[0] in chunks]
-    if set(_files(part)) != wanted.keys() or any(_file_hash(part / name) != wanted[name] for name in read):
+    if set(_files(part)) != wanted.keys() or any(file_sha256(part / name) != wanted[name] for name in read):
         raise _damaged(part, "its files are not those that were written")
 
 
@@ -204,7 +205,7 @@ def write_pretrained(
                     _save(checkpointer, aside / "params" / part / str(number), unflatten(chunk), folder)
                     chunk.clear()  # `del` would not do: enumerate holds on to it while the next one is read.
         for checkpoint in sorted((aside / "params").iterdir()):
-            hashes = {name: _file_hash(checkpoint / name) for name in _files(checkpoint)}
+            hashes = {name: file_sha256(checkpoint / name) for name in _files(checkpoint)}
             write_text(checkpoint.with_suffix(".json"), json.dumps(hashes, indent=1) + "\n")
         for name in MODALITIES:
             tokenizers[name].save_pretrained(aside / f"tokenizer_{name}")
@@ -285,11 +286,6 @@ def _rows(report: Mapping[str, object], part: str) -> list[dict]:
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sha256(data: bytes) -> str:

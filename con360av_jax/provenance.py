@@ -1,5 +1,6 @@
-"""What a measured number has to be quoted with: the commit, the packages and the processor it was measured on."""
+"""Where numbers and files come from: commit, packages, processor, and the hash of a file."""
 
+import hashlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,12 @@ def package_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def processor() -> str:

@@ -1,6 +1,5 @@
 """Dataset folders: ArrayRecord shards with a manifest, read by position or by name; data/writer.py writes them."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from con360av_jax.data.schema import (
     validate,
 )
 from con360av_jax.errors import DatasetError
+from con360av_jax.provenance import file_sha256
 
 MANIFEST = "manifest.json"
 INDEX = "index.jsonl"
@@ -31,12 +31,7 @@ REJECTED = "rejected.jsonl"
 
 def file_entry(path: Path, records: int) -> FileEntry:
     """What a manifest says of a file that was just written."""
-    return FileEntry(file=path.name, records=records, bytes=path.stat().st_size, sha256=_sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(file=path.name, records=records, bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 @dataclass
@@ -163,7 +158,7 @@ def _check_file(path: Path, entry: FileEntry, verify: Literal["sizes", "hashes"]
         kind = "truncated" if size < entry.bytes else "altered"
         raise DatasetError(f"{path} is {kind}: it has {size} bytes, the manifest says {entry.bytes}; copy it again")
     if verify == "hashes":
-        digest = _sha256(path)
+        digest = file_sha256(path)
         if digest != entry.sha256:
             raise DatasetError(
                 f"{path} is altered: its sha256 is {digest[:12]}, the manifest says {entry.sha256[:12]}; copy it again"

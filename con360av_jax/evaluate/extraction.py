@@ -4,7 +4,6 @@ This package knows no PyTorch: it starts that program, or reads folders that it 
 """
 
 import fcntl
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -21,6 +20,7 @@ from con360av_jax.evaluate.choose import EvaluatedClip
 from con360av_jax.evaluate.features import CARD, FeatureSet, open_features
 from con360av_jax.evaluate.generate import GENERATED, TARGETS
 from con360av_jax.evaluate.protocols import Protocol, parts
+from con360av_jax.provenance import file_sha256
 
 FEATURES = "features"
 ELSEWHERE = "or extract on another machine and give --features GENERATED TARGETS"
@@ -116,7 +116,7 @@ def _fits(features: Path, videos: Path, clips: Sequence[EvaluatedClip], extracti
     found = open_features(features)
     known = {clip.clip for clip in found.clips} | {str(line.get("clip", "")) for line in found.rejected}
     made = (features / CARD).stat().st_mtime_ns
-    hashes = {_sha256(path) for path in extraction.weights.values() if path.is_file()}
+    hashes = {file_sha256(path) for path in extraction.weights.values() if path.is_file()}
     return (not hashes or found.card.weights_sha256 in hashes) and all(
         clip.clip in known and (videos / f"{clip.clip}.mp4").stat().st_mtime_ns <= made for clip in clips
     )
@@ -157,8 +157,3 @@ def _complaint(errors: str) -> str:
         return "it ended without a word; run python -m preprocess features by hand"
     said = said.removeprefix("preprocess: ").removeprefix("error: ")
     return f"{said}; {ELSEWHERE}" if "pip install" in said else said
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

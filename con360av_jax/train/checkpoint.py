@@ -7,7 +7,6 @@ RUN/checkpoints/STEP/           trainable, ema, optimizer: arrays that open on a
 RUN/checkpoints/STEP.damaged/   a damaged checkpoint that a resumed run found, out of the way
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -25,6 +24,7 @@ from con360av_jax.config import Config
 from con360av_jax.config_io import write_text
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params
+from con360av_jax.provenance import file_sha256
 from con360av_jax.train.state import TrainState
 
 ARRAYS = ("trainable", "ema", "optimizer")
@@ -123,7 +123,7 @@ def arrays_of(state: TrainState) -> Params:
 def write_hashes(step_folder: Path) -> None:
     """Leaves the sha256 of every file of a checkpoint's items beside them."""
     files = sorted(path for item in ITEMS for path in (step_folder / item).rglob("*") if path.is_file())
-    hashes = {path.relative_to(step_folder).as_posix(): _file_hash(path) for path in files}
+    hashes = {path.relative_to(step_folder).as_posix(): file_sha256(path) for path in files}
     write_text(step_folder / HASHES, json.dumps(hashes, indent=1) + "\n")
 
 
@@ -139,7 +139,7 @@ def damage(step_folder: Path, items: Collection[str] = ITEMS) -> str:
     for name, digest in wanted.items():
         if not (step_folder / name).is_file():
             return f"{name} is missing"
-        if _file_hash(step_folder / name) != digest:
+        if file_sha256(step_folder / name) != digest:
             return f"{name} is not what was written"
     return ""
 
@@ -263,11 +263,6 @@ def _restore(step_folder: Path, items: Mapping[str, ocp.args.CheckpointArgs]) ->
 def abstract(tree: Params) -> Params:
     """The shapes, dtypes and shardings of a pytree of arrays, for `read_arrays`."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

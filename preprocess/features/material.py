@@ -1,6 +1,5 @@
 """Clips on disk: which there are, and their pictures and sound as stored, or why they cannot be used."""
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from jaxtyping import Float32, UInt8
 from con360av_jax import containers
 from con360av_jax.errors import MediaError
 from con360av_jax.media import read_excerpt
+from con360av_jax.provenance import file_sha256
 from preprocess.inputs import VIDEO_SUFFIXES
 from preprocess.quality import Limits, check_heard
 
@@ -106,8 +106,7 @@ def _several(source: Source, sources: Sequence[Source]) -> str:
 def digest(path: Path) -> str:
     """SHA-256 of a file; "" if it cannot be read, which whoever reads its pictures says."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.evaluate.features import FeatureCard, Kind, Rows
 from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol, SoundProtocol, VideoProtocol, parts
+from con360av_jax.provenance import file_sha256
 from preprocess.features.material import PICTURE_SETTINGS, SOUND_SETTINGS, Clip
 from preprocess.features.sounds import chosen
 
@@ -108,8 +109,7 @@ def weights_digest(path: Path) -> str:
         return hashlib.sha256(text.encode()).hexdigest()
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file or folder; check --weights")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def make_card(
