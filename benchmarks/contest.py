@@ -70,15 +70,14 @@ def alone() -> Iterator[None]:
 def interleaved(contestants: Contestants, rounds: int, about: str) -> dict[str, list[float]]:
     """Seconds of every counted round; each function returns only when its result is there."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in contestants.values():  # compiles what it compiles
+    for run in contestants.values():  # the round that is not counted: what compiles late does so here
         run()
     with alone():
-        for number in track(range(rounds + 1), description=about, console=Console(stderr=True)):
+        for _ in track(range(rounds), description=about, console=Console(stderr=True)):
             for name, run in contestants.items():
                 start = time.perf_counter()
                 run()
-                if number:
-                    seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.perf_counter() - start)
     return seconds
 
 

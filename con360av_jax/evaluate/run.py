@@ -1,6 +1,5 @@
 """One evaluation from start to end: clips, targets, features, numbers, metrics.json and its page, all resumable."""
 
-import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,14 +17,16 @@ from con360av_jax.evaluate import generate
 from con360av_jax.evaluate.bootstrap import DRAWS
 from con360av_jax.evaluate.choose import EvaluatedClip, read_clips
 from con360av_jax.evaluate.compute import Found, compute
+from con360av_jax.evaluate.control import control_metrics
 from con360av_jax.evaluate.extraction import Extraction, Pair, extract
 from con360av_jax.evaluate.features import FeatureCard
 from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
+from con360av_jax.evaluate.page import write_page
 from con360av_jax.evaluate.protocols import Protocol
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
 from con360av_jax.evaluate.settings import Making, keep_to
 from con360av_jax.pipeline import Con360AV, load
-from con360av_jax.provenance import commit
+from con360av_jax.provenance import commit, package_version
 from con360av_jax.sharding import make_mesh
 
 PACKAGES = ("con360av-jax", "jax", "numpy", "scipy", "opencv-python-headless", "av")
@@ -111,9 +112,6 @@ def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
 
     Raises MetricError as extraction and computation do, ConfigError if a published value is of no metric.
     """
-    from con360av_jax.evaluate.control import control_metrics
-    from con360av_jax.evaluate.page import write_page
-
     clips = read_clips(one.folder)
     features = extract(one.folder, clips, one.protocol, one.extraction)
     with Console(stderr=True).status("computing distances and intervals"):
@@ -158,7 +156,11 @@ def _results(
         ),
         exclusions=tuple(found.exclusions),
         cards=dict(cards),
-        versions=_versions(),
+        versions={
+            "python": platform.python_version(),
+            "commit": commit(),
+            **{name: package_version(name) for name in PACKAGES},
+        },
         command=one.command,
     )
 
@@ -168,13 +170,3 @@ def _with_paper(metrics: Sequence[Metric], paper: Mapping[str, float]) -> list[M
     if unknown := [name for name in paper if name not in names]:
         raise ConfigError(f"--paper {unknown[0]}: no such metric here; give one of {', '.join(names)}")
     return [replace(metric, paper=paper.get(metric.name, metric.paper)) for metric in metrics]
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "commit": commit()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found

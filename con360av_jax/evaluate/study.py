@@ -22,6 +22,7 @@ from con360av_jax.evaluate.extraction import FEATURES, Pair, take_features
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
 from con360av_jax.evaluate.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.generate import TARGETS
+from con360av_jax.evaluate.page import write_comparison
 from con360av_jax.evaluate.results import Metric
 from con360av_jax.evaluate.run import Evaluation, generate_all, measure
 from con360av_jax.evaluate.settings import ABLATION, Making, scales
@@ -80,8 +81,6 @@ def run_study(
 
     Raises as `run.measure` does.
     """
-    from con360av_jax.evaluate.page import write_comparison
-
     if not generate_all(tuple(evaluations.values()), load_model):
         return None
     named: list[Named] = []

@@ -4,14 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.evaluate.features import FeatureCard, Kind, Rows
 from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol, SoundProtocol, VideoProtocol, parts
-from con360av_jax.provenance import file_sha256
+from con360av_jax.provenance import file_sha256, package_version
 from preprocess.features.material import PICTURE_SETTINGS, SOUND_SETTINGS, Clip
 from preprocess.features.sounds import chosen
 
@@ -129,5 +128,5 @@ def make_card(
         weights_sha256=weights_digest(wanted.weights[model]),
         # As it comes back from its file.
         settings=json.loads(json.dumps({**said, **read, **more})),
-        packages={name: version(name) for name in sorted(packages)},
+        packages={name: package_version(name) for name in sorted(packages)},
     )
