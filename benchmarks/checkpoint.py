@@ -1,6 +1,6 @@
 """Measures how long saving a checkpoint holds up training, beside one copy of the same state in memory.
 
-    python benchmarks/checkpoint.py --folder DISK_WITH_40_GB --out benchmarks/results/checkpoint_cpu.json
+    python -m benchmarks.checkpoint --folder DISK_WITH_40_GB --out benchmarks/results/checkpoint_cpu.json
 
 The state is what a run of the config saves: what trains, its moving average and Adam's two moments, in float32, of the
 real names and shapes. Copy and save take turns; the next turn begins when the checkpoint is on disk. At published size
@@ -15,15 +15,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import contest
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import load_config, write_text
+from benchmarks import harness
+from con360av_jax.config.files import load_config, write_text
+from con360av_jax.config.settings import Config
 from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import flatten, unflatten
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress, arrays_of
@@ -78,9 +78,9 @@ def main() -> None:
     config = replace(config, train=replace(config.train, keep_checkpoints=1))
     state = make_state(config, arguments.every)
     leaves = jax.tree.leaves(arrays_of(state))
-    described: contest.Json = {
+    described: harness.Json = {
         "benchmark": "checkpoint",
-        **contest.environment(config),
+        **harness.environment(config),
         "trainable": config.train.trainable,
         "every": arguments.every,
         "arrays": len(leaves),
@@ -90,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="con360av-checkpoint-", dir=arguments.folder) as folder:
         seconds = measure(config, state, Path(folder), arguments.rounds)
     ratios = [save / copy for save, copy in zip(seconds["save_blocks"], seconds["copy"], strict=True)]
-    result: contest.Json = {
+    result: harness.Json = {
         **described,
         "seconds": {name: {"median": statistics.median(row), "rounds": row} for name, row in seconds.items()},
         "blocks_in_copies": {"median": statistics.median(ratios), "rounds": ratios},

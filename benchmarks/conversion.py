@@ -1,6 +1,6 @@
 """Converts the full set at published width, random weights in published files, and measures time, speed and memory.
 
-    python benchmarks/conversion.py --folder DISK_WITH_40_GB --out conversion.json
+    python -m benchmarks.conversion --folder DISK_WITH_40_GB --out conversion.json
 
 The networks are built and saved by diffusers and transformers (unet_svg, which neither knows, by our export's names),
 then converted by the command that users type, in a process of its own; a plain copy of the same files is timed beside.
@@ -22,12 +22,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import config_hash, load_config
+from con360av_jax.base.tokenizer import train_tokenizers
+from con360av_jax.config.files import config_hash, load_config
+from con360av_jax.config.settings import Config
 from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import flatten
-from con360av_jax.provenance import commit, processor
-from con360av_jax.tokenizer import train_tokenizers
+from con360av_jax.runtime.provenance import commit, processor
 from convert import published
 from convert.export import DIFFUSERS, connectors_json, names_and_shapes
 from convert.tables.joint import CONNECTORS

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from con360av_jax.quick_compile import quick_compile_flags
+from con360av_jax.runtime.compile_flags import quick_compile_flags
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,6 @@
 """One joint denoising step at published width: converted JAX against the two U-Nets in PyTorch, one clip.
 
-    python benchmarks/denoise_step.py --frames 8 --out benchmarks/results/denoise_step_cpu.json
+    python -m benchmarks.denoise_step --frames 8 --out benchmarks/results/denoise_step_cpu.json
 
 Contestants: "jax" is both U-Nets with converted weights, "torch eager" the same two networks in diffusers, and "jax
 joint" the whole model: both U-Nets with environment encoders, connectors, Map Encoder and FiLM between them. No public
@@ -12,18 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import contest
 import jax
 import jax.numpy as jnp
 import numpy as np
-import originals
 
-from con360av_jax.config import Config
+from benchmarks import harness, originals
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES, latent_shapes, padded_time
 from con360av_jax.denoiser import joint_model
 from con360av_jax.models import functional
 from con360av_jax.models.functional import KeyStream, Params
 from con360av_jax.models.joint import additions
-from con360av_jax.shapes import MODALITIES, latent_shapes, padded_time
 from convert.base import cast_floating
 
 UNETS = {"audio": "unet_a", "video": "unet_v"}
@@ -95,20 +94,20 @@ def errors(found: dict[str, Any], wanted: dict[str, np.ndarray]) -> dict[str, fl
 
 
 def main() -> None:
-    parser = contest.options(__doc__)
+    parser = harness.options(__doc__)
     parser.add_argument("--frames", type=int, default=8, help="of the clip's picture; its sound stays as it is")
     arguments = parser.parse_args()
-    contest.prepare()
-    config = contest.configured(arguments)
+    harness.prepare()
+    config = harness.configured(arguments)
     if arguments.frames % config.clip.seconds:
         parser.error(
             f"--frames {arguments.frames} given, but a clip of {config.clip.seconds} s has whole frames a second"
         )
     config = replace(config, clip=replace(config.clip, frames_per_second=arguments.frames // config.clip.seconds))
     config = replace(config, train=replace(config.train, compute_dtype=arguments.dtype))
-    results: contest.Json = {**contest.environment(config), "dtype": arguments.dtype}
+    results: harness.Json = {**harness.environment(config), "dtype": arguments.dtype}
     results["cases"] = {f"denoise, {arguments.frames} frames": race(config, arguments)}
-    contest.publish(results, arguments.out)
+    harness.publish(results, arguments.out)
 
 
 def reference(models: dict[str, Any], given: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -118,7 +117,7 @@ def reference(models: dict[str, Any], given: dict[str, Any]) -> dict[str, np.nda
     return {**ours, "audio": ours["audio"][:, : given["latents"]["audio"].shape[1]]}
 
 
-def race(config: Config, arguments: Any) -> contest.Json:
+def race(config: Config, arguments: Any) -> harness.Json:
     """Times all contestants and compares the U-Nets' outputs with the original's in float32 on the CPU."""
     import torch
 
@@ -145,7 +144,7 @@ def race(config: Config, arguments: Any) -> contest.Json:
     run, program = compiling.result()
     run_joint, joint_program = compiling_joint.result()
     contestants: dict[str, Callable[[], object]] = {
-        contest.OURS: run,
+        harness.OURS: run,
         "torch eager": torch_step(models, given, arguments.dtype),
         "jax joint": run_joint,
     }
@@ -153,12 +152,12 @@ def race(config: Config, arguments: Any) -> contest.Json:
         faster = {name: torch.compile(model) for name, model in models.items()}
         contestants["torch.compile"] = torch_step(faster, given, arguments.dtype)
     found: Any = run()
-    seconds = contest.interleaved(contestants, arguments.rounds, "denoise")
+    seconds = harness.interleaved(contestants, arguments.rounds, "denoise")
     difference = errors(found, wanted)
     return {
-        **contest.standings(seconds),
-        "errors": {f"{contest.OURS} {name}": error for name, error in difference.items()},
-        "compiled": {contest.OURS: program, "jax joint": joint_program},
+        **harness.standings(seconds),
+        "errors": {f"{harness.OURS} {name}": error for name, error in difference.items()},
+        "compiled": {harness.OURS: program, "jax joint": joint_program},
     }
 
 

@@ -1,6 +1,6 @@
 """Distances between features: time against SciPy's square root of a matrix, interleaved, and memory against clips.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/distances.py --out benchmarks/results/distances_cpu.json
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.distances --out benchmarks/results/distances_cpu.json
 
 jax package   con360av_jax.evaluate, in numpy: programs of this project begin with "jax" in all benchmarks
 SciPy sqrtm   means, numpy.cov and scipy.linalg.sqrtm of the covariances' product, as published programs compute it
@@ -23,14 +23,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import contest
 import numpy as np
 from scipy.linalg import sqrtm
 
-from con360av_jax.evaluate.bootstrap import ClipMoments, bootstrap_frechet
+from benchmarks import harness
 from con360av_jax.evaluate.features import FeatureCard, open_features, write_features
-from con360av_jax.evaluate.frechet import accumulate, frechet_distance, frechet_infinity, moments
-from con360av_jax.evaluate.saliency import compare_saliency, frame_divergence
+from con360av_jax.evaluate.metrics.bootstrap import ClipMoments, bootstrap_frechet
+from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance, frechet_infinity, moments
+from con360av_jax.evaluate.metrics.saliency import compare_saliency, frame_divergence
 
 DIMS = (400, 512, 1024)
 """I3D's scores, LAION-CLAP's and YAMNet's embeddings."""
@@ -66,22 +66,22 @@ def by_square_root(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.square(first_mean - second_mean).sum() + np.trace(first_cov + second_cov - 2 * root))
 
 
-def measured(about: str, runs: dict[str, Callable[[], float]], rounds: int) -> contest.Json:
+def measured(about: str, runs: dict[str, Callable[[], float]], rounds: int) -> harness.Json:
     """A case: all rounds, ratios where there is a peer, and how far both are apart."""
     values: dict[str, float] = {}
 
     def keeping(name: str) -> Callable[[], None]:
         return lambda: values.update({name: runs[name]()})
 
-    seconds = contest.interleaved({name: keeping(name) for name in runs}, rounds, about)
+    seconds = harness.interleaved({name: keeping(name) for name in runs}, rounds, about)
     # How long a part of ours takes is no contest: it stands beside the seconds, without a ratio.
-    contested = contest.standings({name: row for name, row in seconds.items() if name in (ALONE, PEER)})
-    case = contest.standings(seconds) | {"ratios": contested["ratios"]}
+    contested = harness.standings({name: row for name, row in seconds.items() if name in (ALONE, PEER)})
+    case = harness.standings(seconds) | {"ratios": contested["ratios"]}
     errors = {PEER: abs(values[ALONE] / values[PEER] - 1)} if PEER in values else {}
     return case | {"errors": errors, "compiled": {}, "value": values[ALONE]}
 
 
-def distances(rounds: int) -> dict[str, contest.Json]:
+def distances(rounds: int) -> dict[str, harness.Json]:
     """Fréchet distances, from the rows on."""
     cases = {}
     for dim in DIMS:
@@ -94,7 +94,7 @@ def distances(rounds: int) -> dict[str, contest.Json]:
     return cases
 
 
-def intervals(rounds: int) -> dict[str, contest.Json]:
+def intervals(rounds: int) -> dict[str, harness.Json]:
     """Bootstrap and extrapolation to infinitely many rows."""
     rows = features(0, CLIPS * ROWS_PER_CLIP, BOOTSTRAP_DIM)
     clips, other = rows.reshape(CLIPS, ROWS_PER_CLIP, -1), features(1, ROWS[0], BOOTSTRAP_DIM)
@@ -117,7 +117,7 @@ def intervals(rounds: int) -> dict[str, contest.Json]:
     return cases | {name: measured(name, runs, rounds)}
 
 
-def divergences(rounds: int) -> dict[str, contest.Json]:
+def divergences(rounds: int) -> dict[str, harness.Json]:
     """S_KL, a clip at a time."""
     random = np.random.default_rng(0)
     pairs = random.gamma(0.3, size=(2, FRAMES, MAP, MAP)).astype(np.float32) + np.float32(1e-6)
@@ -126,9 +126,9 @@ def divergences(rounds: int) -> dict[str, contest.Json]:
     return {name: measured(name, runs, rounds) | {"frames": CLIPS * FRAMES}}
 
 
-def memory(clips_of: dict[str, tuple[int, ...]]) -> dict[str, contest.Json]:
+def memory(clips_of: dict[str, tuple[int, ...]]) -> dict[str, harness.Json]:
     """MiB of processes that go through features on disk, by kind and number of clips."""
-    found: dict[str, contest.Json] = {}
+    found: dict[str, harness.Json] = {}
     with tempfile.TemporaryDirectory(prefix="con360av-bench-") as folder:
         for kind, numbers in clips_of.items():
             for clips in numbers:
@@ -189,12 +189,12 @@ def main() -> None:
         go_through(arguments.through[0], arguments.through[1:])
         return
     threads = {"openblas_num_threads": os.environ.get("OPENBLAS_NUM_THREADS", "not set")}
-    versions = {name: contest.installed(name) for name in ("numpy", "scipy")}
+    versions = {name: harness.installed(name) for name in ("numpy", "scipy")}
     # Before anything else: what is measured is the code of now.
-    environment = contest.environment(contest.configured(arguments))
+    environment = harness.environment(harness.configured(arguments))
     peaks = memory({"sound": (2048, 20480), "saliency": (512, 2048)})
     cases = divergences(arguments.rounds) | intervals(arguments.rounds) | distances(arguments.rounds)
-    contest.publish(environment | threads | {"numpy_scipy": versions, "memory": peaks, "cases": cases}, arguments.out)
+    harness.publish(environment | threads | {"numpy_scipy": versions, "memory": peaks, "cases": cases}, arguments.out)
 
 
 if __name__ == "__main__":

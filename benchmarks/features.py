@@ -1,6 +1,6 @@
 """Feature extraction in clips/s, each network by itself, and the command's memory against the number of clips.
 
-python benchmarks/features.py --fastgaze fastgaze.vxm --yamnet yamnet.tflite --out benchmarks/results/features_cpu.json
+python -m benchmarks.features --fastgaze fastgaze.vxm --yamnet yamnet.tflite --out benchmarks/results/features_cpu.json
 
 A clip has 32 pictures of 256x256 and 4 s of sound at 16 kHz. FastGaze looks at all pictures (protocol small), YAMNet
 hears 4 windows (small), I3D looks at 16 pictures (styleganv), CLAP hears one window of 10 s (paper). I3D and CLAP, of
@@ -20,14 +20,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import contest
 import numpy as np
 import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
+from benchmarks import harness
 from con360av_jax.evaluate.protocols import named_protocol
-from con360av_jax.host_memory import keep_freed_memory
-from con360av_jax.media import write_clip
+from con360av_jax.media.files import write_clip
+from con360av_jax.runtime.host_memory import keep_freed_memory
 from preprocess.features.i3d import InceptionI3d
 from preprocess.features.material import find_clips, read_clip
 from preprocess.features.networks import ModelName, Wanted
@@ -115,7 +115,7 @@ def peaks(folder: Path, counts: list[int], weights: dict[str, Path]) -> dict[str
 
 def main() -> None:
     """Times every network, measures memory and publishes the result."""
-    parser = contest.options(__doc__)
+    parser = harness.options(__doc__)
     parser.add_argument("--fastgaze", type=Path, required=True, help="fastgaze.vxm")
     parser.add_argument("--yamnet", type=Path, required=True, help="yamnet.tflite")
     parser.add_argument("--clips", type=int, nargs="+", default=[8, 64], help="sizes of the sets for memory")
@@ -126,7 +126,7 @@ def main() -> None:
 
 def publish(arguments: argparse.Namespace) -> None:
     """The result, as JSON and on the terminal."""
-    contest.prepare()
+    harness.prepare()
     keep_freed_memory()  # as the command does
     torch.set_num_threads(arguments.threads)
     about = f"{SECONDS} s, {SECONDS * FRAMES_PER_SECOND} pictures of {SIDE}x{SIDE}"
@@ -134,7 +134,7 @@ def publish(arguments: argparse.Namespace) -> None:
         folder = Path(place)
         weights = random_weights(folder) | {"fastgaze": arguments.fastgaze, "yamnet": arguments.yamnet}
         runs = contestants(make_clip(folder / "clip.mp4", SECONDS), weights, arguments.device)
-        seconds = contest.interleaved(runs, arguments.rounds, about)
+        seconds = harness.interleaved(runs, arguments.rounds, about)
         memory = peaks(folder, arguments.clips, weights)
     case = {
         "clips_per_second": {name: 1 / statistics.median(row) for name, row in seconds.items()},
@@ -144,10 +144,10 @@ def publish(arguments: argparse.Namespace) -> None:
         "compiled": {},
     }
     packages = ("av", "ai-edge-litert", "opencv-python-headless", "scipy")
-    result = contest.environment(contest.configured(arguments))
-    result |= {"more_versions": {name: contest.installed(name) for name in packages}, "torch_device": arguments.device,
+    result = harness.environment(harness.configured(arguments))
+    result |= {"more_versions": {name: harness.installed(name) for name in packages}, "torch_device": arguments.device,
                "torch_threads": arguments.threads, "peak_mib_by_clips": memory, "cases": {about: case}}  # fmt: skip
-    contest.publish(result, arguments.out)
+    harness.publish(result, arguments.out)
 
 
 if __name__ == "__main__":

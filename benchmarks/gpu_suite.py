@@ -1,6 +1,6 @@
 """Every GPU benchmark in one go: each compares its outputs with float32, then times, and leaves JSON and a log.
 
-    python benchmarks/gpu_suite.py --out benchmarks/results/gpu
+    python -m benchmarks.gpu_suite --out benchmarks/results/gpu
 
 A benchmark whose error against the original in float32 on the CPU is too large counts as failed, however fast it is.
 Each runs in a process of its own, so that one that fails or fills the memory leaves the others alone. Where a GPU is
@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import contest
 import jax
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks import harness
 
 FOLDER = Path(__file__).resolve().parent
 # By dtype of the computation. GPUs multiply float32 matrices in TF32, with 10 bits of mantissa; bfloat16 has 7.
@@ -55,7 +56,7 @@ def run(benchmark: str, dtype: str, arguments: argparse.Namespace) -> str:
     try:
         with log.open("w") as stream:
             # All of one call share the lock.
-            env = {**os.environ, contest.TIMING_LOCK: str(arguments.out / "timing.lock")}
+            env = {**os.environ, harness.TIMING_LOCK: str(arguments.out / "timing.lock")}
             limit = arguments.minutes * 60
             code = subprocess.run(command, stdout=stream, stderr=stream, timeout=limit, env=env).returncode
     except subprocess.TimeoutExpired:
@@ -66,7 +67,7 @@ def run(benchmark: str, dtype: str, arguments: argparse.Namespace) -> str:
         f"{case}, {what}: relative L2 error {error:.1e} > {tolerance(what, dtype):.0e}"
         for case, row in json.loads(out.read_text())["cases"].items()
         for what, error in row["errors"].items()
-        if what.startswith(contest.OURS) and not error <= tolerance(what, dtype)
+        if what.startswith(harness.OURS) and not error <= tolerance(what, dtype)
     ]
     return "; ".join(wrong)
 
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="of these names: vae, vae_float32, ...")
     parser.add_argument("--allow-cpu", action="store_true", help="run without a GPU: a rehearsal")
     arguments = parser.parse_args()
-    contest.prepare()  # this process must leave the GPU's memory to those it starts
+    harness.prepare()  # this process must leave the GPU's memory to those it starts
     if jax.default_backend() != "gpu" and not arguments.allow_cpu:
         parser.error(f"JAX computes on {jax.default_backend()} here, not on a GPU: pip install 'con360av-jax[cuda]'")
     runs = chosen(arguments.only)

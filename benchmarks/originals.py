@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-import contest
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conversion import networks
 from flax import nnx
 
-from con360av_jax.codecs import codec_factory
-from con360av_jax.config import Config
+from benchmarks import harness
+from benchmarks.conversion import networks
+from con360av_jax.base.parts import codec_factory
+from con360av_jax.config.settings import Config
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.unet import UNet
@@ -127,13 +127,13 @@ def as_numpy(tensor: Any) -> np.ndarray:
     return tensor.float().cpu().numpy()
 
 
-def compiled(run: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], jax.Array], contest.Json]:
+def compiled(run: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], jax.Array], harness.Json]:
     """Our program, ready to call, with the time that compiling took and the memory it needs."""
     start = time.perf_counter()
     program = jax.jit(run).lower(*arguments).compile()
     seconds = time.perf_counter() - start
     memory = program.memory_analysis()
-    rows: contest.Json = {"compile_seconds": seconds}
+    rows: harness.Json = {"compile_seconds": seconds}
     if memory is not None:
         rows |= {
             "parameters_gib": memory.argument_size_in_bytes / 2**30,
@@ -148,7 +148,7 @@ def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
-def race(case: Case, config: Config, rounds: int, dtype: str, torch_compile: bool) -> contest.Json:
+def race(case: Case, config: Config, rounds: int, dtype: str, torch_compile: bool) -> harness.Json:
     """Times one case on both sides in `dtype` and compares ours, and PyTorch's, with float32."""
     import torch
 
@@ -163,29 +163,29 @@ def race(case: Case, config: Config, rounds: int, dtype: str, torch_compile: boo
     wanted = case.from_theirs(as_numpy(truth()))
     run, program = compiled(ours, params, *map(jnp.asarray, case.inputs))
     eager = theirs(model, case.theirs, case.to_theirs(*case.inputs), dtype)
-    contestants: dict[str, Callable[[], object]] = {contest.OURS: run, "torch eager": eager}
+    contestants: dict[str, Callable[[], object]] = {harness.OURS: run, "torch eager": eager}
     if torch_compile:
         faster = torch.compile(case.theirs)
         contestants["torch.compile"] = theirs(model, faster, case.to_theirs(*case.inputs), dtype)
-    errors = {contest.OURS: relative_error(np.asarray(run().astype(jnp.float32)), wanted)}
+    errors = {harness.OURS: relative_error(np.asarray(run().astype(jnp.float32)), wanted)}
     if dtype != "float32":  # what the original loses by the same rounding
         errors["torch eager"] = relative_error(case.from_theirs(as_numpy(eager())), wanted)
-    seconds = contest.interleaved(contestants, rounds, case.name)
+    seconds = harness.interleaved(contestants, rounds, case.name)
     return {
-        **contest.standings(seconds),
+        **harness.standings(seconds),
         "errors": errors,
-        "compiled": {contest.OURS: program},
+        "compiled": {harness.OURS: program},
     }
 
 
 def main(about: str | None, cases: Callable[[Config], list[Case]]) -> None:
     """The command line of a benchmark whose cases follow from the config."""
-    arguments = contest.options(about).parse_args()
-    contest.prepare()
-    config = contest.configured(arguments)
-    results: contest.Json = {**contest.environment(config), "dtype": arguments.dtype}
+    arguments = harness.options(about).parse_args()
+    harness.prepare()
+    config = harness.configured(arguments)
+    results: harness.Json = {**harness.environment(config), "dtype": arguments.dtype}
     results["cases"] = {
         case.name: race(case, config, arguments.rounds, arguments.dtype, arguments.torch_compile)
         for case in cases(config)
     }
-    contest.publish(results, arguments.out)
+    harness.publish(results, arguments.out)

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from con360av_jax.bench.quoted import environment, publish
-from con360av_jax.config_io import load_config
-from con360av_jax.data.synthetic import write_scene_clips
+from con360av_jax.config.files import load_config
+from con360av_jax.scenes.synthetic import write_scene_clips
 
 PACKAGES = ("av", "opencv-python-headless", "array-record")
 

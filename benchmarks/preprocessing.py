@@ -1,6 +1,6 @@
 """Preprocessing on one core, in clips/s: the way from a file to records, and each of its stages alone.
 
-python benchmarks/preprocessing.py --out benchmarks/results/preprocess_cpu.json
+python -m benchmarks.preprocessing --out benchmarks/results/preprocess_cpu.json
 
 The clip is a procedural scene of 10 s, rendered and encoded at 30 pictures/s (H.264, 1920 x 960, mono AAC at 48 kHz),
 so three segments of 4 s; two viewpoints each, no learned model. Its picture is smooth: films of many more bits/s take
@@ -23,20 +23,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import contest
 import cv2
 
-from con360av_jax.config import Config
+from benchmarks import harness
+from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import Sample
-from con360av_jax.data.synthetic import render_clip
 from con360av_jax.data.writer import write_dataset
-from con360av_jax.media import write_clip
-from con360av_jax.mel import log_mel
-from preprocess.captions import template_caption
-from preprocess.contrast import ContrastSaliency
+from con360av_jax.media.files import write_clip
+from con360av_jax.media.mel import log_mel
+from con360av_jax.scenes.synthetic import render_clip
+from preprocess.captions.measured import template_caption
 from preprocess.encode import open_encoder
 from preprocess.inputs import find_inputs
 from preprocess.pipeline import Ledger, Pipeline
+from preprocess.saliency.contrast import ContrastSaliency
 from preprocess.segment import cut, windows
 from preprocess.standardise import read_mono, read_panorama, standardise
 from preprocess.viewpoints import ViewpointSettings, find_viewpoints
@@ -107,7 +107,7 @@ def processor_clocked(
     return {name: partial(run, name) for name in runs}
 
 
-def case(seconds: dict[str, list[float]], spent: dict[str, list[float]]) -> contest.Json:
+def case(seconds: dict[str, list[float]], spent: dict[str, list[float]]) -> harness.Json:
     """All rounds and clips/s, by the clock and by the processor."""
     named = seconds | {f"{name}, processor": row[1:] for name, row in spent.items()}
     return {
@@ -146,14 +146,14 @@ def build(arguments: argparse.Namespace, config: Config, wanted: ViewpointSettin
 
 def main() -> None:
     """Times everything and publishes the result."""
-    parser = contest.options(__doc__)
+    parser = harness.options(__doc__)
     parser.add_argument("--height", type=int, default=960, help="rows of the clip's pictures; the width is twice that")
     parser.add_argument("--panorama-height", type=int, default=512, help="rows that panoramas are reduced to")
     parser.add_argument("--moving", action="store_true", help="viewpoints follow their regions")
     arguments = parser.parse_args()
-    contest.prepare()
+    harness.prepare()
     core = one_core()
-    config = contest.configured(arguments)
+    config = harness.configured(arguments)
     wanted = ViewpointSettings(count=2, moving=arguments.moving)
     pipeline = build(arguments, config, wanted)
     with tempfile.TemporaryDirectory() as place:
@@ -161,10 +161,10 @@ def main() -> None:
         size, spent = path.stat().st_size, {}
         runs = processor_clocked(stages(pipeline, wanted, path, Path(place)), spent)
         name = f"a clip of {SECONDS:g} s, {2 * arguments.height} x {arguments.height}"
-        seconds = contest.interleaved(runs, arguments.rounds, name)
+        seconds = harness.interleaved(runs, arguments.rounds, name)
     about = {"core": core, "bytes": size, "viewpoints": wanted.count, "moving": arguments.moving}
-    contest.publish(
-        contest.environment(config)
+    harness.publish(
+        harness.environment(config)
         | about
         | {"panorama_height": arguments.panorama_height, "cases": {name: case(seconds, spent)}},
         arguments.out,

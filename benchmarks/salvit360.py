@@ -1,6 +1,6 @@
 """The salvit360 saliency backend in frames/s, beside the time that its ResNet-18 alone takes; weights are random.
 
-python benchmarks/salvit360.py --threads 1 --out benchmarks/results/salvit360_cpu.json
+python -m benchmarks.salvit360 --threads 1 --out benchmarks/results/salvit360_cpu.json
 
 backend             everything from a segment's frames to its maps
 ResNet-18           of all tangent images, as the backend has it: norms folded into convolutions, channels-last
@@ -15,15 +15,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import contest
 import numpy as np
 import torch
 
-from con360av_jax.config import Config
-from preprocess.salvit360.backend import FRAMES_AT_ONCE, SalViT360Saliency
-from preprocess.salvit360.geometry import VIEW_SIZE
-from preprocess.salvit360.network import LAYOUTS, SalViT360, Variant
-from preprocess.salvit360.resnet import fold_norms, resnet18
+from benchmarks import harness
+from con360av_jax.config.settings import Config
+from preprocess.saliency.salvit360.backend import FRAMES_AT_ONCE, SalViT360Saliency
+from preprocess.saliency.salvit360.geometry import VIEW_SIZE
+from preprocess.saliency.salvit360.network import LAYOUTS, SalViT360, Variant
+from preprocess.saliency.salvit360.resnet import fold_norms, resnet18
 from preprocess.segment import Segment, Window
 from preprocess.standardise import StandardClip
 
@@ -77,7 +77,7 @@ def clocked(runs: dict[str, Callable[[], object]], spent: dict[str, list[float]]
     return {name: partial(run, name) for name in runs}
 
 
-def case(seconds: dict[str, list[float]], spent: dict[str, list[float]], frames: int) -> contest.Json:
+def case(seconds: dict[str, list[float]], spent: dict[str, list[float]], frames: int) -> harness.Json:
     """All rounds, frames/s, and the backend's time over each encoder's of the same round, by clock and processor."""
     ratios = {}
     for clock, rows in (("", seconds), (", processor", spent)):
@@ -98,7 +98,7 @@ def case(seconds: dict[str, list[float]], spent: dict[str, list[float]], frames:
 
 def main() -> None:
     """Times both variants and publishes the result."""
-    parser = contest.options(__doc__)
+    parser = harness.options(__doc__)
     parser.add_argument("--frames", type=int, default=8, help=f"of the segment, a multiple of {FRAMES_AT_ONCE}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where PyTorch computes")
     parser.add_argument(
@@ -110,18 +110,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.frames < 1 or arguments.frames % FRAMES_AT_ONCE:
         parser.error(f"--frames is {arguments.frames}; give a multiple of {FRAMES_AT_ONCE}")
-    contest.prepare()
+    harness.prepare()
     torch.set_num_threads(arguments.threads)
-    config = contest.configured(arguments)
+    config = harness.configured(arguments)
     cases = {}
     for variant in LAYOUTS:
         name, spent = f"{variant}, {arguments.frames} frames", {}
         runs = clocked(contestants(variant, config, arguments.frames, arguments.device), spent)
-        seconds = contest.interleaved(runs, arguments.rounds, name)
+        seconds = harness.interleaved(runs, arguments.rounds, name)
         counted = {contestant: row[1:] for contestant, row in spent.items()}
         cases[name] = case(seconds, counted, arguments.frames)
-    contest.publish(
-        contest.environment(config)
+    harness.publish(
+        harness.environment(config)
         | {"torch_device": arguments.device, "torch_threads": arguments.threads, "cases": cases},
         arguments.out,
     )

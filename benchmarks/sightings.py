@@ -1,6 +1,6 @@
 """What looking for an object in a view of a scene is worth: on views that hold it, that do not, and of other scenes.
 
-    python benchmarks/sightings.py --fastgaze ../shared/models/fastgaze.vxm --out benchmarks/results/sightings.json
+    python -m benchmarks.sightings --fastgaze ../shared/models/fastgaze.vxm --out benchmarks/results/sightings.json
 
 Of every scene two objects, each in a view of 60 to 100 degrees that looks up to 25 degrees past it, through H.264:
 target   the object is looked for where it is; in frames whose truth has it in view
@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from con360av_jax.bench.quoted import Json, environment, publish
-from con360av_jax.config_io import load_config
-from con360av_jax.data.scenes import CLASSES, Scene, SceneObject, make_scene
-from con360av_jax.data.synthetic import render_scene
-from con360av_jax.evaluate.av_align import direction_error
-from con360av_jax.evaluate.sighting import find_object
-from con360av_jax.evaluate.truth import in_view
-from con360av_jax.geometry import direction_from_angles
-from con360av_jax.media import read_frames, write_clip
+from con360av_jax.config.files import load_config
+from con360av_jax.evaluate.metrics.av_align import direction_error
+from con360av_jax.media.files import read_frames, write_clip
+from con360av_jax.scenes.scenes import CLASSES, Scene, SceneObject, make_scene
+from con360av_jax.scenes.sighting import find_object
+from con360av_jax.scenes.synthetic import render_scene
+from con360av_jax.scenes.truth import in_view
+from con360av_jax.sphere.geometry import direction_from_angles
 from preprocess.views import render_track
 
 SEED, SECONDS, FRAMES_PER_SECOND, HEIGHT = 902, 4.0, 1.0, 256

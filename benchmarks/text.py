@@ -1,13 +1,13 @@
 """Both text encoders at published width: converted JAX against transformers' CLIP and CLAP text models.
 
-python benchmarks/text.py --out benchmarks/results/text_cpu.json
+python -m benchmarks.text --out benchmarks/results/text_cpu.json
 """
 
 import numpy as np
-import originals
 
-from con360av_jax.codecs import CAPTIONS_AT_ONCE
-from con360av_jax.config import Config
+from benchmarks import originals
+from con360av_jax.base.codecs import CAPTIONS_AT_ONCE
+from con360av_jax.config.settings import Config
 
 
 def cases(config: Config) -> list[originals.Case]:

@@ -1,6 +1,6 @@
 """One training step of the joint model: ours against the same step with the original PyTorch modules.
 
-    python benchmarks/train_step.py --out benchmarks/results/train_step_cpu.json
+    python -m benchmarks.train_step --out benchmarks/results/train_step_cpu.json
 
 Contestants: "jax" is the compiled program of `con360av train`, "torch eager" diffusers' two U-Nets, frozen, with
 connectors, environment encoders, Map Encoder and FiLM between their blocks (torch_joint.py), trained by torch's fused
@@ -19,16 +19,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import contest
 import jax
 import jax.numpy as jnp
 import numpy as np
-import originals
 import torch
-from torch_joint import TABLE, JointPeer, Tensors
-from torch_step import Objective, TrainStep, same_draws, to_torch_layout
 
-from con360av_jax.config import Config, MeshConfig
+from benchmarks import harness, originals
+from benchmarks.peer.joint import TABLE, JointPeer, Tensors
+from benchmarks.peer.step import Objective, TrainStep, same_draws, to_torch_layout
+from con360av_jax.config.settings import Config, MeshConfig
 from con360av_jax.data.fake import fake_batch
 from con360av_jax.denoiser import joint_model
 from con360av_jax.diffusion.loss import Draws, denoising_loss, draw
@@ -171,10 +170,10 @@ class OurStep:
         self.state, metrics = self.program(self.state, *self.arguments)
         return jax.block_until_ready((self.state, metrics))[1]
 
-    def needs(self) -> contest.Json:
+    def needs(self) -> harness.Json:
         """What compiling took, and the memory that the program needs."""
         memory = self.program.memory_analysis()
-        rows: contest.Json = {"compile_seconds": self.compile_seconds}
+        rows: harness.Json = {"compile_seconds": self.compile_seconds}
         if memory is not None:
             rows |= {
                 "parameters_gib": memory.argument_size_in_bytes / 2**30,
@@ -200,7 +199,7 @@ def peer_step(
     return call
 
 
-def race(config: Config, arguments: argparse.Namespace) -> contest.Json:
+def race(config: Config, arguments: argparse.Namespace) -> harness.Json:
     """Compares both sides with the peer in float32 on the CPU, then times them."""
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     model, small = build(config), check_config(config)
@@ -217,28 +216,28 @@ def race(config: Config, arguments: argparse.Namespace) -> contest.Json:
     run = OurStep(config, state, frozen)
     del state
     contestants: dict[str, Callable[[], object]] = {
-        contest.OURS: run,
+        harness.OURS: run,
         "torch eager": peer_step(config, model, device, model),
     }
     if arguments.torch_compile:
         contestants["torch.compile"] = peer_step(config, model, device, torch.compile(model))
-    seconds = contest.interleaved(contestants, arguments.rounds, "train")
+    seconds = harness.interleaved(contestants, arguments.rounds, "train")
     return {
-        **contest.standings(seconds),
-        "errors": {f"{contest.OURS} {what}": error for what, error in ours.items()},
+        **harness.standings(seconds),
+        "errors": {f"{harness.OURS} {what}": error for what, error in ours.items()},
         "errors of the original in this dtype": theirs,
-        "compiled": {contest.OURS: run.needs()},
+        "compiled": {harness.OURS: run.needs()},
     }
 
 
 def main() -> None:
-    parser = contest.options(__doc__)
+    parser = harness.options(__doc__)
     parser.set_defaults(config="debug")
     parser.add_argument("--batch", type=int, help="samples per step; left out: the config's")
     parser.add_argument("--frames", type=int, help="of the clip's picture; left out: the config's")
     arguments = parser.parse_args()
-    contest.prepare()
-    config = contest.configured(arguments)
+    harness.prepare()
+    config = harness.configured(arguments)
     frames = arguments.frames or config.clip.frames
     if frames % config.clip.seconds:
         parser.error(f"--frames {frames} given, but a clip of {config.clip.seconds} s has whole frames a second")
@@ -251,9 +250,9 @@ def main() -> None:
     )
     clip = replace(config.clip, frames_per_second=frames // config.clip.seconds)
     config = replace(config, clip=clip, train=train, mesh=MeshConfig())
-    results: contest.Json = {**contest.environment(config), "dtype": arguments.dtype}
+    results: harness.Json = {**harness.environment(config), "dtype": arguments.dtype}
     results["cases"] = {f"train step, {train.batch_size} x {frames} frames": race(config, arguments)}
-    contest.publish(results, arguments.out)
+    harness.publish(results, arguments.out)
 
 
 if __name__ == "__main__":

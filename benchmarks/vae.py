@@ -1,14 +1,14 @@
 """Both autoencoders at published width: converted JAX against diffusers' AutoencoderKL, decoding and encoding.
 
-python benchmarks/vae.py --out benchmarks/results/vae_cpu.json
+python -m benchmarks.vae --out benchmarks/results/vae_cpu.json
 """
 
 import numpy as np
-import originals
 
-from con360av_jax.codecs import FRAMES_AT_ONCE
-from con360av_jax.config import Config
-from con360av_jax.shapes import latent_shapes, mel_frames
+from benchmarks import originals
+from con360av_jax.base.codecs import FRAMES_AT_ONCE
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import latent_shapes, mel_frames
 
 
 def cases(config: Config) -> list[originals.Case]:

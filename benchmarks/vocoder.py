@@ -1,13 +1,13 @@
 """HiFi-GAN at published width: converted JAX against transformers' SpeechT5HifiGan, one clip of sound.
 
-python benchmarks/vocoder.py --out benchmarks/results/vocoder_cpu.json
+python -m benchmarks.vocoder --out benchmarks/results/vocoder_cpu.json
 """
 
 import numpy as np
-import originals
 
-from con360av_jax.config import Config
-from con360av_jax.shapes import mel_frames
+from benchmarks import originals
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import mel_frames
 
 
 def cases(config: Config) -> list[originals.Case]:

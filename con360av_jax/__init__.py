@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from con360av_jax.config import Config, MeshConfig, SamplerConfig
-    from con360av_jax.config_io import load_config
+    from con360av_jax.config.files import load_config
+    from con360av_jax.config.settings import Config, MeshConfig, SamplerConfig
     from con360av_jax.errors import Con360Error
-    from con360av_jax.pipeline import Con360AV, load
+    from con360av_jax.model import Con360AV, load
     from con360av_jax.sample import Clip
-    from con360av_jax.viewpoint import Viewpoint, read_trajectory
+    from con360av_jax.sphere.viewpoint import Viewpoint, read_trajectory
 
 __all__ = [
     "Clip",
@@ -26,15 +26,15 @@ __all__ = [
 
 _HOME = {
     "Clip": "sample",
-    "Con360AV": "pipeline",
+    "Con360AV": "model",
     "Con360Error": "errors",
-    "Config": "config",
-    "MeshConfig": "config",
-    "SamplerConfig": "config",
-    "Viewpoint": "viewpoint",
-    "load": "pipeline",
-    "load_config": "config_io",
-    "read_trajectory": "viewpoint",
+    "Config": "config.settings",
+    "MeshConfig": "config.settings",
+    "SamplerConfig": "config.settings",
+    "Viewpoint": "sphere.viewpoint",
+    "load": "model",
+    "load_config": "config.files",
+    "read_trajectory": "sphere.viewpoint",
 }
 
 

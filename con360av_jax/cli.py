@@ -18,7 +18,7 @@ from con360av_jax.commands.sample import Sample
 from con360av_jax.commands.synth import Synth
 from con360av_jax.commands.train import Train
 from con360av_jax.errors import Con360Error, ConfigError
-from con360av_jax.quick_compile import choose_fast_run
+from con360av_jax.runtime.compile_flags import choose_fast_run
 
 Verb: TypeAlias = (
     Annotated[Synth, tyro.conf.subcommand("synth")]

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.diffusion.guidance import Text, Timesteps
 from con360av_jax.diffusion.process import Latents
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import JointModel
-from con360av_jax.shapes import MODALITIES
 
 
 class Denoiser(Protocol):

@@ -14,16 +14,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, UInt8
 
-from con360av_jax.config import Config, SamplerConfig
-from con360av_jax.containers import replacing
+from con360av_jax.config.settings import Config, SamplerConfig
+from con360av_jax.config.shapes import latent_shapes
 from con360av_jax.denoiser import joint_model
 from con360av_jax.diffusion.guidance import Text
 from con360av_jax.diffusion.process import Latents, draw_noise
 from con360av_jax.diffusion.sampler import sample
 from con360av_jax.errors import ConfigError, MediaError
-from con360av_jax.media import write_clip
+from con360av_jax.media.containers import replacing
+from con360av_jax.media.files import write_clip
 from con360av_jax.models.functional import Params
-from con360av_jax.shapes import latent_shapes
 from con360av_jax.sharding import BATCH_AXES, batch_sharding
 
 SEEDS = 2**32

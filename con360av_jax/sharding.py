@@ -12,7 +12,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from con360av_jax.config import MeshConfig
+from con360av_jax.config.settings import MeshConfig
 from con360av_jax.errors import ShardingError
 from con360av_jax.models.functional import Params, flatten, unflatten
 

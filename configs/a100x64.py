@@ -6,7 +6,7 @@ within a machine: MeshConfig(data=8, fsdp=8).
 
 from dataclasses import replace
 
-from con360av_jax.config import MeshConfig, TrainConfig
+from con360av_jax.config.settings import MeshConfig, TrainConfig
 from configs.published import config as published
 
 config = replace(

@@ -1,6 +1,6 @@
 """The whole system at a width that trains on a laptop: `make demo` and the tests' smoke runs."""
 
-from con360av_jax.config import (
+from con360av_jax.config.settings import (
     AudioUNetConfig,
     ClipConfig,
     Config,

@@ -1,11 +1,11 @@
 """The published setting: four A100, AdamW with 1e-5; Map Encoder, FiLM and connectors learn, all else is frozen bf16.
 
-Values that are not named here are the defaults of con360av_jax/config.py. The batch is one clip per GPU: an assumption.
+Values left out are the defaults of con360av_jax/config/settings.py. The batch is one clip per GPU: an assumption.
 """
 
 from dataclasses import replace
 
-from con360av_jax.config import MeshConfig, TrainConfig
+from con360av_jax.config.settings import MeshConfig, TrainConfig
 from configs.published import config as published
 
 config = replace(

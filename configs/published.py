@@ -3,7 +3,7 @@
 Converting real weights writes a config of its own, with every number read from the weights' config.json files.
 """
 
-from con360av_jax.config import (
+from con360av_jax.config.settings import (
     AudioUNetConfig,
     ClipConfig,
     Config,

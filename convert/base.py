@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from con360av_jax.config import (
+from con360av_jax.base.parts import PARTS, part_factory
+from con360av_jax.base.pretrained import write_pretrained
+from con360av_jax.base.tokenizer import load_tokenizer
+from con360av_jax.config.settings import (
     ClipConfig,
     Config,
     ConnectorConfig,
@@ -22,12 +25,10 @@ from con360av_jax.config import (
     PerModality,
     require,
 )
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
-from con360av_jax.pretrained import PARTS, part_factory, write_pretrained
-from con360av_jax.shapes import MODALITIES
-from con360av_jax.tokenizer import load_tokenizer
 from convert import settings
 from convert.rules import Table, to_jax, under
 from convert.sources import Component, Sources

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from con360av_jax.commands.options import parse
 from con360av_jax.errors import Con360Error, ConfigError
-from con360av_jax.quick_compile import choose_fast_run
+from con360av_jax.runtime.compile_flags import choose_fast_run
 
 if TYPE_CHECKING:
     from convert.sources import Sources
@@ -70,7 +70,7 @@ class Base(_FromPublished):
 
     def execute(self, console: Console) -> int:
         """Converts and says what was made."""
-        from con360av_jax.config_io import load_config
+        from con360av_jax.config.files import load_config
         from convert.base import convert_base
 
         sources = self.sources()
@@ -99,7 +99,7 @@ class Verify(_FromPublished):
 
     def execute(self, console: Console) -> int:
         """Compares, prints the table, writes page and JSON; 1 if anything is above its tolerance."""
-        from con360av_jax.compile_cache import enable_compile_cache
+        from con360av_jax.runtime.compile_cache import enable_compile_cache
         from convert.verification import passed, verify
         from convert.verification_report import environment, render, write_html, write_json
 

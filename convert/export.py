@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from con360av_jax.config import Config, ModelConfig
-from con360av_jax.config_io import write_text
+from con360av_jax.config.files import write_text
+from con360av_jax.config.settings import Config, ModelConfig
 from con360av_jax.errors import CheckpointError
+from con360av_jax.model import Con360AV, load
 from con360av_jax.models.functional import Params, flatten
-from con360av_jax.pipeline import Con360AV, load
 from convert import published
 from convert.base import HEAD_WIDTH, PUBLISHED_CONNECTORS, cast_floating, require_space
 from convert.rules import Rule, Shape, Table, place, to_torch

@@ -16,10 +16,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from con360av_jax.config import Config, ModelConfig
+from con360av_jax.base.parts import part_factory
+from con360av_jax.base.pretrained import Pretrained
+from con360av_jax.config.settings import Config, ModelConfig
 from con360av_jax.models.functional import Params
 from con360av_jax.models.unet import UNet
-from con360av_jax.pretrained import Pretrained, part_factory
 
 Arrays = dict[str, np.ndarray]
 FLOAT32 = jnp.dtype(jnp.float32)
@@ -33,7 +34,7 @@ class Network:
     """Where one component lies in a pretrained folder, how it is called and with what."""
 
     part: str
-    """The part of the pretrained folder (con360av_jax.pretrained.PARTS)."""
+    """The part of the pretrained folder (con360av_jax.base.pretrained.PARTS)."""
     below: tuple[str, ...] = ()
     """Path of the component in that part's parameters."""
     make: Callable[[Config, nnx.Rngs], nnx.Module]

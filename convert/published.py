@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from con360av_jax.config import (
+from con360av_jax.config.settings import (
     AudioUNetConfig,
     NoiseSchedule,
     TextConfig,

@@ -7,7 +7,7 @@ no number. A missing option has the original library's default, as its own `from
 from collections.abc import Mapping
 from typing import Literal
 
-from con360av_jax.config import (
+from con360av_jax.config.settings import (
     AudioUNetConfig,
     NoiseSchedule,
     TextConfig,

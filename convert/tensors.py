@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from con360av_jax.config import ModelConfig
+from con360av_jax.config.settings import ModelConfig
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.models.joint import additions

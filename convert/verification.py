@@ -22,10 +22,10 @@ import numpy as np
 from flax import nnx
 from rich.progress import track
 
+from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
-from con360av_jax.pretrained import Pretrained, open_pretrained
 from convert import originals_run
 from convert.base import make_config
 from convert.layers import Comparison, compare, compare_layers, layer_names

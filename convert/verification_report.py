@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader
 from rich.table import Table as Grid
 from rich.text import Text
 
-from con360av_jax.config_io import write_text
+from con360av_jax.base.pretrained import base_hash, open_pretrained
+from con360av_jax.config.files import write_text
 from con360av_jax.errors import CheckpointError
-from con360av_jax.pretrained import base_hash, open_pretrained
-from con360av_jax.provenance import package_version
+from con360av_jax.runtime.provenance import package_version
 from convert.layers import Comparison
 from convert.sources import Sources
 from convert.verification import PartResult, passed

@@ -10,7 +10,7 @@ import tyro
 
 from con360av_jax.commands.options import parse
 from con360av_jax.errors import Con360Error
-from con360av_jax.quick_compile import choose_fast_run
+from con360av_jax.runtime.compile_flags import choose_fast_run
 from preprocess.commands.doctor import Doctor
 from preprocess.commands.features import Features
 from preprocess.commands.listing import List

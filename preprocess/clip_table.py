@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from con360av_jax import containers
 from con360av_jax.errors import MediaError
+from con360av_jax.media import containers
 
 SPLITS = ("train", "validation", "test")
 

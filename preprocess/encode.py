@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import ENCODED_FIELDS
 from con360av_jax.errors import CheckpointError, ConfigError
 
@@ -53,7 +53,8 @@ class PretrainedEncoder:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such pretrained folder; check --base, or use --base none")
         # JAX starts here and not at import: raw datasets are written without it.
-        from con360av_jax.pretrained import Codecs, open_pretrained
+        from con360av_jax.base.codecs import Codecs
+        from con360av_jax.base.pretrained import open_pretrained
 
         pretrained = open_pretrained(folder)
         for part, made, asked in (

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import TypeAlias
 
-from con360av_jax.config import require
+from con360av_jax.config.settings import require
 from con360av_jax.errors import DatasetError
 from preprocess.inputs import Input
 from preprocess.work import Rejection, Stage, Work, chained

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from con360av_jax.config import ClipConfig
+from con360av_jax.config.settings import ClipConfig
 from con360av_jax.errors import DatasetError
-from con360av_jax.viewpoint import Trajectory, read_trajectories
+from con360av_jax.sphere.viewpoint import Trajectory, read_trajectories
 from preprocess.segment import Window
 
 

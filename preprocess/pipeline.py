@@ -8,17 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from con360av_jax.config import ClipConfig, Config
+from con360av_jax.config.settings import ClipConfig, Config
 from con360av_jax.data.schema import Sample
-from con360av_jax.mel import log_mel
-from preprocess.captions import CaptionBackend, as_stages
+from con360av_jax.media.mel import log_mel
+from preprocess.captions.choose import as_stages
+from preprocess.captions.contract import CaptionBackend
 from preprocess.encode import Encoder
 from preprocess.given_viewpoints import GivenViewpoints
 from preprocess.inputs import Input
 from preprocess.previews import write_preview
 from preprocess.quality import Limits
 from preprocess.records import fields_of, make_sample, pulse_code
-from preprocess.saliency import SaliencyBackend
+from preprocess.saliency.contract import SaliencyBackend
 from preprocess.segment import Window, cut, windows
 from preprocess.standardise import Stereo, standardise
 from preprocess.viewpoints import ViewpointSettings, find_viewpoints

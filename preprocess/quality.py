@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from con360av_jax.config import require
+from con360av_jax.config.settings import require
 from con360av_jax.errors import MediaError
 
 # 16-bit sound's largest value is 0.99997; lossy codecs bring a sample that was clipped back within this of full scale.

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from con360av_jax.geometry import angles_from_direction, directions, rotation, solid_angle_weights
+from con360av_jax.sphere.geometry import angles_from_direction, directions, rotation, solid_angle_weights
 
 # A region that surrounds the viewer has no centre: below this length of the mean direction its peak stands for it.
 SMALLEST_RESULTANT = 0.5

@@ -7,7 +7,7 @@ from itertools import count, takewhile
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from con360av_jax.config import ClipConfig, Config
+from con360av_jax.config.settings import ClipConfig, Config
 from preprocess.quality import Limits
 from preprocess.standardise import LENGTH_TOLERANCE, StandardClip, read_mono, read_panorama
 

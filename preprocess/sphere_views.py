@@ -12,7 +12,7 @@ import numpy as np
 from einops import einsum, rearrange
 from jaxtyping import Float
 
-from con360av_jax.geometry import Places, directions, rotation
+from con360av_jax.sphere.geometry import Places, directions, rotation
 
 VIEW_SIZE = 64
 HALF_WIDTH = float(np.tan(np.radians(110.0) / 2))

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from con360av_jax import containers
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
-from con360av_jax.media import TAIL_TOLERANCE, MediaInfo, probe, read_excerpt, read_frames
+from con360av_jax.media import containers
+from con360av_jax.media.files import TAIL_TOLERANCE, MediaInfo, probe, read_excerpt, read_frames
 from preprocess.quality import Limits, check_heard, check_stored
 
 Packing = Literal["mono", "top-bottom", "side-by-side"]

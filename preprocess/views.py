@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from con360av_jax.geometry import Places, view_directions
+from con360av_jax.sphere.geometry import Places, view_directions
 
 # Up to this many panorama pixels per view pixel, bilinear sampling loses nothing visible.
 EASY_MINIFICATION = 1.25

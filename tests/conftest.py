@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from con360av_jax.quick_compile import quick_compile_flags
+from con360av_jax.runtime.compile_flags import quick_compile_flags
 
 os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {quick_compile_flags(0)}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -13,14 +13,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
 import pytest
-from tiny_config import TINY
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
+from tests.support.paths import SHARED
+from tests.support.tiny_config import TINY
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")

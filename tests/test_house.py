@@ -3,25 +3,31 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 PACKAGES = ("con360av_jax", "convert", "preprocess", "configs")
 
-# Lower rooms first; a module may import from its own floor and from lower ones. `models` and `diffusion` share a floor
+# Lower layers first; a module may import from its own layer and from lower ones. `models` and `diffusion` share a layer
 # but must not know each other (checked apart).
-FLOORS = (
-    ("errors", "provenance"),
-    ("model_config", "config", "shapes", "config_io"),
-    ("distance", "geometry", "viewpoint", "ambisonics", "containers", "excerpt", "spherical", "media", "mel", "data"),
+LAYERS = (
+    ("errors", "runtime"),
+    ("config",),
+    ("sphere", "media"),
+    ("scenes", "data"),
     ("models", "diffusion"),
-    ("denoiser", "tokenizer", "pretrained", "codecs", "random_base", "sharding", "flops"),
-    ("train", "sample", "pipeline", "evaluate", "report", "bench", "plan"),
-    ("compile_cache", "quick_compile", "host_memory", "commands", "cli", "__main__"),
+    ("denoiser", "base", "sharding"),
+    ("train", "sample", "model"),
+    ("pages", "evaluate", "report", "plan", "bench"),
+    ("commands",),
+    ("cli", "__main__"),
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {entry: number for number, entries in enumerate(LAYERS) for entry in entries}
+MOST_ENTRIES = 23  # directly under con360av_jax/
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -38,16 +44,43 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-def room_of(module: str) -> str | None:
+def entry_of(module: str) -> str | None:
+    """The file or folder directly under con360av_jax/ that a module belongs to."""
     parts = module.split(".")
-    return parts[1] if parts[0] == "con360av_jax" and len(parts) > 1 and parts[1] in FLOOR else None
+    return parts[1] if parts[0] == "con360av_jax" and len(parts) > 1 and parts[1] in LAYER else None
 
 
-def test_every_module_has_a_floor():
-    modules = {
-        path.relative_to(ROOT / "con360av_jax").parts[0].removesuffix(".py") for path in python_files("con360av_jax")
-    } - {"__init__"}
-    assert modules <= set(FLOOR), f"without a floor: {sorted(modules - set(FLOOR))}"
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Which of the project's modules each of them imports, at the top or inside functions."""
+    paths = [path for path in python_files(*PACKAGES, "benchmarks") if path != ROOT / "con360av_jax" / "__init__.py"]
+    modules = {module_of(path) for path in paths}
+    return {module_of(path): imported_modules(path) & modules - {module_of(path)} for path in paths}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    TopologicalSorter(import_graph()).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_folders_import_each_other_in_a_circle():
+    graph = import_graph()
+    for folder in {module.rpartition(".")[0] for module in graph} - {""}:
+        inside = {module: module.removeprefix(f"{folder}.").split(".")[0] for module in graph if f"{folder}." in module}
+        entries: dict[str, set[str]] = {}
+        for module, entry in inside.items():
+            found = {inside[other] for other in graph[module] if other in inside}
+            entries.setdefault(entry, set()).update(found - {entry})
+        TopologicalSorter(entries).prepare()
+
+
+def test_the_package_has_few_entries_and_every_one_has_a_layer():
+    folder = ROOT / "con360av_jax"
+    modules = {path.relative_to(folder).parts[0].removesuffix(".py") for path in python_files("con360av_jax")}
+    assert len(modules) <= MOST_ENTRIES, sorted(modules)
+    assert modules - {"__init__"} <= set(LAYER), f"without a layer: {sorted(modules - set(LAYER))}"
 
 
 @pytest.mark.parametrize("path", python_files("con360av_jax"), ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -55,10 +88,10 @@ def test_imports_go_one_way(path: Path):
     if path == ROOT / "con360av_jax" / "__init__.py":
         return
     own = path.relative_to(ROOT / "con360av_jax").parts[0].removesuffix(".py")
-    rooms = {room for name in imported_modules(path) if (room := room_of(name))}
-    upward = {room for room in rooms if FLOOR[room] > FLOOR[own]}
+    entries = {entry for name in imported_modules(path) if (entry := entry_of(name))}
+    upward = {entry for entry in entries if LAYER[entry] > LAYER[own]}
     assert not upward, f"{own} imports from above: {sorted(upward)}"
-    assert {own, *rooms} & {"models", "diffusion"} != {"models", "diffusion"} or own not in ("models", "diffusion")
+    assert {own, *entries} & {"models", "diffusion"} != {"models", "diffusion"} or own not in ("models", "diffusion")
 
 
 def test_the_jax_package_names_no_foreign_package():
@@ -74,12 +107,8 @@ def test_convert_and_preprocess_do_not_know_each_other():
             assert other not in {name.split(".")[0] for name in imported_modules(path)}, path
 
 
-def test_every_room_imports_without_torch_convert_or_preprocess():
-    modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in python_files("con360av_jax")
-        if path.name != "__main__.py"
-    ]
+def test_every_module_imports_without_torch_convert_or_preprocess():
+    modules = [module_of(path) for path in python_files("con360av_jax") if path.name != "__main__.py"]
     script = (
         "import importlib, importlib.machinery\n"
         "find = importlib.machinery.PathFinder.find_spec\n"

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from con360av_jax.bench.quoted import Json, environment
-from con360av_jax.config import Config, require
+from con360av_jax.config.settings import Config, require
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.loader import make_loader
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, sample_key

@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import config_hash, write_text
-from con360av_jax.provenance import commit, package_version, processor
+from con360av_jax.config.files import config_hash, write_text
+from con360av_jax.config.settings import Config
+from con360av_jax.runtime.provenance import commit, package_version, processor
 
 Json = dict[str, object]
 

@@ -20,12 +20,12 @@ from rich.progress import track
 
 from con360av_jax.bench.loader import procedural_dataset
 from con360av_jax.bench.quoted import Json, environment
-from con360av_jax.config import Config, require
+from con360av_jax.config.settings import Config, require
 from con360av_jax.data.fake import batch_spec, fake_batch
 from con360av_jax.data.loader import AnyExample, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.models.functional import Params, flatten, unflatten
-from con360av_jax.provenance import processor
+from con360av_jax.runtime.provenance import processor
 from con360av_jax.sharding import check_batch_size, make_mesh, replicate
 from con360av_jax.train.loop import on_mesh
 from con360av_jax.train.optimizer import make_optimizer

@@ -10,7 +10,7 @@ from con360av_jax.commands.options import override
 from con360av_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from con360av_jax.config import Config
+    from con360av_jax.config.settings import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class Bench:
     def execute(self, settings: list[str]) -> None:
         """Measures and shows the result; `settings` are the options that change the config."""
         from con360av_jax.bench.quoted import publish
-        from con360av_jax.config_io import load_config
+        from con360av_jax.config.files import load_config
         from con360av_jax.data.source import open_dataset
-        from con360av_jax.host_memory import keep_freed_memory
+        from con360av_jax.runtime.host_memory import keep_freed_memory
 
         if self.config or self.dataset is None:
             config = load_config(self.config or "published")

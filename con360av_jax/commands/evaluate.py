@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from con360av_jax.config import MeshConfig
+from con360av_jax.config.settings import MeshConfig
 from con360av_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Evaluate:
         show_comparison(named, found, write_comparison(named, out, folders, page_differences(found)))
 
     def _start(self) -> None:
-        from con360av_jax.compile_cache import enable_compile_cache
+        from con360av_jax.runtime.compile_cache import enable_compile_cache
         from con360av_jax.train.cluster import Cluster, join
 
         enable_compile_cache()

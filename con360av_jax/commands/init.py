@@ -22,12 +22,12 @@ class Init:
 
     def execute(self, settings: list[str]) -> None:
         """Writes the folder; `settings` are the options that change the config."""
-        from con360av_jax.config_io import load_config
+        from con360av_jax.config.files import load_config
 
         config = override(load_config(self.config), settings)
 
-        from con360av_jax.compile_cache import enable_compile_cache
-        from con360av_jax.random_base import create_random
+        from con360av_jax.base.random import create_random
+        from con360av_jax.runtime.compile_cache import enable_compile_cache
 
         enable_compile_cache()
         create_random(self.out, config, self.seed)

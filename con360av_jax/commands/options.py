@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
 
 T = TypeVar("T")

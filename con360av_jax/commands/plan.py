@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from con360av_jax.commands.options import override
-from con360av_jax.quick_compile import fast_run_flags, quick_compile_flags
+from con360av_jax.runtime.compile_flags import fast_run_flags, quick_compile_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Plan:
 
     def execute(self, settings: list[str]) -> None:
         """Plans; `settings` are the options that change the config."""
-        from con360av_jax.config_io import load_config
+        from con360av_jax.config.files import load_config
 
         config = override(load_config(self.config), settings)
         simulate(self.devices)
@@ -47,7 +47,7 @@ class Plan:
 
         from rich.console import Console
 
-        from con360av_jax.config_io import unstructure, write_text
+        from con360av_jax.config.files import unstructure, write_text
         from con360av_jax.plan.display import show
         from con360av_jax.plan.planner import Machine, parse_memory, plan
 

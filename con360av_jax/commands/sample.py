@@ -8,15 +8,15 @@ from zipfile import BadZipFile
 
 import tyro
 
-from con360av_jax.config import MeshConfig
+from con360av_jax.config.settings import MeshConfig
 from con360av_jax.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from con360av_jax.config import SamplerConfig
-    from con360av_jax.pipeline import Con360AV, ViewpointLike
-    from con360av_jax.viewpoint import Viewpoint
+    from con360av_jax.config.settings import SamplerConfig
+    from con360av_jax.model import Con360AV, ViewpointLike
+    from con360av_jax.sphere.viewpoint import Viewpoint
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class Sample:
 
     def execute(self) -> None:
         """Generates and writes the clips; nothing is written before all of them are there."""
-        from con360av_jax.viewpoint import Viewpoint
+        from con360av_jax.sphere.viewpoint import Viewpoint
 
         constant = [Viewpoint.parse(text) for text in self.viewpoint]
         scenes = self._scenes()
         paths = self._paths(len(scenes))
 
-        from con360av_jax.compile_cache import enable_compile_cache
-        from con360av_jax.pipeline import load, sampler_settings
+        from con360av_jax.model import load, sampler_settings
+        from con360av_jax.runtime.compile_cache import enable_compile_cache
 
         enable_compile_cache()
         model = load(self.checkpoint, ema=not self.raw_weights, mesh=self.mesh)
@@ -124,7 +124,7 @@ class Sample:
 
     def _views(self, constant: "list[Viewpoint]", scenes: list[Scene], model: "Con360AV") -> "list[ViewpointLike]":
         """All viewpoints asked for, else the scenes' own, else none."""
-        from con360av_jax.viewpoint import read_trajectory
+        from con360av_jax.sphere.viewpoint import read_trajectory
 
         clip = model.config.clip
         moving = [read_trajectory(path, clip.frames, clip.frames_per_second) for path in self.trajectory]
@@ -134,7 +134,7 @@ class Sample:
     def _write_card(
         self, path: Path, model: "Con360AV", settings: "SamplerConfig", scene: Scene, viewpoint: str
     ) -> None:
-        from con360av_jax.config_io import config_hash, unstructure, write_text
+        from con360av_jax.config.files import config_hash, unstructure, write_text
 
         card = {
             "caption": scene.caption,

@@ -22,8 +22,8 @@ class Synth:
         from rich.console import Console
         from rich.progress import Progress
 
-        from con360av_jax.config import require
-        from con360av_jax.data.synthetic import write_scene_clips
+        from con360av_jax.config.settings import require
+        from con360av_jax.scenes.synthetic import write_scene_clips
 
         require(self.clips > 0, f"--clips must be positive, but is {self.clips}")
         require(self.workers > 0, f"--workers must be positive, but is {self.workers}")

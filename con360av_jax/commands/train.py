@@ -42,7 +42,7 @@ class Train:
 
     def execute(self, settings: list[str]) -> None:
         """Trains; `settings` are the options that change the config."""
-        from con360av_jax.config_io import load_config
+        from con360av_jax.config.files import load_config
         from con360av_jax.errors import CheckpointError
 
         default = (self.out if self.resume else self.base) / "config.json"
@@ -50,8 +50,8 @@ class Train:
             raise CheckpointError(f"{default} does not exist: is {default.parent} the right folder?")
         config = override(load_config(self.config or default), settings)
 
-        from con360av_jax.compile_cache import enable_compile_cache
-        from con360av_jax.host_memory import keep_freed_memory
+        from con360av_jax.runtime.compile_cache import enable_compile_cache
+        from con360av_jax.runtime.host_memory import keep_freed_memory
         from con360av_jax.train.cluster import Cluster, join
         from con360av_jax.train.loop import train
 

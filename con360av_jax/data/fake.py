@@ -4,10 +4,10 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES, latent_shapes, maps_shape, text_shapes
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, RAW_FIELDS, Sample, field_specs, sample_key
 from con360av_jax.data.transforms import Example, to_example
-from con360av_jax.shapes import MODALITIES, latent_shapes, maps_shape, text_shapes
 
 ALL_FIELDS = RAW_FIELDS + ENCODED_FIELDS + MAP_FIELDS
 VIEW_RANGE = np.radians([[-180, -60, 60, 60], [180, 60, 100, 100]])

@@ -8,10 +8,10 @@ import numpy as np
 import safetensors.numpy
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import from_dict, problems, structure, unstructure
+from con360av_jax.config.files import from_dict, problems, structure, unstructure
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES, latent_shapes, maps_shape, mel_frames, sound_samples, text_shapes
 from con360av_jax.errors import ConfigError, DatasetError
-from con360av_jax.shapes import MODALITIES, latent_shapes, maps_shape, mel_frames, sound_samples, text_shapes
 
 SCHEMA_VERSION = 1
 

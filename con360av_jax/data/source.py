@@ -11,7 +11,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config_io import problems, structure
+from con360av_jax.config.files import problems, structure
 from con360av_jax.data.schema import (
     FileEntry,
     Manifest,
@@ -22,7 +22,7 @@ from con360av_jax.data.schema import (
     validate,
 )
 from con360av_jax.errors import DatasetError
-from con360av_jax.provenance import file_sha256
+from con360av_jax.runtime.provenance import file_sha256
 
 MANIFEST = "manifest.json"
 INDEX = "index.jsonl"

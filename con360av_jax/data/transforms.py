@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, Sample
 from con360av_jax.errors import DatasetError
-from con360av_jax.geometry import basd
-from con360av_jax.shapes import MODALITIES
+from con360av_jax.sphere.geometry import basd
 
 TRAINING_FIELDS = ENCODED_FIELDS + MAP_FIELDS
 UNENCODED_FIELDS = ("video", "mel", *MAP_FIELDS)

@@ -20,13 +20,13 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordWriter
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import structure, to_dict, unstructure, write_text
-from con360av_jax.data.begun import BEGUN, Line, begin, existing, unfinished
+from con360av_jax.config.files import structure, to_dict, unstructure, write_text
+from con360av_jax.config.settings import Config
+from con360av_jax.data.resume import BEGUN, Line, begin, existing, unfinished
 from con360av_jax.data.schema import SCHEMA_VERSION, FileEntry, Manifest, Sample, SampleEntry, to_bytes, validate
 from con360av_jax.data.source import INDEX, MANIFEST, REJECTED, file_entry
 from con360av_jax.errors import DatasetError
-from con360av_jax.provenance import package_version
+from con360av_jax.runtime.provenance import package_version
 
 # One record per group: a random read reads nothing but the record it wants. Compression would save a tenth of a record
 # of latents and take four times as long to read.

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from con360av_jax.config import NoiseSchedule, PerModality, TrainConfig, require
+from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig, require
 from con360av_jax.diffusion.guidance import Text, Timesteps
 from con360av_jax.diffusion.process import Latents, add_noise, convert, draw_noise, named_key
 from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality

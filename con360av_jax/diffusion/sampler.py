@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from con360av_jax.config import NoiseSchedule, PerModality, SamplerConfig
+from con360av_jax.config.settings import NoiseSchedule, PerModality, SamplerConfig
 from con360av_jax.diffusion.guidance import Denoise, Text, guided
 from con360av_jax.diffusion.process import Latents, add_noise, convert
 from con360av_jax.diffusion.schedule import ADJUSTMENT_POWER, Trajectory, by_modality, trajectory

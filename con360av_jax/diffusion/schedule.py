@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from con360av_jax.config import NoiseSchedule, PerModality, require
+from con360av_jax.config.settings import NoiseSchedule, PerModality, require
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config_io import problems, structure, unstructure, write_text
+from con360av_jax.config.files import problems, structure, unstructure, write_text
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.errors import ConfigError, DatasetError, MetricError
 

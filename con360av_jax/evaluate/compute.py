@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from con360av_jax.errors import ConfigError, MetricError
-from con360av_jax.evaluate.bootstrap import DRAWS, ClipMoments, bootstrap_frechet, bootstrap_mean
 from con360av_jax.evaluate.extraction import Pair
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
-from con360av_jax.evaluate.frechet import (
+from con360av_jax.evaluate.metrics.bootstrap import DRAWS, ClipMoments, bootstrap_frechet, bootstrap_mean
+from con360av_jax.evaluate.metrics.frechet import (
     POINTS,
     SMALLEST,
     Covariance,
@@ -22,9 +22,9 @@ from con360av_jax.evaluate.frechet import (
     frechet_distance,
     frechet_infinity,
 )
+from con360av_jax.evaluate.metrics.saliency import compare_saliency
 from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol
 from con360av_jax.evaluate.results import Exclusion, Metric
-from con360av_jax.evaluate.saliency import compare_saliency
 
 ALL_EXCLUDED = "every clip is excluded"
 _NAMED = 5

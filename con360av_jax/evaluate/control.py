@@ -19,18 +19,18 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
-from con360av_jax.evaluate.av_align import av_align, direction_error
-from con360av_jax.evaluate.bootstrap import bootstrap_mean
 from con360av_jax.evaluate.choose import EvaluatedClip, read_clips
 from con360av_jax.evaluate.features import open_features
-from con360av_jax.evaluate.heard import FEWEST_SCENES, HeardClasses, Rows
+from con360av_jax.evaluate.metrics.av_align import av_align, direction_error
+from con360av_jax.evaluate.metrics.bootstrap import bootstrap_mean
+from con360av_jax.evaluate.metrics.heard import FEWEST_SCENES, HeardClasses, Rows
 from con360av_jax.evaluate.results import Exclusion, Metric
-from con360av_jax.evaluate.sighting import find_object
-from con360av_jax.evaluate.truth import SceneClip, scene_clip
-from con360av_jax.media import read_frames, read_sound
-from con360av_jax.mel import log_mel
+from con360av_jax.media.files import read_frames, read_sound
+from con360av_jax.media.mel import log_mel
+from con360av_jax.scenes.sighting import find_object
+from con360av_jax.scenes.truth import SceneClip, scene_clip
 
 SIDES = ("generated", "targets")
 FRAMES = 8
@@ -124,7 +124,10 @@ def control_metrics(
     clips = read_clips(folder)
     found = [_alignments(folder, clips, config)]
     if truth is not None:
-        scenes = {clip.clip: scene_clip(truth, clip, config.clip.frames_per_second) for clip in clips}
+        scenes = {
+            clip.clip: scene_clip(truth, clip.key, clip.start, np.array(clip.viewpoint), config.clip.frames_per_second)
+            for clip in clips
+        }
         if saliency := _features(folder, "saliency"):
             found += _sightings(folder, clips, scenes, saliency, config)
         if classes := _features(folder, "classes"):

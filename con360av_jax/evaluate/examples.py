@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from con360av_jax.config import MelConfig
+from con360av_jax.config.settings import MelConfig
 from con360av_jax.errors import MediaError, MetricError
 from con360av_jax.evaluate.features import open_features
 from con360av_jax.evaluate.results import ClipScores, Metric, Results
-from con360av_jax.geometry import minmax
-from con360av_jax.media import probe, read_frames, read_sound
-from con360av_jax.mel import log_mel
-from con360av_jax.report.figures import mel_picture, picture_uri, saliency_overlay
+from con360av_jax.media.files import probe, read_frames, read_sound
+from con360av_jax.media.mel import log_mel
+from con360av_jax.pages.figures import mel_picture, picture_uri, saliency_overlay
+from con360av_jax.sphere.geometry import minmax
 
 WORST, BEST = 12, 6
 SIDES = ("generated", "target")

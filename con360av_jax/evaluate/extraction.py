@@ -20,7 +20,7 @@ from con360av_jax.evaluate.choose import EvaluatedClip
 from con360av_jax.evaluate.features import CARD, FeatureSet, open_features
 from con360av_jax.evaluate.generate import GENERATED, TARGETS
 from con360av_jax.evaluate.protocols import Protocol, parts
-from con360av_jax.provenance import file_sha256
+from con360av_jax.runtime.provenance import file_sha256
 
 FEATURES = "features"
 ELSEWHERE = "or extract on another machine and give --features GENERATED TARGETS"

@@ -19,7 +19,7 @@ import numpy as np
 from cattrs.errors import BaseValidationError
 from jaxtyping import Float32
 
-from con360av_jax.config_io import leaves, problems, structure, unstructure, write_text
+from con360av_jax.config.files import leaves, problems, structure, unstructure, write_text
 from con360av_jax.errors import MetricError
 
 Kind: TypeAlias = Literal["video", "sound", "saliency"]

@@ -18,13 +18,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from con360av_jax.config import SamplerConfig
+from con360av_jax.config.settings import SamplerConfig
 from con360av_jax.data.schema import Sample, SampleEntry
 from con360av_jax.data.source import Dataset
 from con360av_jax.evaluate.choose import CLIPS, EvaluatedClip, clip_name, clip_seed, read_clips, write_clips
 from con360av_jax.evaluate.settings import Conditions, Making
-from con360av_jax.media import write_clip
-from con360av_jax.pipeline import Con360AV
+from con360av_jax.media.files import write_clip
+from con360av_jax.model import Con360AV
 from con360av_jax.sample import Clip
 
 GENERATED, TARGETS = "generated", "targets"

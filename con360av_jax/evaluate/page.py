@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from con360av_jax.config_io import leaves, unstructure, write_text
+from con360av_jax.config.files import leaves, unstructure, write_text
 from con360av_jax.evaluate import digits, score_plots, side_by_side
 from con360av_jax.evaluate.examples import angles, example, link, open_maps, ranked
 from con360av_jax.evaluate.results import Exclusion, Metric, Results, read_results
@@ -146,7 +146,7 @@ def write_comparison(
 
 def _environment() -> Environment:
     # The house's style sheet and the button that plays lie with the report.
-    loader = ChoiceLoader([PackageLoader("con360av_jax.evaluate", "."), PackageLoader("con360av_jax.report", ".")])
+    loader = ChoiceLoader([PackageLoader("con360av_jax.evaluate", "."), PackageLoader("con360av_jax.pages", ".")])
     environment = Environment(loader=loader, autoescape=True)
     environment.filters |= {
         "number": digits.number,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from con360av_jax.errors import MetricError
-from con360av_jax.evaluate.frechet import POINTS, SMALLEST, Covariance
-from con360av_jax.evaluate.saliency import EPSILON, Weighting
+from con360av_jax.evaluate.metrics.frechet import POINTS, SMALLEST, Covariance
+from con360av_jax.evaluate.metrics.saliency import EPSILON, Weighting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config_io import problems, structure, unstructure, write_text
+from con360av_jax.config.files import problems, structure, unstructure, write_text
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.features import FeatureCard
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from con360av_jax.evaluate.digits import metric_interval, metric_value
 from con360av_jax.evaluate.results import Metric
-from con360av_jax.report.plots import INKS, name_axes, page_figure, page_svg
+from con360av_jax.pages.plots import INKS, name_axes, page_figure, page_svg
 
 BARS = 30
 _LONGEST_NAME = 32

@@ -5,13 +5,13 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from con360av_jax.config import Config, PerModality, SamplerConfig
-from con360av_jax.config_io import config_hash, leaves, load_config_json, unstructure, write_text
+from con360av_jax.base.pretrained import base_hash
+from con360av_jax.config.files import config_hash, leaves, load_config_json, unstructure, write_text
+from con360av_jax.config.settings import Config, PerModality, SamplerConfig
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import MANIFEST, Dataset
 from con360av_jax.errors import ConfigError, DatasetError
 from con360av_jax.evaluate.choose import Noise
-from con360av_jax.pretrained import base_hash
 from con360av_jax.train import checkpoint, run_folder
 
 SETTINGS = "settings.json"
@@ -25,7 +25,7 @@ class Weights:
     """The model that clips are generated with, known without reading its weights."""
 
     path: Path
-    """Pretrained folder, or RUN/checkpoints/STEP: what `pipeline.load` opens."""
+    """Pretrained folder, or RUN/checkpoints/STEP: what `model.load` opens."""
     folder: Path
     """Where evaluations go by default."""
     config: Config
@@ -41,7 +41,7 @@ class Conditions:
     """What of a record the model is shown; an ablation leaves something out."""
 
     saliency: bool = True
-    """Without: zeros, as `pipeline.control` has it for no saliency: no place stands out."""
+    """Without: zeros, as `model.control` has it for no saliency: no place stands out."""
     basd: bool = True
     """Without: zeros. A distance map is stretched to [0, 1] over the clip, and one that prefers no direction, that of
     a viewpoint that sees all of the sphere or none of it, has no contrast: `geometry.minmax` makes it 0."""

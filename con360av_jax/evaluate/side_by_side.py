@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from con360av_jax.config_io import leaves
-from con360av_jax.evaluate.bootstrap import FEWEST_TO_DECIDE
+from con360av_jax.config.files import leaves
 from con360av_jax.evaluate.digits import DASH, half_width, number
 from con360av_jax.evaluate.examples import Film, films_of
 from con360av_jax.evaluate.features import card_differences
+from con360av_jax.evaluate.metrics.bootstrap import FEWEST_TO_DECIDE
 from con360av_jax.evaluate.results import ClipScores, Metric, Results
 from con360av_jax.evaluate.score_plots import intervals, scatter
 

@@ -12,7 +12,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from con360av_jax.config_io import unstructure
+from con360av_jax.config.files import unstructure
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.errors import ConfigError, MetricError
 from con360av_jax.evaluate.choose import choose, choose_scenes, clip_name, complete_scenes
@@ -20,13 +20,13 @@ from con360av_jax.evaluate.compare import Difference, Named, differences, page_d
 from con360av_jax.evaluate.compute import Measure, frechet_metrics, measures, only
 from con360av_jax.evaluate.extraction import FEATURES, Pair, take_features
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
-from con360av_jax.evaluate.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.generate import TARGETS
+from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.page import write_comparison
 from con360av_jax.evaluate.results import Metric
 from con360av_jax.evaluate.run import Evaluation, generate_all, measure
 from con360av_jax.evaluate.settings import ABLATION, Making, scales
-from con360av_jax.pipeline import Con360AV
+from con360av_jax.model import Con360AV
 
 Study: TypeAlias = Literal["viewpoints", "guidance", "ablation"]
 STUDY = "study"

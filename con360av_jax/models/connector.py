@@ -16,7 +16,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from con360av_jax.config import ConnectorConfig
+from con360av_jax.config.settings import ConnectorConfig
 from con360av_jax.models.attention import Attention
 from con360av_jax.models.film import Modulation
 from con360av_jax.models.layers import FeedForward, GroupNorm, LayerNorm, linear

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from con360av_jax.config import AudioUNetConfig, ConnectorConfig, VideoUNetConfig
+from con360av_jax.config.settings import AudioUNetConfig, ConnectorConfig, VideoUNetConfig
 from con360av_jax.models.connector import TimeAxis
 from con360av_jax.models.layers import GEGLU, GroupNorm, conv, linear, per_channel
 from con360av_jax.models.resnet import Downsample, ResnetBlock

@@ -9,7 +9,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from con360av_jax.config import AudioUNetConfig, ModelConfig, Remat, VideoUNetConfig
+from con360av_jax.config.settings import AudioUNetConfig, ModelConfig, Remat, VideoUNetConfig
+from con360av_jax.config.shapes import MODALITIES, padded_time
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.connector import Connector, TimeAxis
 from con360av_jax.models.environment import EnvironmentEncoder
@@ -17,7 +18,6 @@ from con360av_jax.models.film import FiLM
 from con360av_jax.models.map_encoder import MapEncoder
 from con360av_jax.models.remat import run
 from con360av_jax.models.unet import AtSite, UNet
-from con360av_jax.shapes import MODALITIES, padded_time
 
 # Where connectors sit: a block's name and the U-Net level whose width it has.
 SITES = {"down_2": 2, "down_3": 3, "up_0": 3, "up_1": 2}

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from con360av_jax.config import MapEncoderConfig
+from con360av_jax.config.settings import MapEncoderConfig
 from con360av_jax.models.layers import GroupNorm, conv, linear
 
 # Saliency and BASD.

@@ -11,7 +11,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array
 
-from con360av_jax.config import Remat
+from con360av_jax.config.settings import Remat
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 

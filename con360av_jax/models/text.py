@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from con360av_jax.config import TextConfig
+from con360av_jax.config.settings import TextConfig
 from con360av_jax.models.attention import attention
 from con360av_jax.models.layers import LayerNorm, linear, uniform
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from con360av_jax.config import AudioUNetConfig, Remat, UNetLevel, VideoUNetConfig
+from con360av_jax.config.settings import AudioUNetConfig, Remat, UNetLevel, VideoUNetConfig
 from con360av_jax.models.attention import SpatialTransformer
 from con360av_jax.models.layers import GroupNorm, TimestepEmbedding, conv, linear
 from con360av_jax.models.motion import MotionModule

@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from con360av_jax.config import VAEConfig
+from con360av_jax.config.settings import VAEConfig
 from con360av_jax.models.attention import attention
 from con360av_jax.models.layers import GroupNorm, conv, doubled, linear, uniform, zeros
 

@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from con360av_jax.config import VocoderConfig
+from con360av_jax.config.settings import VocoderConfig
 from con360av_jax.models.layers import uniform, zeros
 
 Features = Float[Array, "batch time channel"]

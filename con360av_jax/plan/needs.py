@@ -8,11 +8,11 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from con360av_jax import flops
-from con360av_jax.config import Config, MeshConfig, Remat, require
+from con360av_jax.config.settings import Config, MeshConfig, Remat, require
 from con360av_jax.data.fake import batch_spec
 from con360av_jax.errors import ConfigError
 from con360av_jax.plan.collectives import Collective, collectives
+from con360av_jax.runtime import flops
 from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh
 from con360av_jax.train.program import abstract_start, trace_step
 

@@ -15,8 +15,8 @@ from typing import get_args
 
 import jax
 
-from con360av_jax.config import Config, MeshConfig, Remat, require
-from con360av_jax.config_io import config_hash
+from con360av_jax.config.files import config_hash
+from con360av_jax.config.settings import Config, MeshConfig, Remat, require
 from con360av_jax.errors import ConfigError
 from con360av_jax.plan.needs import Needs, measure, on_devices, rows_of, with_rows
 

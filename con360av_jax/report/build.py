@@ -10,23 +10,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import config_hash, to_dict
+from con360av_jax.config.files import config_hash, to_dict
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.data.schema import Sample
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.errors import MediaError
 from con360av_jax.evaluate import digits
 from con360av_jax.evaluate.results import METRICS, read_results
 from con360av_jax.evaluate.settings import EVALUATIONS
-from con360av_jax.geometry import basd
-from con360av_jax.media import probe, read_sound, write_clip
-from con360av_jax.mel import log_mel
-from con360av_jax.provenance import commit, package_version, processor
-from con360av_jax.report import figures, history, plots
+from con360av_jax.media.files import probe, read_sound, write_clip
+from con360av_jax.media.mel import log_mel
+from con360av_jax.pages import figures, plots
+from con360av_jax.report import history
 from con360av_jax.report.history import History, read_history
-from con360av_jax.shapes import MODALITIES
+from con360av_jax.runtime.provenance import commit, package_version, processor
+from con360av_jax.sphere.geometry import basd
 from con360av_jax.train.run_folder import find_base, open_run
 
 PACKAGES = (
@@ -78,7 +79,8 @@ def write_report(
     config, origin = opened.config, json.loads((find_base(opened) / "report.json").read_text())["origin"]
     records = open_dataset(dataset, verify="sizes") if dataset else None
     views = [_view(clip, number, config, records) for number, clip in enumerate(clips)]
-    pages = Environment(loader=PackageLoader("con360av_jax.report", "."), autoescape=True)
+    loader = ChoiceLoader([PackageLoader("con360av_jax.report", "."), PackageLoader("con360av_jax.pages", ".")])
+    pages = Environment(loader=loader, autoescape=True)
     pages.filters |= {"value": digits.metric_value, "interval": digits.metric_interval}
     html = pages.get_template("template.html").render(
         run=run.resolve().name,

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError
-from con360av_jax.report.plots import Curve, curves
-from con360av_jax.shapes import MODALITIES
+from con360av_jax.pages.plots import Curve, curves
 from con360av_jax.train.damaged import read_damaged
 from con360av_jax.train.metrics import read_lines
 

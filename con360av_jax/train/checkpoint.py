@@ -20,11 +20,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import write_text
+from con360av_jax.config.files import write_text
+from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params
-from con360av_jax.provenance import file_sha256
+from con360av_jax.runtime.provenance import file_sha256
 from con360av_jax.train.state import TrainState
 
 ARRAYS = ("trainable", "ema", "optimizer")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
 
 
 class StepBar:

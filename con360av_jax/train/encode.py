@@ -15,16 +15,17 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from con360av_jax.codecs import codec_factory, vae_functions
-from con360av_jax.config import Config
+from con360av_jax.base.codecs import vae_functions
+from con360av_jax.base.parts import codec_factory
+from con360av_jax.base.pretrained import Pretrained
+from con360av_jax.base.tokenizer import tokenise
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.data.transforms import CaptionTokens, Tokenise
 from con360av_jax.diffusion.loss import Batch
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
-from con360av_jax.pretrained import Pretrained
-from con360av_jax.shapes import MODALITIES
 from con360av_jax.sharding import batch_sharding, replicate
-from con360av_jax.tokenizer import tokenise
 
 ENCODERS = ("vae_audio", "vae_video", "text_audio", "text_video")
 

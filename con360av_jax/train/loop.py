@@ -13,13 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from con360av_jax.config import Config
+from con360av_jax.base.codecs import Codecs
+from con360av_jax.base.pretrained import Pretrained, open_pretrained
+from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.transforms import is_encoded
 from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import Params
-from con360av_jax.pretrained import Codecs, Pretrained, open_pretrained
 from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
 from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array
 
-from con360av_jax.config import TrainConfig
+from con360av_jax.config.settings import TrainConfig
 from con360av_jax.errors import DivergenceError
 from con360av_jax.train.run_folder import append_line
 

@@ -5,7 +5,7 @@ import re
 import jax
 import optax
 
-from con360av_jax.config import TrainConfig
+from con360av_jax.config.settings import TrainConfig
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.train.stacking import on_stacks

@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Compiled, Traced
 
-from con360av_jax import flops
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import batch_spec
 from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import Params
+from con360av_jax.runtime import flops
 from con360av_jax.sharding import batch_sharding, replicate, shardings_for
 from con360av_jax.train.optimizer import make_optimizer, select
 from con360av_jax.train.state import TrainState, init_state, state_shardings

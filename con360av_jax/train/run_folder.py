@@ -16,10 +16,10 @@ from pathlib import Path
 
 import jax
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import config_hash, leaves, load_config_json, save_config, to_dict, write_text
+from con360av_jax.base.pretrained import base_hash
+from con360av_jax.config.files import config_hash, leaves, load_config_json, save_config, to_dict, write_text
+from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError
-from con360av_jax.pretrained import base_hash
 
 # What may change between stopping and resuming without changing any step that was already made.
 FREE_SETTINGS = (

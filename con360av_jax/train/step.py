@@ -12,7 +12,7 @@ from einops import rearrange
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
-from con360av_jax.config import NoiseSchedule, PerModality, TrainConfig
+from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.diffusion.guidance import Text
 from con360av_jax.diffusion.loss import Apply, Batch, Draws, denoising_loss, draw
 from con360av_jax.models.functional import Params

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from tensorboardX import SummaryWriter
 
-from con360av_jax.config import Config
-from con360av_jax.config_io import to_dict
+from con360av_jax.config.files import to_dict
+from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
 
 

@@ -30,8 +30,8 @@ class Doctor:
 
         from rich.console import Console
 
-        from con360av_jax.config import require
-        from con360av_jax.config_io import write_text
+        from con360av_jax.config.files import write_text
+        from con360av_jax.config.settings import require
         from preprocess.doctor.page import write_page
         from preprocess.doctor.terminal import examine_shown, summarise
 

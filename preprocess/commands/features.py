@@ -51,7 +51,7 @@ class Features:
         from rich.progress import Progress
 
         from con360av_jax.evaluate.protocols import named_protocol
-        from con360av_jax.host_memory import keep_freed_memory
+        from con360av_jax.runtime.host_memory import keep_freed_memory
         from preprocess.features.extraction import extract
         from preprocess.features.material import find_clips
         from preprocess.features.networks import Wanted, wanted_parts

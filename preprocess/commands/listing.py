@@ -64,7 +64,7 @@ class List:
         from rich.console import Console
         from rich.progress import Progress
 
-        from con360av_jax.config import require
+        from con360av_jax.config.settings import require
         from preprocess.clip_table import write_rows
         from preprocess.inputs import search
 
@@ -89,7 +89,7 @@ def describe(given: Input, folder: Path, stereo: Stereo) -> dict[str, object]:
     Packets are not read: whether a file is cut off is found when it is processed.
     """
     from con360av_jax.errors import MediaError
-    from con360av_jax.media import probe
+    from con360av_jax.media.files import probe
     from preprocess.standardise import check_streams
 
     path, beside = given.path.absolute(), folder.absolute()

@@ -14,19 +14,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from con360av_jax.config import Config, require
-from con360av_jax.config_io import load_config
+from con360av_jax.config.files import load_config
+from con360av_jax.config.settings import Config, require
 from con360av_jax.data.writer import SHARD_RECORDS
 from con360av_jax.errors import CheckpointError
 from preprocess.assemble import Made, make_dataset
-from preprocess.captions import CaptionName, CaptionSettings, caption_sources, open_captions
+from preprocess.captions.choose import caption_sources, open_captions
+from preprocess.captions.contract import CaptionName, CaptionSettings
 from preprocess.encode import open_encoder
 from preprocess.engine import Engine
 from preprocess.given_viewpoints import GivenViewpoints
 from preprocess.inputs import Input, SplitName, search
 from preprocess.pipeline import Pipeline
 from preprocess.quality import Limits
-from preprocess.saliency import SaliencyDevice, SaliencyName, open_saliency
+from preprocess.saliency.choose import open_saliency
+from preprocess.saliency.contract import SaliencyDevice, SaliencyName
 from preprocess.standardise import Stereo
 from preprocess.viewpoints import ViewpointSettings
 
@@ -55,7 +57,7 @@ class Run:
     caption_join: str = ""
     """Folder or Hugging Face id of its chat model, such as Llama 3.2 Instruct."""
     caption_prompts: Path | None = None
-    """What the two are told: an edited copy of preprocess/captioning/prompts.toml."""
+    """What the two are told: an edited copy of preprocess/captions/prompts.toml."""
     caption_texts: Path | None = None
     """Folder that keeps every text they write, so that a second run need not write them again. Left out:
     <output>.captions."""

@@ -7,10 +7,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.data.schema import SALIENCY_TOLERANCE, Sample, sample_key, validate
 from con360av_jax.errors import DatasetError
-from con360av_jax.shapes import MODALITIES
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 """Those fields of a record that are sound: of the right shape and dtype, and finite."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import Manifest, Sample, SampleEntry, manifest_config
 from con360av_jax.errors import DatasetError
 from preprocess.doctor.across import Contents, DatasetSeen, Owner, content_hashes, shared_videos

@@ -9,7 +9,7 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordReader
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config_io import problems, structure
+from con360av_jax.config.files import problems, structure
 from con360av_jax.data.schema import FileEntry, Manifest, Sample, SampleEntry, from_bytes
 from con360av_jax.data.source import MANIFEST, REJECTED
 from con360av_jax.errors import DatasetError

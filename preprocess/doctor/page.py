@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from con360av_jax.config_io import write_text
+from con360av_jax.config.files import write_text
 from preprocess.doctor.checks import CHECKS
 from preprocess.doctor.examine import Examination, Examined
 from preprocess.doctor.statistics import CELL, FOV_EDGES, LEVEL_EDGES, WORD_EDGES
@@ -37,7 +37,7 @@ class Cell:
 def write_page(examination: Examination, out: Path) -> Path:
     """Writes one self-contained page to `out`, replaced in one step; all text from files is escaped."""
     # The house's style sheet lies with the report.
-    loader = ChoiceLoader([PackageLoader("preprocess.doctor", "."), PackageLoader("con360av_jax.report", ".")])
+    loader = ChoiceLoader([PackageLoader("preprocess.doctor", "."), PackageLoader("con360av_jax.pages", ".")])
     template = Environment(loader=loader, autoescape=True).get_template("page.html")
     findings = examination.findings
     html = template.render(

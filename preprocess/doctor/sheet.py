@@ -11,10 +11,10 @@ from jaxtyping import Float, UInt8
 from matplotlib import colormaps
 from scipy.io import wavfile
 
-from con360av_jax.config import Config
+from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import SampleEntry
-from con360av_jax.geometry import basd
-from con360av_jax.report.figures import data_uri, draw_footprint, picture_uri, saliency_overlay, viewpoint_colour
+from con360av_jax.pages.figures import data_uri, draw_footprint, picture_uri, saliency_overlay, viewpoint_colour
+from con360av_jax.sphere.geometry import basd
 from preprocess.doctor.content import loudness
 
 PANORAMA_WIDTH = 640

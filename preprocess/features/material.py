@@ -10,10 +10,10 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from con360av_jax import containers
 from con360av_jax.errors import MediaError
-from con360av_jax.media import read_excerpt
-from con360av_jax.provenance import file_sha256
+from con360av_jax.media import containers
+from con360av_jax.media.files import read_excerpt
+from con360av_jax.runtime.provenance import file_sha256
 from preprocess.inputs import VIDEO_SUFFIXES
 from preprocess.quality import Limits, check_heard
 

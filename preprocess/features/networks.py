@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.evaluate.features import FeatureCard, Kind, Rows
 from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol, SoundProtocol, VideoProtocol, parts
-from con360av_jax.provenance import file_sha256, package_version
+from con360av_jax.runtime.provenance import file_sha256, package_version
 from preprocess.features.material import PICTURE_SETTINGS, SOUND_SETTINGS, Clip
 from preprocess.features.sounds import chosen
 

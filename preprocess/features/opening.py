@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from con360av_jax.config import require
+from con360av_jax.config.settings import require
 from con360av_jax.errors import CheckpointError, ConfigError, MetricError
 from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol, SoundProtocol, VideoProtocol
 from preprocess.features.material import Clip, Pictures

@@ -20,7 +20,7 @@ from typing import BinaryIO, TextIO, TypeVar
 import numpy as np
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config_io import structure, unstructure, write_text
+from con360av_jax.config.files import structure, unstructure, write_text
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.features import (
     FeatureCard,

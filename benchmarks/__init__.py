@@ -1,0 +1,1 @@
+"""Timings against the original libraries and of the system's own parts; results/ holds what they printed."""

@@ -1,0 +1,1 @@
+"""The training step written in PyTorch: what `train_step` is timed and compared with."""

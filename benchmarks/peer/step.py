@@ -1,0 +1,154 @@
+"""The training step in PyTorch, to race ours against: draws, loss, gradients, clipping, AdamW and moving average.
+
+Equations (1) to (4) of con360av_jax/diffusion/loss.py, over torch_joint.JointPeer.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from benchmarks.peer.joint import JointPeer, Tensors
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
+from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality
+
+LAYOUTS = {"audio": "b t m c -> b c t m", "video": "b f h w c -> b c f h w", "maps": "b f h w c -> b c f h w"}
+
+
+class Draws(NamedTuple):
+    """Everything that chance decides about one batch, as con360av_jax.diffusion.loss.Draws."""
+
+    clean: Tensors
+    noise: Tensors
+    timestep: Tensor
+    connector_timesteps: Tensors
+    uses_estimate: Tensors
+    text: Tensors
+    map_mask: Tensor
+
+
+def to_torch_layout(name: str, array: np.ndarray, device: str = "cpu") -> Tensor:
+    """Our latent of modality `name`, or "maps", as the peer reads it."""
+    return torch.tensor(rearrange(np.asarray(array), LAYOUTS[name]), device=device)
+
+
+def same_draws(drawn: Any, device: str = "cpu") -> Draws:
+    """Our draws in the peer's layout."""
+
+    def plain(array: Any) -> Tensor:
+        return torch.tensor(np.asarray(array), device=device)
+
+    def latents(arrays: Mapping[str, Any]) -> Tensors:
+        return {name: to_torch_layout(name, array, device) for name, array in arrays.items()}
+
+    return Draws(
+        clean=latents(drawn.clean),
+        noise=latents(drawn.noise),
+        timestep=plain(drawn.timestep).long(),
+        connector_timesteps={name: plain(steps).long() for name, steps in drawn.connector_timesteps.items()},
+        uses_estimate={name: plain(mask) for name, mask in drawn.uses_estimate.items()},
+        text={name: plain(text) for name, text in drawn.text.items()},
+        map_mask=plain(drawn.map_mask),
+    )
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+class Objective:
+    """Equations (1) to (4) for one model and config."""
+
+    def __init__(self, config: Config, forward: Callable[..., Tensors], device: str):
+        """`forward` is a JointPeer, or what torch.compile made of it."""
+        self.train, self.forward, self.device = config.train, forward, device
+        schedules = by_modality(config.schedule)
+        self.alpha_bar = {
+            name: torch.tensor(alphas_cumprod(schedule), device=device) for name, schedule in schedules.items()
+        }
+
+    def draw(self, batch: Mapping[str, Any], null_text: Tensors) -> Draws:
+        """Latents from moments, noise, timesteps and dropped conditions, from torch's own generator."""
+        moments, size = batch["moments"], batch["maps"].shape[0]
+
+        def steps() -> Tensor:
+            return torch.randint(len(self.alpha_bar["video"]), (size,), device=self.device)
+
+        def chance(share: float) -> Tensor:
+            return torch.rand(size, device=self.device) < share
+
+        drop_text = chance(self.train.text_dropout)
+        return Draws(
+            clean={
+                name: moment["mean"] + moment["std"] * torch.randn_like(moment["mean"])
+                for name, moment in moments.items()
+            },
+            noise={name: torch.randn_like(moment["mean"]) for name, moment in moments.items()},
+            timestep=steps(),
+            connector_timesteps={name: steps() for name in moments},
+            uses_estimate={name: chance(self.train.clean_estimate_share) for name in moments},
+            text={
+                name: torch.where(_per_sample(drop_text, given), null_text[name], given)
+                for name, given in batch["text"].items()
+            },
+            map_mask=~chance(self.train.map_dropout),
+        )
+
+    def loss(self, drawn: Draws, maps: Tensor) -> Tensor:
+        """Equation (4)."""
+        t, s = dict.fromkeys(MODALITIES, drawn.timestep), drawn.connector_timesteps
+        a_t = {name: _per_sample(self.alpha_bar[name][t[name]], drawn.clean[name]) for name in MODALITIES}
+        a_s = {name: _per_sample(self.alpha_bar[name][s[name]], drawn.clean[name]) for name in MODALITIES}
+        x_t, x_s = (
+            {name: a[name].sqrt() * drawn.clean[name] + (1 - a[name]).sqrt() * drawn.noise[name] for name in a}
+            for a in (a_t, a_s)
+        )
+        c = {name: torch.zeros_like(x) for name, x in x_t.items()}
+        if self.train.clean_estimate_share > 0:
+            with torch.no_grad():
+                eps = self.forward(x_t, t, drawn.text, c, s, x_s, maps, drawn.map_mask)
+            for name, a in a_t.items():
+                found = (x_t[name] - (1 - a).sqrt() * eps[name]) / a.sqrt()
+                c[name] = torch.where(_per_sample(drawn.uses_estimate[name], found), found, c[name])
+        eps = self.forward(x_t, t, drawn.text, c, s, x_s, maps, drawn.map_mask)
+        errors = [(eps[name] - drawn.noise[name]).square().mean() for name in MODALITIES]
+        return torch.stack(errors).sum()
+
+
+class TrainStep:
+    """One update of everything that learns."""
+
+    def __init__(self, config: Config, model: JointPeer, objective: Objective):
+        self.objective, self.train = objective, config.train
+        self.parameters = [parameter for _, parameter in model.trained()]
+        self.average = [parameter.detach().clone() for parameter in self.parameters] if self.train.ema_decay else []
+        self.follow = get_ema_multi_avg_fn(self.train.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=self.train.learning_rate,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=self.train.weight_decay,
+            fused=True,
+        )
+
+    def __call__(self, batch: Mapping[str, Any], null_text: Tensors) -> Tensor:
+        """The step's loss, on the device."""
+        return self.update(self.objective.draw(batch, null_text), batch["maps"])
+
+    def update(self, drawn: Draws, maps: Tensor) -> Tensor:
+        """The loss of given draws, before the update that follows from them."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.objective.loss(drawn, maps)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.train.clip_norm)
+        self.optimizer.step()
+        if self.average:
+            now: list[Tensor] = [parameter.detach() for parameter in self.parameters]
+            self.follow(self.average, now, None)
+        return loss.detach()

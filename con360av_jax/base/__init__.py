@@ -1,0 +1,1 @@
+"""The frozen pretrained networks on disk and in memory: parts, weights, tokenizers, codecs."""

@@ -1,0 +1,38 @@
+"""The networks of a pretrained folder by name, and how each is built from a config."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from con360av_jax.config.networks import ModelConfig
+from con360av_jax.config.settings import Config
+from con360av_jax.models.joint import JointModel
+from con360av_jax.models.text import ClapTextModel, ClipTextModel
+from con360av_jax.models.vae import AutoencoderKL
+from con360av_jax.models.vocoder import HiFiGAN
+
+PARTS = ("joint", "vae_audio", "vae_video", "text_audio", "text_video", "vocoder")
+
+
+def part_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:
+    """What builds the network of `part` (one of PARTS) with float32 parameters."""
+    if part == "joint":
+        return lambda rngs: JointModel(config.model, rngs=rngs)
+    return codec_factory(part, config.model)
+
+
+def codec_factory(part: str, model: ModelConfig, dtype: DTypeLike = jnp.float32) -> Callable[[nnx.Rngs], nnx.Module]:
+    """What builds the network of a part: vae_audio, vae_video, text_audio, text_video or vocoder.
+
+    `dtype` is that of activations; parameters and what comes out are float32.
+    """
+    factories: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {
+        "vae_audio": lambda rngs: AutoencoderKL(model.vae.audio, rngs=rngs, dtype=dtype),
+        "vae_video": lambda rngs: AutoencoderKL(model.vae.video, rngs=rngs, dtype=dtype),
+        "text_audio": lambda rngs: ClapTextModel(model.text.audio, rngs=rngs, dtype=dtype),
+        "text_video": lambda rngs: ClipTextModel(model.text.video, rngs=rngs, dtype=dtype),
+        "vocoder": lambda rngs: HiFiGAN(model.vocoder, rngs=rngs, dtype=dtype),
+    }
+    return factories[part]

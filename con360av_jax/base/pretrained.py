@@ -1,0 +1,284 @@
+"""The frozen base on disk: every network's weights, both tokenizers, the config and a report with a hash per tensor.
+
+FOLDER/config.json              all settings
+FOLDER/params/PART/CHUNK/       Orbax checkpoints of at most 0.5 GiB; a part opens alone, or part of it, on any mesh
+FOLDER/params/PART.json         sha256 of every file of a part's checkpoints
+FOLDER/tokenizer_{audio,video}/ transformers' files
+FOLDER/report.json              per tensor: part, chunk, path, shape, dtype, sha256; totals; sha256 of every other file
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from con360av_jax.base.parts import PARTS
+from con360av_jax.base.tokenizer import TextTokenizer, load_tokenizer
+from con360av_jax.config.files import load_config_json, save_config, write_text
+from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
+from con360av_jax.errors import CheckpointError
+from con360av_jax.models.functional import Params, flatten, unflatten
+from con360av_jax.runtime.provenance import file_sha256
+
+REPORT_VERSION = 2
+# Writing a chunk takes about four times its size in memory.
+CHUNK_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An opened pretrained folder; weights are read when asked for."""
+
+    folder: Path
+    config: Config
+    tokenizers: Mapping[str, TextTokenizer]
+    """By modality: "audio" is CLAP's, "video" CLIP's."""
+    report: Mapping[str, object] = field(repr=False)
+
+    def params(self, part: str, shardings: Params | None = None, below: tuple[str, ...] = ()) -> Params:
+        """Reads one of PARTS, or of it only what lies `below` a path such as ("unet", "audio").
+
+        `shardings` is a nested dict like the result, which is then read straight into them.
+        Raises CheckpointError if the part is missing or damaged, or if it has nothing below that path.
+        """
+        chunks = self._chunks(part, shardings, below)
+        return unflatten({path: leaf for chunk in chunks for path, leaf in chunk.items()})
+
+    def verify(self) -> None:
+        """Reads all weights and compares them with report.json; raises CheckpointError naming the first difference."""
+        for part in PARTS:
+            hashes = {row["path"]: row["sha256"] for row in _rows(self.report, part)}
+            for chunk in self._chunks(part):
+                for path in sorted(chunk):
+                    if _sha256(np.asarray(chunk.pop(path)).tobytes()) != hashes[path]:
+                        raise _damaged(self.folder / "params" / part, f"tensor {path} differs from report.json")
+
+    def _chunks(
+        self, part: str, shardings: Params | None = None, below: tuple[str, ...] = ()
+    ) -> Iterator[dict[str, jax.Array]]:
+        """The wanted parameters, chunk by chunk and flat; chunks without any are not opened."""
+        folder = self.folder / "params" / part
+        prefix, here = "".join(f"{name}/" for name in below), SingleDeviceSharding(jax.local_devices()[0])
+        places = flatten(shardings) if shardings else {}
+        chunks: dict[int, Params] = {}
+        # From the report, not the module: tracing a thousand layers takes longer than reading them.
+        for row in _rows(self.report, part):
+            if row["path"].startswith(prefix):
+                sharding = places[row["path"].removeprefix(prefix)] if shardings else here
+                leaf = jax.ShapeDtypeStruct(row["shape"], row["dtype"], sharding=sharding)
+                chunks.setdefault(row["chunk"], {})[row["path"]] = leaf
+        if below and not chunks:
+            raise CheckpointError(f"{folder} has no parameters below {prefix}: report.json lists the paths that it has")
+        _require_intact(folder, {str(number) for number in chunks})
+        for number, wanted in chunks.items():
+            found = _restore(folder / str(number), wanted)
+            yield {path.removeprefix(prefix): found.pop(path) for path in wanted}
+
+
+def _restore(chunk: Path, wanted: Params) -> dict[str, jax.Array]:
+    """Reads the wanted parameters (flat) of a chunk, and only these."""
+    item = unflatten(wanted)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            places = ocp.checkpoint_utils.construct_restore_args(item)
+            args = ocp.args.PyTreeRestore(item=item, restore_args=places, partial_restore=True)
+            found = flatten(checkpointer.restore(chunk.resolve(), args=args))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(chunk.parent, _first_line(error)) from error
+    # A partial restore hands back what it was asked with where a chunk has no such parameter.
+    for path in wanted:
+        if not isinstance(found[path], jax.Array):
+            raise _damaged(chunk.parent, f"{path} is not in chunk {chunk.name}")
+    return found
+
+
+def _require_intact(part: Path, chunks: Collection[str]) -> None:
+    """Raises CheckpointError if files are missing in a part or foreign to it, or those of `chunks` were changed."""
+    # Orbax answers damaged bytes with exceptions of every kind, so it is not shown any.
+    try:
+        wanted: dict[str, str] = json.loads(part.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(part, _first_line(error)) from error
+    read = [name for name in wanted if name.split("/")[0] in chunks]
+    if set(_files(part)) != wanted.keys() or any(file_sha256(part / name) != wanted[name] for name in read):
+        raise _damaged(part, "its files are not those that were written")
+
+
+def _damaged(part: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{part} is damaged ({why}): make or convert the pretrained folder again")
+
+
+def open_pretrained(folder: str | Path, verify: bool = False) -> Pretrained:
+    """Opens a pretrained folder; `verify` also reads all weights and compares their hashes.
+
+    The hashes of config.json and the tokenizers are always compared, a part's files when it is read.
+
+    Raises CheckpointError if it is missing, incomplete or damaged, ConfigError if its config.json is not valid.
+    """
+    folder = Path(folder)
+    missing = [name for name in ("report.json", "config.json") if not (folder / name).is_file()]
+    missing += [f"params/{part}" for part in PARTS if not (folder / "params" / part).is_dir()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} is no pretrained folder ({missing[0]} is missing): make one with con360av init, or convert one"
+        )
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'report.json'} is not JSON: {error}") from error
+    if not isinstance(report, dict) or report.get("version") != REPORT_VERSION:
+        raise CheckpointError(f"{folder / 'report.json'} is of another version than {REPORT_VERSION}: make it again")
+    for name, wanted in report["files"].items():
+        if not (folder / name).is_file() or _sha256((folder / name).read_bytes()) != wanted:
+            raise CheckpointError(
+                f"{folder / name} is missing or was changed since report.json was written: make the folder again"
+            )
+    tokenizers = {name: load_tokenizer(folder / f"tokenizer_{name}", name) for name in MODALITIES}
+    pretrained = Pretrained(folder, load_config_json(folder / "config.json"), tokenizers, report)
+    if verify:
+        pretrained.verify()
+    return pretrained
+
+
+def base_hash(folder: str | Path) -> str:
+    """sha256 of report.json, which holds the hash of all else; raises CheckpointError if there is none."""
+    path = Path(folder) / "report.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is no pretrained folder (report.json is missing)")
+    return _sha256(path.read_bytes())
+
+
+def write_pretrained(
+    folder: str | Path,
+    config: Config,
+    parts: Iterable[tuple[str, Params]],
+    tokenizers: Mapping[str, TextTokenizer],
+    origin: str,
+    describe: Callable[[str, str], Mapping[str, object]] = lambda part, path: {},
+) -> None:
+    """Writes a pretrained folder aside and moves it into place once it is complete; parts are written one by one.
+
+    A part's leaves are arrays, or functions that return one: these are called in the order of their paths, and what
+    they return is held until a chunk of CHUNK_BYTES is full and written.
+    `describe(part, path)` gives what report.json says of a tensor besides its shape, dtype and hash.
+    Raises CheckpointError if `folder` exists or cannot be written; then nothing of it is left.
+    """
+    folder = Path(folder)
+    refuse_existing(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    rows: list[dict[str, object]] = []
+    totals: dict[str, dict[str, int]] = {}
+    try:
+        aside.mkdir()
+        with ocp.StandardCheckpointer() as checkpointer:
+            for part, params in parts:
+                flat = flatten(params)
+                # Else the part stands in memory as a whole until the next one does.
+                del params
+                totals[part] = {"tensors": len(flat), "parameters": 0}
+                for number, chunk in enumerate(_full_chunks(flat)):
+                    totals[part]["parameters"] += sum(leaf.size for leaf in chunk.values())
+                    rows += [{**_row(part, number, path, leaf), **describe(part, path)} for path, leaf in chunk.items()]
+                    _save(checkpointer, aside / "params" / part / str(number), unflatten(chunk), folder)
+                    chunk.clear()  # `del` would not do: enumerate holds on to it while the next one is read.
+        for checkpoint in sorted((aside / "params").iterdir()):
+            hashes = {name: file_sha256(checkpoint / name) for name in _files(checkpoint)}
+            write_text(checkpoint.with_suffix(".json"), json.dumps(hashes, indent=1) + "\n")
+        for name in MODALITIES:
+            tokenizers[name].save_pretrained(aside / f"tokenizer_{name}")
+        save_config(config, aside / "config.json")
+        _write_report(aside, rows, totals, origin)
+        os.replace(aside, folder)
+    finally:
+        if aside.exists():
+            _remove(aside)
+
+
+def _save(checkpointer: ocp.StandardCheckpointer, path: Path, chunk: Params, folder: Path) -> None:
+    try:
+        checkpointer.save(path.resolve(), chunk)
+        checkpointer.wait_until_finished()
+    except (OSError, ValueError, RuntimeError) as error:
+        # Orbax's storage layer answers a full disk with any of these.
+        raise CheckpointError(f"{folder} cannot be written: {_first_line(error)}") from error
+
+
+def _remove(folder: Path) -> None:
+    # After a failure Orbax's threads still write for a while and put files back; on a busy machine it takes longer.
+    gone = 0
+    while gone < 40:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+        gone = 0 if folder.exists() else gone + 1
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises CheckpointError if there is anything at `folder`."""
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists already: remove it or choose another folder")
+
+
+def _full_chunks(flat: Params) -> Iterator[dict[str, np.ndarray]]:
+    """Empties `flat` in the order of its paths, cut where a chunk would hold more than CHUNK_BYTES: Orbax copies."""
+    chunk: dict[str, np.ndarray] = {}
+    size = 0
+    for path in sorted(flat):
+        leaf = flat.pop(path)
+        tensor = np.asarray(leaf() if callable(leaf) else leaf)
+        if chunk and size + tensor.nbytes > CHUNK_BYTES:
+            yield chunk
+            chunk, size = {}, 0
+        chunk[path] = tensor
+        size += tensor.nbytes
+    yield chunk
+
+
+def _row(part: str, chunk: int, path: str, leaf: np.ndarray) -> dict[str, object]:
+    return {
+        "part": part,
+        "chunk": chunk,
+        "path": path,
+        "shape": list(leaf.shape),
+        "dtype": leaf.dtype.name,
+        "sha256": _sha256(leaf.tobytes()),
+    }
+
+
+def _write_report(folder: Path, rows: list[dict[str, object]], totals: dict[str, dict[str, int]], origin: str) -> None:
+    kept = [folder / "config.json", *sorted(path for path in folder.glob("tokenizer_*/*"))]
+    report = {
+        "version": REPORT_VERSION,
+        "origin": origin,
+        "totals": totals,
+        "files": {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in kept},
+        "tensors": rows,
+    }
+    write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
+
+
+def _rows(report: Mapping[str, object], part: str) -> list[dict]:
+    rows = report["tensors"]
+    return [row for row in rows if row["part"] == part] if isinstance(rows, list) else []
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0][:160]

@@ -1,0 +1,1 @@
+"""Every setting, the dimension names, and reading and writing of configs."""

@@ -1,0 +1,185 @@
+"""Configs to and from dicts, JSON and Python files; an unknown or wrong setting is named with its full path."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import runpy
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import cattrs
+from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+
+from con360av_jax.config.settings import Config
+from con360av_jax.errors import Con360Error, ConfigError
+
+T = TypeVar("T")
+HASH_DIGITS = 12
+
+
+def _exactly(wanted: type[T]):
+    def structure(value: object, _: type[T]) -> T:
+        if type(value) is not wanted:
+            raise TypeError(f"{value!r} is {type(value).__name__}, wanted {wanted.__name__}")
+        return value
+
+    return structure
+
+
+def _number(value: object, _: type[float]) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} is {type(value).__name__}, wanted a number")
+    return float(value)  # pyright: ignore[reportArgumentType]
+
+
+def _converter() -> cattrs.Converter:
+    """Strict both ways: no field is dropped, no text becomes a number, tuples become lists as in JSON."""
+    converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
+    for kind in (bool, int, str):
+        converter.register_structure_hook(kind, _exactly(kind))
+    converter.register_structure_hook(float, _number)
+    # An int given where a float belongs must hash like the float it is read back as.
+    converter.register_unstructure_hook(float, float)
+    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
+    return converter
+
+
+_CONVERTER = _converter()
+
+
+def _explain(error: BaseException, kind: type | None) -> str:
+    if isinstance(error, ForbiddenExtraKeysError):
+        names = ", ".join(sorted(error.extra_fields))
+        known = ", ".join(sorted(getattr(error.cl, "__dataclass_fields__", {})))
+        return f"unknown setting {names} (known: {known})"
+    if isinstance(error, KeyError):
+        return f"setting {error.args[0]} is missing"
+    if isinstance(error, Con360Error | TypeError | ValueError):
+        return str(error)
+    return f"{error!r} (wanted {kind})"
+
+
+def problems(error: BaseValidationError) -> str:
+    """All problems of a failed `structure` on one line, each with the path of the setting it belongs to."""
+    lines = cattrs.transform_error(error, path="", format_exception=_explain)
+    return "; ".join(_path_first(line) for line in lines)
+
+
+def _path_first(line: str) -> str:
+    text, _, path = line.rpartition(" @ ")
+    return f"{path.lstrip('.')}: {text}" if path else text
+
+
+def structure(data: object, kind: type[T]) -> T:
+    """`data` (as read from JSON) as a dataclass `kind`; raises cattrs' BaseValidationError, see `problems`."""
+    return _CONVERTER.structure(data, kind)
+
+
+def unstructure(value: object) -> dict[str, object]:
+    """A dataclass as nested dicts and lists that JSON can hold."""
+    return _CONVERTER.unstructure(value)
+
+
+def to_dict(config: Config) -> dict[str, object]:
+    """Every setting of `config`, defaults included, as nested dicts, lists and scalars."""
+    return unstructure(config)
+
+
+def from_dict(data: Mapping[str, object]) -> Config:
+    """The inverse of `to_dict`; settings left out take their defaults.
+
+    Raises ConfigError naming the full path of every unknown, missing or wrong setting.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"a config is a mapping of settings, but {type(data).__name__} was given")
+    try:
+        return structure(data, Config)
+    except BaseValidationError as error:
+        raise ConfigError(problems(error)) from error
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hex digits that change with any value of `config` and are the same in every process."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` aside in the same folder and moves it to `path`, so that no half-written file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(aside).chmod(0o644)  # mkstemp makes files that only their owner can read
+        os.replace(aside, path)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Writes `config` as JSON, atomically."""
+    write_text(Path(path), json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def load_config_json(path: str | Path) -> Config:
+    """Reads what `save_config` wrote; raises ConfigError naming the file and the setting."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"config file {path} is not JSON: {error}") from error
+    try:
+        return from_dict(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def load_config(name_or_path: str | Path) -> Config:
+    """The config called `name_or_path`: a name such as "debug" (configs/debug.py), or a path to a .py or .json file.
+
+    A Python file holds one value, `config`. Raises ConfigError if there is no such config or it is not valid.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".py", ".json"):
+        path = _named(str(name_or_path))
+    return load_config_json(path) if path.suffix == ".json" else _load_python(path)
+
+
+def _named(name: str) -> Path:
+    spec = importlib.util.find_spec("configs")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    known = sorted(file.stem for folder in folders for file in folder.glob("[!_]*.py"))
+    for folder in folders:
+        if name in known and (folder / f"{name}.py").is_file():
+            return folder / f"{name}.py"
+    raise ConfigError(f"no config is called {name!r}: give one of {', '.join(known)} or a path to a .py or .json file")
+
+
+def _load_python(path: Path) -> Config:
+    if not path.is_file():
+        raise ConfigError(f"config file {path} does not exist")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except (Con360Error, TypeError, NameError, AttributeError, ImportError, SyntaxError) as error:
+        # An unknown setting in a Python config is a TypeError of the dataclass that names both.
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path} must hold a value `config` of type Config, but has {type(config).__name__}")
+    return config
+
+
+def leaves(value: object, path: str = "") -> dict[str, object]:
+    """Nested dicts and lists as {"a.b.0": scalar}."""
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    else:
+        return {path: value}
+    return {k: v for name, child in children for k, v in leaves(child, f"{path}.{name}" if path else f"{name}").items()}

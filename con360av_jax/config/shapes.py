@@ -1,0 +1,69 @@
+"""The one table of dimension names, jaxtyping aliases and sizes that follow from a config.
+
+Dimension names: batch, frame (of the picture), height, width, channel; time (mel or audio latent frames), mel (bands),
+token, sample (of a waveform). Layout is channels-last everywhere.
+"""
+
+import math
+
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from con360av_jax.config.settings import Config
+
+MODALITIES = ("audio", "video")
+
+Video = UInt8[Array, "batch frame height width 3"]
+Mel = Float[Array, "batch time mel"]
+VideoLatent = Float[Array, "batch frame height width channel"]
+AudioLatent = Float[Array, "batch time mel channel"]
+Maps = Float[Array, "batch frame height width 2"]
+ViewpointTrack = Float[Array, "batch frame 4"]
+ClipText = Float[Array, "batch token channel"]
+ClapText = Float[Array, "batch channel"]
+Timesteps = Int[Array, "batch"]
+SampleMask = Bool[Array, "batch"]
+
+# Three halvings inside either U-Net: the audio latent's time axis is padded to a multiple of this.
+UNET_FACTOR = 8
+
+
+def mel_frames(config: Config) -> int:
+    """Mel frames in one segment."""
+    return config.clip.seconds * config.mel.frames_per_second
+
+
+def sound_samples(config: Config) -> int:
+    """Samples of sound in one segment."""
+    return config.clip.seconds * config.mel.sample_rate
+
+
+def latent_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """One sample's latents without batch: audio (time, mel, channel), video (frame, height, width, channel)."""
+    audio, video = config.model.vae.audio, config.model.vae.video
+    return {
+        "audio": (mel_frames(config) // audio.factor, config.mel.bands // audio.factor, audio.latent_channels),
+        "video": (
+            config.clip.frames,
+            config.clip.height // video.factor,
+            config.clip.width // video.factor,
+            video.latent_channels,
+        ),
+    }
+
+
+def text_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Shape of one caption's embeddings without batch: audio (CLAP channel,), video (CLIP token, channel)."""
+    return {
+        "audio": (config.model.text.audio.projection,),
+        "video": (config.model.text.video.tokens, config.model.text.video.width),
+    }
+
+
+def maps_shape(config: Config) -> tuple[int, ...]:
+    """Shape of one sample's stacked saliency and BASD maps: (frame, height, width, 2)."""
+    return (config.clip.frames, config.clip.map_height, config.clip.map_width, 2)
+
+
+def padded_time(time: int) -> int:
+    """`time` rounded up to a multiple of the U-Net's downsampling (100 -> 104)."""
+    return math.ceil(time / UNET_FACTOR) * UNET_FACTOR

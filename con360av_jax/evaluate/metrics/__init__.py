@@ -1,0 +1,1 @@
+"""Metrics over stored features and clips, in numpy."""

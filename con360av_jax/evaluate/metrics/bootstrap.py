@@ -1,0 +1,200 @@
+"""How sure a number is: percentile intervals from drawing clips, not rows, again and again, in numpy, float64.
+
+Rows of one clip are alike, so that drawing rows would make intervals too narrow. With k_i how often clip i is drawn:
+(1) mean      sum k_i s_i / sum k_i n_i              s_i, n_i: the clip's sum and its number of values
+(2) moments   n = sum k_i n_i,  mu = sum k_i n_i mu_i / n
+(3)           M = sum k_i F_i^T F_i + sum k_i n_i (mu_i - mu)(mu_i - mu)^T,  F_i^T F_i: the clip's scatter
+(4) root      tr (S R)^(1/2) = sum of sqrt(eigenvalues of L^T S L),  R = L L^T the reference's covariance
+
+Clips are summed up once, as n_i, mu_i and F_i with at most as many rows as the clip or as there are dimensions. Where
+the reference is not drawn again, mu_i and F_i are multiplied by L once, too: a draw is then one weighted product (3)
+and the eigenvalues of one symmetric matrix (4), without vectors or singular values.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from con360av_jax.errors import MetricError
+from con360av_jax.evaluate.metrics.frechet import Covariance, Moments, factor, frechet_distance, moments
+
+DRAWS = 1000
+LEVEL = 0.95
+# An interval of fewer clips decides nothing: all of n differences have one sign by chance in 2^(1 - n) of cases.
+FEWEST_TO_DECIDE = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A statistic of all clips and the interval that holds the middle of its draws."""
+
+    value: float
+    low: float
+    high: float
+    bias: float
+    """Mean of the draws minus `value`: about 0 for a mean. Above 0 for a Fréchet distance, as a draw has fewer
+    different clips; with few clips for their dimensions the whole interval lies above `value`. Then quote `centred`."""
+    level: float
+    draws: int
+    clips: int
+    seed: int
+
+    @property
+    def centred(self) -> tuple[float, float]:
+        """The interval moved by the bias: how much `value` varies with the clips, around `value`.
+
+        With few clips it is rather too wide: about twice with four clips for each dimension of normal features. What
+        `value` itself has too much, for having few rows, stays in it (see `frechet_infinity`).
+        """
+        return self.low - self.bias, self.high - self.bias
+
+
+@dataclass(frozen=True)
+class ClipMoments:
+    """Moments of each clip, in a form that sums up quickly under any weights (equations 2 and 3)."""
+
+    counts: Float[np.ndarray, "clip"]
+    means: Float[np.ndarray, "clip dim"]
+    factors: Float[np.ndarray, "factor_row dim"]
+    """All F_i, one below the other."""
+    owners: Int[np.ndarray, "factor_row"]
+    """The clip each belongs to."""
+
+    @classmethod
+    def of(cls, clips: Iterable[Float[np.ndarray, "row dim"]]) -> "ClipMoments":
+        """Sums up each clip's rows, as a FeatureSet of embeddings yields them.
+
+        Raises MetricError for fewer than two clips, other dimensions, or as `frechet.moments` does.
+        """
+        counts: list[int] = []
+        means: list[np.ndarray] = []
+        factors: list[np.ndarray] = []
+        for number, rows in enumerate(clips):
+            try:
+                mean = moments(rows).mean
+            except MetricError as error:
+                raise MetricError(f"clip number {number}: {error}") from error
+            if means and len(mean) != len(means[0]):
+                raise MetricError(f"clip number {number} has {len(mean)} dimensions, those before it {len(means[0])}")
+            centred = np.asarray(rows, np.float64) - mean
+            if len(rows) > len(mean):
+                centred = np.asarray(np.linalg.qr(centred, mode="r"))
+            counts.append(len(rows))
+            means.append(mean)
+            factors.append(centred if len(rows) > 1 else centred[:0])
+        if len(counts) < 2:
+            raise MetricError(f"{len(counts)} clips cannot be drawn from: give at least 2, better 100")
+        owners = np.repeat(np.arange(len(counts)), [len(part) for part in factors])
+        return cls(np.array(counts, np.float64), np.stack(means), np.concatenate(factors), owners)
+
+    def total(self, weights: Int[np.ndarray, "clip"]) -> Moments:
+        """Moments of all rows, each clip counted as often as its weight says."""
+        counts = weights * self.counts
+        mean = counts @ self.means / counts.sum()
+        apart = self.means - mean
+        scatter = (self.factors.T * weights[self.owners]) @ self.factors + (apart.T * counts) @ apart
+        return Moments(int(counts.sum()), mean, scatter)
+
+    def projected(self, onto: Float[np.ndarray, "dim rank"]) -> "ClipMoments":
+        """Those of the rows times a matrix."""
+        return ClipMoments(self.counts, self.means @ onto, self.factors @ onto, self.owners)
+
+    def scatter_trace(self, weights: Int[np.ndarray, "clip"], mean: Float[np.ndarray, "dim"]) -> float:
+        """Trace of the weighted scatter about its own mean, without the scatter."""
+        within = weights[self.owners] @ np.square(self.factors).sum(axis=1)
+        return float(within + (weights * self.counts) @ np.square(self.means - mean).sum(axis=1))
+
+
+def bootstrap_mean(
+    sums: Float[np.ndarray, "clip"],
+    counts: Float[np.ndarray, "clip"],
+    seed: int,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Interval:
+    """Interval of the mean of all values, given each clip's sum and number of values (equation 1).
+
+    Raises MetricError for fewer than two clips, other lengths, values not finite, counts not above 0, fewer than 10
+    draws or a level outside (0, 1).
+    """
+    sums, counts = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
+    if sums.ndim != 1 or sums.shape != counts.shape or len(sums) < 2:
+        raise MetricError(f"sums of {sums.shape}, counts of {counts.shape}: give one of each for at least 2 clips")
+    if not np.isfinite(sums).all() or not (np.isfinite(counts) & (counts > 0)).all():
+        raise MetricError("sums must be finite, counts finite and above 0: leave out clips that have no value")
+    _check_draws(draws, level)
+    weights = _weights(np.random.default_rng(seed), len(sums), draws)
+    drawn = (weights @ sums) / (weights @ counts)
+    return _interval(float(sums.sum() / counts.sum()), drawn, level, len(sums), seed)
+
+
+def bootstrap_frechet(
+    clips: ClipMoments,
+    reference: Moments | ClipMoments,
+    covariance: Covariance,
+    seed: int,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Interval:
+    """Interval of the Fréchet distance of clips to a reference, in the unit of `frechet_distance`.
+
+    A reference given as Moments stays as it is: the interval is that of the generated clips alone. Given as ClipMoments
+    it is drawn too, independently, at several times the cost. Quote `centred` unless clips far outnumber dimensions.
+
+    Raises MetricError if dimensions differ, for fewer than 10 draws, a level outside (0, 1), or too few rows.
+    """
+    _check_draws(draws, level)
+    random = np.random.default_rng(seed)
+    number = len(clips.counts)
+    whole = clips.total(np.ones(number, int))
+    weights = _weights(random, number, draws)
+    if isinstance(reference, Moments):
+        value = frechet_distance(whole, reference, covariance)
+        drawn = _to_fixed(clips, reference, covariance, weights)
+    else:
+        others = len(reference.counts)
+        value = frechet_distance(whole, reference.total(np.ones(others, int)), covariance)
+        pairs = zip(weights, _weights(random, others, draws), strict=True)
+        drawn = [frechet_distance(clips.total(one), reference.total(other), covariance) for one, other in pairs]
+    return _interval(value, np.array(drawn), level, number, seed)
+
+
+def _to_fixed(
+    clips: ClipMoments, reference: Moments, covariance: Covariance, weights: Int[np.ndarray, "draw clip"]
+) -> list[float]:
+    """Distances of draws to a reference that stays (equation 4)."""
+    root = factor(reference.covariance(covariance))
+    projected = clips.projected(root)
+    trace = float(np.square(root).sum())
+    distances: list[float] = []
+    for drawn in weights:
+        counts = drawn * clips.counts
+        mean = counts @ clips.means / counts.sum()
+        divisor = counts.sum() - (covariance == "unbiased")
+        shared = np.linalg.eigvalsh(projected.total(drawn).scatter / divisor)
+        # Eigenvalues that are rounding only would count with half of its digits.
+        kept = shared > np.finfo(np.float64).eps * len(shared) * np.abs(shared).max(initial=0)
+        spread = clips.scatter_trace(drawn, mean) / divisor
+        between = np.square(mean - reference.mean).sum()
+        distances.append(float(between + spread + trace - 2 * np.sqrt(shared[kept]).sum()))
+    return distances
+
+
+def _weights(random: np.random.Generator, clips: int, draws: int) -> Int[np.ndarray, "draw clip"]:
+    """How often each clip is drawn when as many as there are are drawn with replacement."""
+    return random.multinomial(clips, np.full(clips, 1 / clips), size=draws)
+
+
+def _check_draws(draws: int, level: float) -> None:
+    if draws < 10 or not 0 < level < 1:
+        raise MetricError(f"{draws} draws at level {level:g}: give at least 10, better {DRAWS}, and 0 < level < 1")
+
+
+def _interval(value: float, drawn: Float[np.ndarray, "draw"], level: float, clips: int, seed: int) -> Interval:
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    bias = float(drawn.mean() - value)
+    return Interval(
+        value=value, low=float(low), high=float(high), bias=bias, level=level, draws=len(drawn), clips=clips, seed=seed
+    )

@@ -1,0 +1,290 @@
+"""Reading and writing video and sound files with PyAV: pictures chosen by timestamps, channels of sound never mixed.
+
+Every time is in seconds on the file's common clock, which starts with its earliest stream: picture and sound that were
+recorded together stay together even where one stream starts later than the other.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from jaxtyping import Float32, Int16, Shaped, UInt8
+from scipy.io import wavfile
+
+from con360av_jax.errors import MediaError
+from con360av_jax.media import containers
+from con360av_jax.media.excerpt import SoundExcerpt
+from con360av_jax.media.spherical_metadata import spherical_metadata
+
+# A stream may end this much before the length that its header promises, s; more means that data are missing.
+TAIL_TOLERANCE = 0.5
+# Extra sound on both sides of a resampled excerpt, so that it equals the same part of the whole file resampled, s.
+RESAMPLE_MARGIN = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaInfo:
+    """What a media file holds; fields of a missing stream are 0 or empty."""
+
+    path: Path
+    duration: float
+    """Length from the first stream's start to the last stream's end, s."""
+    width: int
+    height: int
+    frames_per_second: float
+    video_codec: str
+    sample_rate: int
+    """Samples per second and channel, Hz."""
+    channels: int
+    sound_codec: str
+    layout: str = ""
+    """FFmpeg's name of the channels' layout, such as "stereo", "quad" or "ambisonic 1"; ambisonics are often "quad"."""
+    projection: str = ""
+    """Of the sphere, by the file's metadata: a name of `spherical.PROJECTIONS`; empty if they do not say."""
+    stereo: str = ""
+    """How two eyes share the picture, by the file's metadata: a name of `spherical.STEREO_MODES`; empty likewise."""
+    streams: tuple[str, ...] = ()
+    """Kind of every stream in the file: "video", "audio", "subtitle", "data"."""
+
+    @property
+    def has_video(self) -> bool:
+        """Whether there is a picture stream."""
+        return bool(self.video_codec)
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there is a sound stream."""
+        return bool(self.sound_codec)
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """What the file at `path` holds, by its header and its first picture.
+
+    Raises:
+        MediaError: missing, a folder, not a media file, or damaged before its first picture or sound.
+    """
+    with containers.opened(path) as container:
+        video, sound = containers.picture_stream(container), containers.sound_stream(container)
+        if video is None and sound is None:
+            raise MediaError(f"{path}: holds neither pictures nor sound; give a video file such as an mp4")
+        rate = (video.average_rate or video.guessed_rate or 0) if video else 0
+        # First, for it may have to read all packets and rewind.
+        duration = containers.duration(container)
+        projection, stereo = spherical_metadata(container, video) if video else ("", "")
+        return MediaInfo(
+            path=Path(path),
+            duration=duration,
+            width=video.codec_context.width if video else 0,
+            height=video.codec_context.height if video else 0,
+            frames_per_second=float(rate),
+            video_codec=video.codec_context.name if video else "",
+            sample_rate=(sound.codec_context.sample_rate or 0) if sound else 0,
+            channels=sound.codec_context.layout.nb_channels if sound else 0,
+            sound_codec=sound.codec_context.name if sound else "",
+            layout=sound.codec_context.layout.name if sound else "",
+            projection=projection,
+            stereo=stereo,
+            streams=tuple(stream.type for stream in container.streams),
+        )
+
+
+def read_frames(
+    path: str | Path,
+    frames_per_second: float,
+    start: float = 0.0,
+    seconds: float | None = None,
+    size: tuple[int, int] | None = None,
+    longest_gap: float = math.inf,
+) -> UInt8[np.ndarray, "frame height width 3"]:
+    """RGB pictures at `start + k / frames_per_second`: at each instant the most recent picture of the file.
+
+    Args:
+        path: a media file with pictures.
+        frames_per_second: rate of the result, whatever the file's own.
+        start: time of the first picture, s.
+        seconds: length, s; None reads to the end. Before the first and after the last picture these are repeated.
+        size: (height, width) to stretch to; None keeps the file's.
+        longest_gap: time within the excerpt for which one picture may stand, s.
+
+    Raises:
+        MediaError: as `probe`; or no picture stream, `start` behind the end, data that are damaged or missing, or a
+            picture that stands for too long.
+    """
+    if frames_per_second <= 0:
+        raise MediaError(f"frames_per_second is {frames_per_second}; give a positive rate")
+    with containers.opened(path) as container:
+        stream = containers.picture_stream(container)
+        if stream is None:
+            raise MediaError(f"{path}: has no picture stream, but pictures are needed; give a video file")
+        seconds = _checked_length(path, container, start, seconds)
+        height, width = size or (stream.codec_context.height, stream.codec_context.width)
+        count = max(1, round(seconds * frames_per_second))
+        video = np.empty((count, height, width, 3), np.uint8)
+        filled, last_time, held = 0, -math.inf, None
+        half_tick = float(stream.time_base or 0) / 2 + 1 / containers.MICROSECONDS
+        for time, frame in containers.pictures(container, stream, start):
+            _check_gap(path, max(last_time, start), min(time, start + seconds), longest_gap)
+            due = math.ceil((time - half_tick - start) * frames_per_second)
+            if held is not None and due > filled:
+                video[filled:due] = containers.rgb(held, path, height, width)
+                filled = min(due, count)
+            held, last_time = frame, time
+            if filled == count:
+                return video
+        if held is None:
+            raise MediaError(f"{path}: no picture could be decoded at {start:g} s; the file is damaged or cut off")
+        slack = max(TAIL_TOLERANCE, 2 / float(stream.average_rate or frames_per_second))
+        _check_tail(path, container, stream, "pictures", last_time, start + seconds, slack)
+        _check_gap(path, max(last_time, start), start + seconds, longest_gap)
+        video[filled:] = containers.rgb(held, path, height, width)
+        return video
+
+
+def read_sound(
+    path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None
+) -> Float32[np.ndarray, "sample channel"]:
+    """The raw decoded channels, resampled one by one and never mixed; four channels are ambisonic ACN W, Y, Z, X.
+
+    Arguments and errors are those of `read_excerpt`.
+    """
+    return read_excerpt(path, sample_rate, start, seconds).resampled()
+
+
+def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> SoundExcerpt:
+    """Sound as it is stored, ready to be resampled.
+
+    Args:
+        path: a media file with sound.
+        sample_rate: that it will be resampled to, Hz.
+        start: time of the first sample, s.
+        seconds: length, s; None reads to the end. What the file lacks at either end is silence.
+
+    Raises:
+        MediaError: as `probe`; or no sound stream, `start` behind the end, or data that are damaged or missing.
+    """
+    with containers.opened(path) as container:
+        stream = containers.sound_stream(container)
+        if stream is None:
+            raise MediaError(f"{path}: has no sound stream, but sound is needed; give a video with sound")
+        seconds = _checked_length(path, container, start, seconds)
+        rate = stream.codec_context.sample_rate
+        if not rate:
+            raise MediaError(f"{path}: its sound stream states no sample rate; the file is damaged")
+        common = math.gcd(rate, sample_rate)
+        up, down = sample_rate // common, rate // common
+        periods = 0 if up == down else math.ceil(RESAMPLE_MARGIN * rate / down)
+        margin = periods * down
+        count = round(seconds * sample_rate)
+        first = round(start * rate) - margin
+        native = np.zeros((math.ceil(count * down / up) + 2 * margin, stream.codec_context.layout.nb_channels), "f4")
+        end = -math.inf
+        for position, block in containers.sound_blocks(container, stream, first / rate):
+            begin, end = position - first, position + len(block)
+            source = block[max(0, -begin) : max(0, len(native) - begin)]
+            native[max(0, begin) : max(0, begin) + len(source)] = source
+            if begin >= len(native):
+                break
+        if math.isinf(end):
+            raise MediaError(f"{path}: no sound could be decoded at {start:g} s; the file is damaged or cut off")
+        _check_tail(path, container, stream, "sound", end / rate, start + seconds, TAIL_TOLERANCE)
+        return SoundExcerpt(native=native, margin=margin, up=up, down=down, count=count)
+
+
+def write_clip(
+    path: str | Path,
+    video: UInt8[np.ndarray, "frame height width 3"],
+    frames_per_second: float,
+    sound: Shaped[np.ndarray, "sample ..."] | None,
+    sample_rate: int,
+    lossless_sound: bool = False,
+) -> None:
+    """Writes an mp4: H.264 pictures and AAC sound, or FLAC sound that `read_sound` gives back bit for bit as int16.
+
+    Sizes that are odd, which H.264's colour planes cannot hold, gain one repeated row or column.
+
+    Args:
+        path: the file; replaced in one step when complete.
+        video: RGB pictures.
+        frames_per_second: of the pictures.
+        sound: (sample,) or (sample, channel), int16 or floating point in [-1, 1]; None writes no sound stream.
+        sample_rate: of the sound, Hz.
+        lossless_sound: FLAC instead of AAC; four ambisonic channels (ACN W, Y, Z, X) need it.
+
+    Raises:
+        MediaError: pictures or sound of another shape or type, or a file that cannot be written.
+    """
+    if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or not len(video):
+        raise MediaError(f"{path}: pictures must be uint8 (frame, height, width, 3), given {video.dtype} {video.shape}")
+    pulses = None if sound is None else _int16(sound)
+    channels = 0 if pulses is None else pulses.shape[1]
+    if pulses is not None and channels not in containers.SOUND_LAYOUTS:
+        raise MediaError(f"{path}: sound has {channels} channels; write 1, 2 or 4")
+    if channels == 4 and not lossless_sound:
+        raise MediaError(f"{path}: AAC would damage 4-channel ambisonic sound; pass lossless_sound=True")
+    odd_rows, odd_columns = video.shape[1] % 2, video.shape[2] % 2
+    if odd_rows or odd_columns:
+        video = np.pad(video, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
+    with containers.replacing(path) as partial, containers.created(partial, path) as container:
+        containers.encode(container, video, Fraction(frames_per_second).limit_denominator(1001), pulses, sample_rate,
+                "flac" if lossless_sound else "aac")  # fmt: skip
+
+
+def write_wav(path: str | Path, sound: Shaped[np.ndarray, "sample ..."], sample_rate: int) -> None:
+    """Writes 16-bit PCM; `sound` is (sample,) or (sample, channel), int16 or floating point in [-1, 1]."""
+    with containers.replacing(path) as partial:
+        wavfile.write(partial, sample_rate, _int16(sound))
+
+
+def _checked_length(path: str | Path, container: InputContainer, start: float, seconds: float | None) -> float:
+    """The length to read, s; raises MediaError if the interval is empty or begins outside the file."""
+    available = containers.duration(container)
+    if not 0 <= start < available:
+        raise MediaError(f"{path}: is {available:.2f} s long, but {start:g} s was asked for; start inside the file")
+    seconds = available - start if seconds is None else seconds
+    if seconds <= 0:
+        raise MediaError(f"{path}: {seconds:g} s were asked for; ask for a positive length")
+    return seconds
+
+
+def _check_gap(path: str | Path, begin: float, end: float, longest: float) -> None:
+    """Raises MediaError if there is no new picture for longer than `longest`, s."""
+    if end - begin > longest:
+        raise MediaError(
+            f"{path}: has no new picture from {begin:.2f} s to {end:.2f} s, a gap of more than {longest:g} s; "
+            "give a video without missing pictures"
+        )
+
+
+def _check_tail(
+    path: str | Path,
+    container: InputContainer,
+    stream: VideoStream | AudioStream,
+    kind: str,
+    reached: float,
+    wanted: float,
+    slack: float,
+) -> None:
+    """Raises MediaError if decoding stopped before both the wanted and the promised end."""
+    promised = containers.stream_end(container, stream)
+    if promised is not None and reached < min(promised, wanted) - slack:
+        raise MediaError(
+            f"{path}: is cut off or damaged: no {kind} after {max(reached, 0):.2f} s of {promised:.2f} s; "
+            "give a complete file"
+        )
+
+
+def _int16(sound: Shaped[np.ndarray, "sample ..."]) -> Int16[np.ndarray, "sample channel"]:
+    """Sound as 16-bit samples (sample, channel); floating point is scaled by 32768, rounded and clipped."""
+    if sound.ndim not in (1, 2) or not len(sound):
+        raise MediaError(f"sound must be (sample,) or (sample, channel), given shape {sound.shape}")
+    columns = sound[:, None] if sound.ndim == 1 else sound
+    if columns.dtype == np.int16:
+        return columns
+    if not np.issubdtype(columns.dtype, np.floating) or not np.isfinite(columns).all():
+        raise MediaError(f"sound must be int16 or finite floating point in [-1, 1], given {columns.dtype}")
+    return np.clip(np.round(columns.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)

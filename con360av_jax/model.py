@@ -1,0 +1,282 @@
+"""From Python: one object that holds a config and its parameters, denoises, samples latents and generates clips."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Float32
+
+from con360av_jax.base.codecs import Codecs
+from con360av_jax.base.pretrained import Pretrained, open_pretrained
+from con360av_jax.config.settings import Config, MeshConfig, PerModality, SamplerConfig
+from con360av_jax.config.shapes import MODALITIES, maps_shape
+from con360av_jax.data.transforms import stack_maps
+from con360av_jax.denoiser import joint_model
+from con360av_jax.diffusion.guidance import Text, Timesteps
+from con360av_jax.diffusion.process import Latents
+from con360av_jax.errors import ConfigError, GeometryError
+from con360av_jax.models.functional import Params
+from con360av_jax.sample import BatchSampler, Clip, noise_from_seeds
+from con360av_jax.sharding import make_mesh, shardings_for
+from con360av_jax.sphere.geometry import minmax
+from con360av_jax.sphere.viewpoint import Viewpoint
+from con360av_jax.train import checkpoint, run_folder
+from con360av_jax.train.optimizer import merge, select
+
+ViewpointLike: TypeAlias = Viewpoint | Float[np.ndarray, "frame 4"]
+"""A constant viewpoint, or a track (frame 4) of yaw, pitch, horizontal and vertical field of view, rad."""
+SaliencyLike: TypeAlias = Float[np.ndarray, "..."]
+"""Maps (frame height width 1) or (frame height width), or one map (height width) for all frames."""
+
+
+class Con360AV:
+    """A model ready to use: `config`, `params` (of the joint model, on the mesh) and the frozen encoders and decoders.
+
+    Dicts are over "audio" and "video"; compiled functions are kept, one per batch shape and setting.
+    """
+
+    def __init__(self, config: Config, params: Params, pretrained: Pretrained, mesh: Mesh, step: int = 0):
+        self.config, self.params = config, params
+        self.step = step
+        """Training steps behind `params`; 0 for a pretrained folder."""
+        self.codecs = Codecs(pretrained, vae_dtype=config.train.compute_dtype)
+        denoise, _ = joint_model(config)
+        self._denoise = jax.jit(denoise, static_argnames="modalities")
+        self._sample = BatchSampler(config, mesh)
+
+    def denoise(
+        self,
+        latents: Latents,
+        timesteps: Timesteps,
+        text: Text,
+        clean_estimates: Latents | None = None,
+        connector_timesteps: Timesteps | None = None,
+        connector_latents: Latents | None = None,
+        maps: Float[Array, "batch frame height width 2"] | None = None,
+        map_mask: Bool[Array, "batch"] | None = None,
+        modalities: tuple[str, ...] = MODALITIES,
+    ) -> Latents:
+        """One prediction of the noise in `latents`, of the same shapes.
+
+        Args:
+            latents: noisy latents, audio (batch time mel channel), video (batch frame height width channel).
+            timesteps: per modality, (batch) int32.
+            text: audio: CLAP (batch channel), video: CLIP (batch token channel); see `encode_text`.
+            clean_estimates: predicted clean latents for the environment encoders; None means zeros.
+            connector_timesteps: timesteps of the environment encoders' inputs; None means `timesteps`.
+            connector_latents: noisy latents of the environment encoders; None means `latents`.
+            maps: saliency and BASD, see `control`; None means no control (the baseline).
+            map_mask: False rows of the batch get no control; None means all do.
+            modalities: one name runs that U-Net alone, without connectors.
+        """
+        return self._denoise(
+            self.params,
+            latents,
+            timesteps,
+            text,
+            clean_estimates,
+            connector_timesteps,
+            connector_latents,
+            maps,
+            map_mask,
+            modalities=tuple(modalities),
+        )
+
+    def encode_text(self, captions: Sequence[str]) -> Text:
+        """Embeddings of captions: audio (batch channel) of CLAP, video (batch token channel) of CLIP."""
+        return jax.tree.map(jnp.asarray, self.codecs.encode_text(list(captions)))
+
+    def noise(self, seeds: Sequence[int]) -> Latents:
+        """Noise latents, row i a function of seeds[i] alone; raises ConfigError for a seed outside 32 bits."""
+        return noise_from_seeds(self.config, seeds)
+
+    def control(
+        self, viewpoint: ViewpointLike, saliency: SaliencyLike | None = None
+    ) -> tuple[Float32[np.ndarray, "frame height width 2"], Float32[np.ndarray, "frame 4"]]:
+        """The model's maps and the viewpoint's track in rad.
+
+        Saliency is scaled to [0, 1] over the clip as in training; without it the saliency channel is zero everywhere
+        (no place stands out) and the viewpoint steers through its distance map alone.
+
+        Raises:
+            GeometryError: maps or a track of another shape than the config's, or not finite.
+        """
+        frames, height, width, _ = maps_shape(self.config)
+        track = viewpoint.track(frames) if isinstance(viewpoint, Viewpoint) else np.asarray(viewpoint, np.float32)
+        if track.shape != (frames, 4) or not np.isfinite(track).all():
+            raise GeometryError(f"a viewpoint track must be finite and of shape {(frames, 4)}, but is {track.shape}")
+        if saliency is None:
+            maps = np.zeros((frames, height, width, 1), np.float32)
+        else:
+            maps = np.asarray(saliency, np.float32)
+            maps = maps[..., None] if maps.ndim in (2, 3) and maps.shape[-2:] == (height, width) else maps
+            if maps.shape not in ((frames, height, width, 1), (height, width, 1)) or not np.isfinite(maps).all():
+                raise GeometryError(
+                    f"saliency must be finite and of shape {(frames, height, width, 1)} or {(height, width)}, "
+                    f"but is {np.shape(saliency)}"
+                )
+            maps = minmax(np.broadcast_to(maps, (frames, height, width, 1)))
+        return stack_maps(maps, track), track
+
+    def sample_latents(
+        self,
+        noise_latents: Latents,
+        text: Text,
+        negative_text: Text,
+        maps: Float[Array | np.ndarray, "batch frame height width 2"] | None = None,
+        steps: int | None = None,
+        guidance: Mapping[str, float] | None = None,
+        map_guidance: float | Mapping[str, float] | None = None,
+        timestep_gamma: float | None = None,
+    ) -> Latents:
+        """Clean latents by guided DDIM; what is None comes from `config.sampler`.
+
+        Args:
+            noise_latents: standard normal, as `noise` gives them.
+            text: embeddings of the captions.
+            negative_text: embeddings of what to move away from, usually of "".
+            maps: (batch frame height width 2) as `control` gives them, stacked; None means no control.
+            steps: DDIM steps.
+            guidance: scale of the text per modality.
+            map_guidance: scale of the maps, one number or per modality.
+            timestep_gamma: gamma of the timestep adjustment t -> T (t/T)^(gamma^+-0.5).
+
+        Raises:
+            ConfigError: the schedule has no such steps, or a scale is missing.
+        """
+        settings = sampler_settings(self.config.sampler, steps, guidance, map_guidance, timestep_gamma)
+        return self._sample(self.params, noise_latents, text, negative_text, maps, settings)
+
+    def generate(
+        self,
+        caption: str,
+        viewpoint: ViewpointLike | None = None,
+        saliency: SaliencyLike | None = None,
+        seed: int = 0,
+        negative_caption: str = "",
+        steps: int | None = None,
+        guidance: Mapping[str, float] | None = None,
+        map_guidance: float | Mapping[str, float] | None = None,
+        timestep_gamma: float | None = None,
+    ) -> Clip:
+        """One clip of the scene that `caption` describes, seen from `viewpoint`; see `generate_batch`."""
+        settings = sampler_settings(self.config.sampler, steps, guidance, map_guidance, timestep_gamma)
+        views = None if viewpoint is None else [viewpoint]
+        maps = None if saliency is None else [saliency]
+        return self.generate_batch([caption], views, maps, [seed], negative_caption, settings)[0]
+
+    def generate_batch(
+        self,
+        captions: Sequence[str],
+        viewpoints: Sequence[ViewpointLike] | None = None,
+        saliencies: Sequence[SaliencyLike | None] | None = None,
+        seeds: Sequence[int] | None = None,
+        negative_caption: str = "",
+        settings: SamplerConfig | None = None,
+    ) -> list[Clip]:
+        """Clips sampled as one batch over the mesh, one per caption.
+
+        Args:
+            captions: one per clip.
+            viewpoints: one per clip; None generates without control (the audio-visual baseline).
+            saliencies: one per clip, see `control`; needs viewpoints.
+            seeds: one per clip, 0 if left out; a clip depends on its own seed only.
+            negative_caption: what all clips move away from.
+            settings: steps and guidance; `config.sampler` if left out.
+
+        Raises:
+            ConfigError: lists of different lengths, or a seed outside 32 bits.
+            GeometryError: saliency without viewpoints, or of another shape.
+        """
+        count = len(captions)
+        seeds = [0] * count if seeds is None else seeds
+        for name, values in (("viewpoints", viewpoints), ("saliencies", saliencies), ("seeds", seeds)):
+            if values is not None and len(values) != count:
+                raise ConfigError(f"{count} captions but {len(values)} {name}: give one for each clip")
+        if saliencies is not None and viewpoints is None:
+            raise GeometryError("saliency was given without a viewpoint: give the viewpoint it should be seen from")
+        controls = [
+            self.control(viewpoint, saliency)
+            for viewpoint, saliency in zip(viewpoints or [], saliencies or [None] * count, strict=False)
+        ]
+        latents = self._sample(
+            self.params,
+            self.noise(seeds),
+            self.encode_text(captions),
+            self.encode_text([negative_caption] * count),
+            np.stack([maps for maps, _ in controls]) if controls else None,
+            settings or self.config.sampler,
+        )
+        latents = jax.device_get(latents)
+        return [
+            Clip(
+                video=self.codecs.decode_video(latents["video"][i]),
+                sound=self.codecs.decode_sound(latents["audio"][i]),
+                frames_per_second=self.config.clip.frames_per_second,
+                sample_rate=self.config.mel.sample_rate,
+                caption=captions[i],
+                seed=seeds[i],
+                maps=controls[i][0] if controls else None,
+                viewpoint=controls[i][1] if controls else None,
+            )
+            for i in range(count)
+        ]
+
+
+def sampler_settings(
+    config: SamplerConfig,
+    steps: int | None,
+    guidance: Mapping[str, float] | None,
+    map_guidance: float | Mapping[str, float] | None,
+    timestep_gamma: float | None,
+) -> SamplerConfig:
+    """`config` with everything that is given; raises ConfigError if a scale lacks a modality."""
+    if isinstance(map_guidance, int | float):
+        map_guidance = dict.fromkeys(MODALITIES, float(map_guidance))
+    scales = {"text_guidance": guidance, "map_guidance": map_guidance}
+    for name, given in scales.items():
+        if given is not None:
+            if set(given) != set(MODALITIES):
+                raise ConfigError(f"{name} needs a number for each of {', '.join(MODALITIES)}, given {dict(given)}")
+            config = replace(config, **{name: PerModality(audio=float(given["audio"]), video=float(given["video"]))})
+    if steps is not None:
+        config = replace(config, steps=steps)
+    return config if timestep_gamma is None else replace(config, timestep_gamma=timestep_gamma)
+
+
+def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, local: bool = False) -> Con360AV:
+    """Opens a pretrained folder, a training run (its newest checkpoint) or RUN/checkpoints/STEP.
+
+    Args:
+        path: the folder.
+        ema: of a run, the moving average of the trained weights (True) or the weights themselves.
+        mesh: devices to spread over; one device if left out. A checkpoint opens on any mesh.
+        local: of several processes each has a model of its own, on its own devices.
+
+    Raises:
+        CheckpointError: there is nothing to open, it is damaged, or its frozen base is missing or another one.
+        ShardingError: the mesh does not fit the devices or the parameters.
+    """
+    path, devices = Path(path), make_mesh(mesh or MeshConfig(), local)
+    if (path / "report.json").is_file():
+        pretrained = open_pretrained(path)
+        return Con360AV(pretrained.config, _base(pretrained.config, pretrained, devices), pretrained, devices)
+    item = "ema" if ema else "trainable"
+    run_at, step_folder = checkpoint.locate(path, (item, "progress"))
+    run = run_folder.open_run(run_at)
+    pretrained = open_pretrained(run_folder.find_base(run))
+    run_folder.require_same_model(run.config, pretrained.config, f"base {pretrained.folder}")
+    untrained, frozen = select(_base(run.config, pretrained, devices), run.config.train.trainable)
+    trained = checkpoint.read_arrays(step_folder, {item: checkpoint.abstract(untrained)})[item]
+    step = checkpoint.read_progress(step_folder).step
+    return Con360AV(run.config, merge(trained, frozen), pretrained, devices, step)
+
+
+def _base(config: Config, pretrained: Pretrained, mesh: Mesh) -> Params:
+    """The joint model's parameters of a pretrained folder, on the mesh."""
+    return pretrained.params("joint", shardings_for(joint_model(config)[1], mesh))

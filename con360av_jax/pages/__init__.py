@@ -1,0 +1,1 @@
+"""The style, plots and figures that all HTML pages share."""

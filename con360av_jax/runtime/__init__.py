@@ -1,0 +1,1 @@
+"""The process and machine around a computation: compile cache and flags, memory, provenance, FLOPs."""

@@ -1,0 +1,1 @@
+"""Geometry on the sphere in numpy: directions, viewpoints, distance maps, ambisonics."""

@@ -1,0 +1,1 @@
+"""Captions of segments: contract, choice and backends."""

@@ -1,0 +1,188 @@
+"""Captions by BLIP-2 and a chat model as two stages that need never be in memory together, and as one backend.
+
+    faces: segment -> texts on its faces          join: texts of segments -> captions
+
+On one small GPU run `FaceStage` over all segments, drop it, then run `JoinStage`; the texts are on disk in between.
+`ModelCaptions` runs both on one segment at a time and keeps both models loaded.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+
+from con360av_jax.errors import DatasetError
+from preprocess.captions.caption_joiner import CaptionJoiner, as_caption, open_chat_tokenizer
+from preprocess.captions.contract import CaptionSettings, Tracks
+from preprocess.captions.face_captioner import FaceCaptioner, check_blip2
+from preprocess.captions.faces import FACES, face_pictures, face_times, picture_digest
+from preprocess.captions.model_folders import ModelFolder, choose_device, open_model_folder, require_torch
+from preprocess.captions.prompts import Prompts, load_prompts
+from preprocess.captions.texts import CaptionTexts, Described, FaceText
+from preprocess.segment import Segment
+from preprocess.work import Stage, Work, Works, attempted, each, there
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceStage:
+    """Segments to face texts; the model is loaded at the first segment whose texts are not kept already."""
+
+    model: ModelFolder
+    prompts: Prompts
+    texts: CaptionTexts
+    frames_per_second: float
+    device: str = "auto"
+    batch_size: int = 24
+
+    @cached_property
+    def captioner(self) -> FaceCaptioner:
+        """The model itself."""
+        return FaceCaptioner(self.model.path, self.device, prompts=self.prompts, batch_size=self.batch_size)
+
+    def __call__(self, segment: Segment) -> Described:
+        """The texts on every face and time of a segment; raises DatasetError if all of them are empty."""
+        times = face_times(segment, self.frames_per_second)
+        looks = [(time, face) for time in times for face in FACES]
+        frames = segment.frames[np.array(list(times.values()))]
+        made_from = self.model.source | {"prompt": self.prompts.face_digest, "picture": picture_digest(frames)}
+        clip, index = segment.window.clip.name, segment.window.index
+        kept = self.texts.find_faces(clip, index, made_from)
+        described = Described(clip=clip, segment=index, texts=kept)
+        if [(text.time, text.face) for text in kept] != looks:
+            written = self.captioner(face_pictures(frames, self.captioner.face_size))
+            texts = (
+                FaceText(time=time, face=face, text=text) for (time, face), text in zip(looks, written, strict=True)
+            )
+            described = Described(clip=clip, segment=index, texts=tuple(texts))
+            self.texts.keep_faces(described, made_from)
+        if not any(text.text for text in described.texts):
+            raise DatasetError(
+                f"{segment.name}: {self.model.name} wrote nothing on any of {len(looks)} faces "
+                f"(see {self.texts.path(clip)}); change the face prompt or the model"
+            )
+        return described
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinStage:
+    """Face texts to captions; the model is loaded at the first segment whose caption is not kept already."""
+
+    model: ModelFolder
+    prompts: Prompts
+    texts: CaptionTexts
+    device: str = "auto"
+    batch_size: int = 8
+
+    @cached_property
+    def joiner(self) -> CaptionJoiner:
+        """The model itself."""
+        return CaptionJoiner(self.model.path, self.device, prompts=self.prompts, batch_size=self.batch_size)
+
+    def __call__(self, segments: Sequence[Described]) -> list[str]:
+        """A caption per segment; an empty one where the model answered nothing, which `require_caption` rejects.
+
+        In half precision a caption may, rarely, depend on which segments share its batch: to make a dataset again byte
+        for byte, give the same segments together, or keep the texts.
+        """
+        captions = [self.texts.find_caption(given.clip, given.segment, self._made_from(given)) for given in segments]
+        missing = [number for number, caption in enumerate(captions) if caption is None]
+        # A batch at a time, so that a run which is stopped keeps what it has.
+        for first in range(0, len(missing), self.batch_size):
+            numbers = missing[first : first + self.batch_size]
+            answers = self.joiner([segments[number].texts for number in numbers])
+            for number, answer in zip(numbers, answers, strict=True):
+                caption = captions[number] = as_caption(answer)
+                self.texts.keep_caption(segments[number], caption, answer, self._made_from(segments[number]))
+        return [caption or "" for caption in captions]
+
+    def require_caption(self, described: Described, caption: str) -> str:
+        """`caption`; raises DatasetError if it is empty."""
+        if not caption:
+            raise DatasetError(
+                f"{described.clip}_{described.segment}: {self.model.name} wrote an empty caption "
+                f"(see {self.texts.path(described.clip)}); change the join prompt or the model"
+            )
+        return caption
+
+    def _made_from(self, described: Described) -> dict[str, str]:
+        texts = json.dumps([asdict(text) for text in described.texts]).encode()
+        faces = hashlib.sha256(texts).hexdigest()[:16]
+        return self.model.source | {"prompt": self.prompts.join_digest, "faces": faces}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCaptions:
+    """The caption backend `blip2+llama`: both stages on one segment at a time."""
+
+    faces: FaceStage
+    join: JoinStage
+
+    def __call__(self, segment: Segment, tracks: Tracks) -> str:
+        """The segment's caption; raises DatasetError if either model wrote nothing."""
+        described = self.faces(segment)
+        (caption,) = self.join([described])
+        return self.join.require_caption(described, caption)
+
+    def stages(self) -> tuple[Stage, tuple[Stage, ...]]:
+        """Both as stages of a chain, in which segments need not wait for one another's models."""
+        look = each("captions", lambda work: replace(work, described=self.faces(there(work.segment))), self.on_gpu)
+        return look, (Stage(name="captions", run=self._joined, on_gpu=self.on_gpu, at_once=self.join.batch_size),)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the models want a GPU."""
+        return self.join.device != "cpu"
+
+    def _joined(self, works: Works) -> Iterator[Work]:
+        """Captions of as many segments at once as the chat model takes, where several come together."""
+        waiting = iter(works)
+        # On a CPU nothing is gained, and captions must not depend on which segments came together.
+        at_once = 1 if choose_device(self.join.device).type == "cpu" else self.join.batch_size
+        while some := list(islice(waiting, at_once)):
+            todo = [work for work in some if work.waits]
+            if len(todo) > 1:
+                # Kept on disk, from where each segment's own call below takes it.
+                attempted("captions", todo[0], lambda work, todo=todo: self._kept(work, todo))
+            yield from (attempted("captions", work, self._caption) if work.waits else work for work in some)
+
+    def _kept(self, work: Work, together: list[Work]) -> Work:
+        self.join([one.described for one in together])
+        return work
+
+    def _caption(self, work: Work) -> Work:
+        (caption,) = self.join([work.described])
+        return replace(work, caption=self.join.require_caption(work.described, caption), described=None)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Which models and prompts the captions are made with, for the dataset's manifest."""
+        models = {
+            name: f"{stage.model.name} {stage.model.revision}"
+            for name, stage in (("faces", self.faces), ("join", self.join))
+        }
+        return models | {"prompts": f"{self.faces.prompts.face_digest} {self.join.prompts.join_digest}"}
+
+
+def open_model_captions(settings: CaptionSettings, frames_per_second: float) -> ModelCaptions:
+    """Both stages, with every error that can be told without loading a model; raises as `open_captions` does."""
+    require_torch()
+    prompts = load_prompts(settings.prompts)
+    blip2 = open_model_folder(settings.faces, "--caption-faces", settings.from_hub)
+    check_blip2(blip2.path)
+    chat = open_model_folder(settings.join, "--caption-join", settings.from_hub)
+    open_chat_tokenizer(chat.path)
+    choose_device(settings.device)
+    texts = CaptionTexts(settings.texts)
+    faces = FaceStage(
+        model=blip2,
+        prompts=prompts,
+        texts=texts,
+        frames_per_second=frames_per_second,
+        device=settings.device,
+        batch_size=settings.batch_size,
+    )
+    return ModelCaptions(faces=faces, join=JoinStage(model=chat, prompts=prompts, texts=texts, device=settings.device))

@@ -1,0 +1,122 @@
+"""BLIP-2: pictures to phrases, in batches.
+
+Source: Li et al., BLIP-2 (arXiv 2301.12597); the classes of transformers 5.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from con360av_jax.errors import CheckpointError
+from preprocess.captions.model_folders import (
+    Precision,
+    choose_device,
+    choose_dtype,
+    fits,
+    generate_greedily,
+    load_model,
+    model_type,
+    require_torch,
+)
+from preprocess.captions.prompts import FACE_TOKENS, Prompts
+
+
+def check_blip2(folder: Path) -> None:
+    """Raises CheckpointError if the folder's model is no BLIP-2."""
+    found = model_type(folder)
+    if found != "blip-2":
+        raise CheckpointError(f"{folder}: is a {found!r} model; give a Blip2ForConditionalGeneration")
+
+
+class FaceCaptioner:
+    """One phrase per picture; loads the model when made, frees it when dropped."""
+
+    def __init__(
+        self,
+        model_folder: Path,
+        device: str = "auto",
+        dtype: Precision = "auto",
+        *,
+        prompts: Prompts,
+        batch_size: int = 24,
+    ):
+        """Loads the model.
+
+        Args:
+            model_folder: of any Blip2ForConditionalGeneration, with its tokenizer and image processor.
+            device: "auto", "cpu", "cuda", "cuda:1" ..
+            dtype: of weights and activations; in float16 the Q-Former stays float32.
+            prompts: `face` is what the model goes on from.
+            batch_size: pictures in one call of the model.
+
+        Raises:
+            CheckpointError: torch is missing, or the folder is no BLIP-2, incomplete or damaged.
+            ConfigError: no such device, or it is full.
+        """
+        require_torch()
+        check_blip2(model_folder)
+        from transformers import Blip2ForConditionalGeneration
+
+        self.batch_size, self._prompt = batch_size, prompts.face
+        self._device = choose_device(device)
+        self._dtype = choose_dtype(dtype, self._device)
+        self._model = load_model(Blip2ForConditionalGeneration, model_folder, self._device, self._dtype)
+        self._processor = _processor(model_folder, self._model)
+        generate_greedily(self._model.language_model.generation_config, FACE_TOKENS)
+
+    @property
+    def face_size(self) -> int:
+        """Height and width of the pictures the model was made for, pixels; others are resized."""
+        return self._model.config.vision_config.image_size
+
+    def __call__(self, faces: UInt8[np.ndarray, "picture height width 3"]) -> list[str]:
+        """One phrase per RGB picture, which may be empty; raises ConfigError if a batch does not fit on the device."""
+        texts: list[str] = []
+        for first in range(0, len(faces), self.batch_size):
+            with fits(self._device, f"describing {self.batch_size} faces"):
+                texts += self._batch(faces[first : first + self.batch_size])
+        return texts
+
+    def _batch(self, faces: UInt8[np.ndarray, "picture height width 3"]) -> list[str]:
+        import torch
+
+        inputs = self._processor(
+            images=list(faces),
+            text=[self._prompt] * len(faces),
+            input_data_format="channels_last",
+            return_tensors="pt",
+        ).to(self._device, self._dtype)
+        with torch.inference_mode():
+            tokens = self._model.generate(**inputs)
+        # Models that only decode (OPT) return the prompt too; those that also encode (T5) do not.
+        if not self._model.language_model.config.is_encoder_decoder:
+            tokens = tokens[:, inputs["input_ids"].shape[1] :]
+        written = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        # OPT was trained to end with its line; a model that was not told so would go on.
+        return [" ".join(text.strip().partition("\n")[0].split()) for text in written]
+
+
+def _processor(folder: Path, model: Any) -> Any:
+    """Tokenizer and image processor, told how many query tokens stand before the prompt.
+
+    Raises CheckpointError if the folder lacks one or the tokenizer has more words than the model.
+    """
+    from transformers import AutoImageProcessor, AutoTokenizer, Blip2Processor
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # Pillow, not torchvision: the same pixels whether or not torchvision is installed.
+        pictures = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise CheckpointError(f"{folder}: has no tokenizer or image processor that can be used: {error}") from error
+    # Older folders do not say it; without it the picture has no place before the prompt.
+    processor = Blip2Processor(pictures, tokenizer, num_query_tokens=model.config.num_query_tokens)
+    place = tokenizer.convert_tokens_to_ids("<image>")
+    words = model.get_input_embeddings().num_embeddings
+    if place >= words:
+        raise CheckpointError(f"{folder}: the tokenizer has {place + 1} words, the model {words}; give matching ones")
+    # Any id will do as long as both agree: what is embedded there is overwritten by the picture.
+    model.config.image_token_index = place
+    return processor

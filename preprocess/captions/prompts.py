@@ -1,0 +1,88 @@
+"""The prompts of the caption models: read from a TOML file that the user can edit, checked, and known by their hash."""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from con360av_jax.errors import ConfigError
+from preprocess.captions.texts import FaceText
+
+DEFAULT_PROMPTS = Path(__file__).with_name("prompts.toml")
+# A face's text is a phrase. A joined sentence may be longer than CLIP reads, so that it ends where the model ends it.
+FACE_TOKENS = 32
+JOIN_TOKENS = 96
+# Every placeholder that a prompt may have, and those it must have.
+PLACEHOLDERS = {
+    "face": (frozenset(), frozenset()),
+    "line": (frozenset({"time", "face", "text"}), frozenset({"text"})),
+    "join": (frozenset({"descriptions"}), frozenset({"descriptions"})),
+}
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What the models are told."""
+
+    face: str
+    """The words BLIP-2 goes on from."""
+    line: str
+    """How one face's text appears among the descriptions."""
+    join: str
+    """What the chat model is asked."""
+
+    @property
+    def face_digest(self) -> str:
+        """Known by this, face texts need not be made again when only the joining changes."""
+        return _digest(self.face, FACE_TOKENS)
+
+    @property
+    def join_digest(self) -> str:
+        """Of all that turns face texts into a caption."""
+        return _digest(self.line, self.join, JOIN_TOKENS)
+
+    def question(self, texts: Iterable[FaceText]) -> str:
+        """The chat model's message about one segment; faces on which nothing was written are left out."""
+        lines = [
+            _fill(self.line, {"time": f"{face.time:g}", "face": face.face, "text": face.text})
+            for face in texts
+            if face.text
+        ]
+        return _fill(self.join, {"descriptions": "\n".join(lines)}).strip()
+
+
+def load_prompts(path: Path | None = None) -> Prompts:
+    """The prompts in `path`, or those that come with the package.
+
+    Raises ConfigError if the file is missing, no TOML, or lacks a prompt or a placeholder.
+    """
+    path = path or DEFAULT_PROMPTS
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: the prompts cannot be read ({error}); copy and edit {DEFAULT_PROMPTS}") from error
+    wanted = {field.name for field in fields(Prompts)}
+    if set(given) != wanted or not all(isinstance(text, str) for text in given.values()):
+        raise ConfigError(f"{path}: has {sorted(given)}; give a text for each of {sorted(wanted)}")
+    for name, text in given.items():
+        found = set(_PLACEHOLDER.findall(text))
+        allowed, needed = PLACEHOLDERS[name]
+        if found - allowed or needed - found:
+            raise ConfigError(
+                f"{path}: {name} has placeholders {sorted(found)}; "
+                f"it must have {sorted(needed)} and may have {sorted(allowed)}"
+            )
+    return Prompts(**given)
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    # Not str.format: braces in a model's answer or in a prompt are no placeholders.
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
+
+
+def _digest(*parts: str | int) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Saliency of segments: contract, choice and backends."""

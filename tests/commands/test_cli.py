@@ -1,0 +1,208 @@
+"""The command line: help is fast and light, verbs do their work, and errors are one line with exit code 2."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from con360av_jax import cli
+from con360av_jax.config.files import save_config
+from con360av_jax.config.settings import Config
+from con360av_jax.media.files import probe
+from con360av_jax.runtime import compile_flags
+from con360av_jax.runtime.compile_cache import cache_folder, enable_compile_cache
+from con360av_jax.train import loop
+from tests.support import tiny_world
+
+
+@pytest.fixture(autouse=True)
+def no_compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CON360AV_CACHE", "off")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiles() -> Iterator[None]:
+    with tiny_world.quick_compiles():
+        yield
+
+
+@pytest.fixture(scope="module")
+def lean(tiny: Config) -> Config:
+    return tiny_world.lean(tiny)
+
+
+@pytest.fixture(scope="module")
+def run(lean: Config) -> Path:
+    return tiny_world.run(lean)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a failing command writes."""
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("con360av: error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys\n"
+        "from con360av_jax import cli\n"
+        "assert cli.main(['--help']) == 0\n"
+        "assert cli.main(['train', '--help']) == 0\n"
+        "heavy = {'jax', 'flax', 'numpy', 'cv2', 'av', 'orbax', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "synth" in finished.stdout and "--resume" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Expected one of {synth, init, train, plan, sample, evaluate, report, bench}"),
+        (["dance"], "Expected one of {synth, init, train, plan, sample, evaluate, report, bench}"),
+        (["synth"], "--out"),
+        (["synth", "--out", "x", "--seed", "abc"], "--seed"),
+        (["synth", "--out", "x", "--colour", "red"], "--colour"),
+        (["synth", "--out", "x", "--clips", "0"], "--clips must be positive"),
+        (["init", "--config", "nothing", "--out", "x"], "no config is called 'nothing'"),
+        (["init", "--config", "debug", "--out", "x", "--config.train.stepz", "3"], "--config.train.stepz"),
+        (["init", "--config", "debug", "--out", "x", "--config.clip.height", "65"], "65x64"),
+        (["train", "--base", "x", "--dataset", "y", "--out", "z"], "is x the right folder"),
+        (["report", "nothing", "--out", "x.html"], "nothing"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_writes_nothing(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert words in fails(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_field_in_a_config_file_is_named(tiny: Config, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    save_config(tiny, tmp_path / "tiny.json")
+    data = json.loads((tmp_path / "tiny.json").read_text())
+    data["train"]["learning_rat"] = 1
+    (tmp_path / "tiny.json").write_text(json.dumps(data))
+    assert "learning_rat" in fails(capsys, "init", "--config", tmp_path / "tiny.json", "--out", tmp_path / "base")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--viewpoint", "yaw=200"], "yaw=200 is out of range"),
+        (["--viewpoint", "jaw=20"], "jaw"),
+        (["--trajectory", "nothing.csv"], "nothing.csv"),
+        (["--maps", "nothing.npz", "--viewpoint", "yaw=0"], "nothing.npz"),
+        (["--maps", "DATASET#no/0/0", "--viewpoint", "yaw=0"], "has no record 'no/0/0'"),
+        (["--maps", "nothing#fake_000000/0/0"], "nothing does not exist"),
+        (["--seed", "-1"], "seed"),
+        (["--steps", "5000"], "5000 sampling steps"),
+        (["--checkpoint", "nothing"], "nothing does not exist"),
+        (["--checkpoint", "DATASET"], "neither a pretrained folder"),
+        (["--viewpoint", "yaw=0", "--viewpoint", "yaw=1"], "2 viewpoints: give a folder"),
+    ],
+)
+def test_wrong_sampling_is_one_line_and_writes_nothing(
+    options: list[str], words: str, run: Path, lean: Config, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    options = [option.replace("DATASET", str(tiny_world.dataset(lean))) for option in options]
+    arguments = ["sample", "--checkpoint", run, "--caption", "a bell", "--out", tmp_path / "x.mp4", *options]
+    assert words in fails(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_caption_is_refused(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert "--caption" in fails(capsys, "sample", "--checkpoint", run, "--out", tmp_path / "x.mp4")
+
+
+def test_a_checkpoint_of_another_config_is_refused(lean: Config, run: Path, capsys, tmp_path: Path):
+    arguments = ["train", "--base", tiny_world.base(lean), "--dataset", tiny_world.dataset(lean), "--out", run]
+    resumed = [*arguments, "--resume", "--config.train.learning-rate", "3"]
+    assert "train.learning_rate is 3.0 here, 0.001 there" in fails(capsys, *resumed)
+    other = ["--config.model.connector.channels", "32", "--out", tmp_path / "new"]
+    assert "model.connector.channels is 32 here, 16 there" in fails(capsys, *arguments[:-2], *other)
+    assert "add --resume" in fails(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("received", "code"), [(None, 0), (signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_stopped_training_says_so_to_the_shell(
+    received: signal.Signals | None, code: int, lean: Config, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = {}
+
+    def train(config: Config, base: Path, dataset: Path, out: Path, *, resume: bool, allowed) -> signal.Signals | None:
+        given.update(config=config, folders=(base, dataset, out), resume=resume)
+        return received
+
+    monkeypatch.setattr(loop, "train", train)
+    base = tiny_world.base(lean)
+    arguments = ["train", "--base", str(base), "--dataset", "d", "--out", str(tmp_path / "run")]
+    assert cli.main([*arguments, "--config.train.steps", "9", "--config.mesh.data", "2"]) == code
+    assert given["folders"] == (base, Path("d"), tmp_path / "run") and given["resume"] is False
+    assert (given["config"].train.steps, given["config"].mesh.data) == (9, 2)
+    assert capsys.readouterr().err.count("\n") == (code == 130)
+
+
+def test_sample_writes_clips_with_their_control_and_a_card(run: Path, lean: Config, capsys, tmp_path: Path):
+    (tmp_path / "turn.csv").write_text("time,yaw,pitch,fov\n0,170,0,90\n1,-170,0,60\n")
+    key = "fake_000003/0/0"
+    out = tmp_path / "clips"
+    maps = f"{tiny_world.dataset(lean)}#{key}"
+    viewpoints = ["--viewpoint", "yaw=-30,pitch=5,fov=70", "--trajectory", tmp_path / "turn.csv"]
+    arguments = ["sample", "--checkpoint", run, "--maps", maps, *viewpoints, "--seed", 4, "--out", out]
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    assert capsys.readouterr().err == ""
+    names = {f"viewpoint_{number}{kind}" for number in (1, 2) for kind in (".mp4", ".npz", ".json")}
+    assert {path.name for path in out.iterdir()} == names
+    card = json.loads((out / "viewpoint_1.json").read_text())
+    assert (card["caption"], card["seed"], card["maps_key"], card["trained_steps"]) == ("fake scene 3", 4, key, 7)
+    with np.load(out / "viewpoint_1.npz") as still, np.load(out / "viewpoint_2.npz") as moving:
+        np.testing.assert_allclose(np.rad2deg(still["viewpoint"][2]), [-30, 5, 70, 70], rtol=1e-6)
+        np.testing.assert_allclose(np.rad2deg(moving["viewpoint"][2]), [180, 0, 75, 75], rtol=1e-5, atol=1e-5)
+        assert still["saliency"].shape == still["basd"].shape == (4, 16, 32, 1)
+        np.testing.assert_array_equal(still["saliency"], moving["saliency"])
+        assert not np.array_equal(still["basd"], moving["basd"])
+    assert probe(out / "viewpoint_2.mp4").has_sound
+
+
+def test_the_compile_cache_is_the_user_s_own_and_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import jax
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert enable_compile_cache() is None
+    monkeypatch.delenv("CON360AV_CACHE")
+    assert cache_folder() == tmp_path / "con360av-jax" / "xla"
+    try:
+        assert enable_compile_cache() == tmp_path / "con360av-jax" / "xla"
+        assert (tmp_path / "con360av-jax" / "xla").stat().st_mode & 0o777 == 0o700
+        (tmp_path / "con360av-jax" / "xla").chmod(0o777)
+        assert enable_compile_cache() is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", str(tiny_world.world() / "xla"))
+
+
+def test_the_command_line_chooses_fast_convolutions_unless_the_user_has_chosen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert cli.main(["--help"]) == 0
+    assert os.environ["XLA_FLAGS"] == ""
+    monkeypatch.delenv("XLA_FLAGS")
+    # Another version may not know the flag, and XLA then ends the process.
+    for version, flags in (("0.10.2", True), ("0.12.0.1", False)):
+        monkeypatch.setattr(compile_flags, "version", lambda name, version=version: version)
+        monkeypatch.delenv("XLA_FLAGS", raising=False)
+        assert cli.main(["--help"]) == 0
+        assert ("INDIVIDUAL_CONVOLUTION" in os.environ.get("XLA_FLAGS", "")) is flags

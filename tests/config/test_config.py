@@ -1,0 +1,196 @@
+"""Configs: cross-field checks, JSON round trips, hashes and errors that name the setting and the file."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from con360av_jax.config.files import config_hash, from_dict, load_config, load_config_json, save_config, to_dict
+from con360av_jax.config.settings import ClipConfig, Config, MapEncoderConfig, MelConfig, NoiseSchedule, PerModality
+from con360av_jax.errors import ConfigError
+
+
+def settings(config: Config) -> dict:
+    """A copy of all settings that a test may break."""
+    return json.loads(json.dumps(to_dict(config)))
+
+
+def changed(config: Config, **values: object) -> Config:
+    return dataclasses.replace(config, **values)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "said"),
+    [
+        ("clip", {"map_width": 33}, "map_width=33"),
+        ("clip", {"seconds": 0}, "seconds"),
+        ("mel", {"high_hz": 9000.0}, "high_hz=9000"),
+    ],
+)
+def test_a_setting_that_contradicts_its_neighbours_is_refused(tiny, part, values, said):
+    with pytest.raises(ConfigError, match=said):
+        dataclasses.replace(getattr(tiny, part), **values)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "said"),
+    [
+        ("clip", {"height": 20}, "20x16"),
+        ("clip", {"frames_per_second": 64}, "64 frames"),
+        ("mel", {"bands": 40}, "40 mel bands"),
+        ("model", {"unet_audio": {"latent_channels": 4}}, "audio U-Net has 4 latent channels"),
+        ("model", {"unet_video": {"context_width": 24}}, "width 24"),
+        ("model", {"unet_audio": {"class_width": 24}}, "embedding of 24"),
+        ("model", {"vocoder": {"mel_bands": 80}}, "80 mel bands"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(tiny, part, values, said):
+    old = getattr(tiny, part)
+    with pytest.raises(ConfigError, match=said):
+        new = {
+            name: dataclasses.replace(getattr(old, name), **value) if isinstance(value, dict) else value
+            for name, value in values.items()
+        }
+        changed(tiny, **{part: dataclasses.replace(old, **new)})
+
+
+def test_levels_and_widths_are_checked(tiny):
+    with pytest.raises(ConfigError, match="3 levels"):
+        dataclasses.replace(tiny.model.unet_audio, levels=tiny.model.unet_audio.levels[:3])
+    with pytest.raises(ConfigError, match="width 16 is not divisible by norm_groups=5"):
+        dataclasses.replace(tiny.model.unet_video, norm_groups=5)
+    with pytest.raises(ConfigError, match="differ in length"):
+        MapEncoderConfig(widths=(8, 8), strides=(2,))
+
+
+@pytest.mark.parametrize("name", ["debug"])
+def test_json_round_trip_gives_the_same_config(name, tmp_path):
+    config = load_config(name)
+    path = tmp_path / "config.json"
+    save_config(config, path)
+    assert load_config_json(path) == config
+    assert load_config(path) == config
+    assert from_dict(to_dict(config)) == config
+    assert json.loads(path.read_text()) == to_dict(config)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_settings_left_out_take_their_defaults(tiny):
+    data = settings(tiny)
+    del data["mesh"]
+    assert from_dict(data) == tiny
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value", "said"),
+    [
+        (("model", "unet_audio", "levels", 1), "widht", 3, r"model\.unet_audio\.levels\[1\]: unknown setting widht"),
+        (("model", "vae", "video"), "factor", 8, r"model\.vae\.video: unknown setting factor"),
+        ((), "modle", {}, "unknown setting modle"),
+        (("train",), "batch_size", "4", r"train\.batch_size: '4' is str, wanted int"),
+        (("train",), "batch_size", 4.5, r"train\.batch_size: 4\.5 is float, wanted int"),
+        (("train",), "learning_rate", "fast", r"train\.learning_rate: 'fast' is str, wanted a number"),
+        (("train",), "remat", "some", r"train\.remat: .*some"),
+        (("sampler", "text_guidance"), "audio", True, r"sampler\.text_guidance\.audio: True is bool"),
+        (("clip",), "map_width", 7, "twice as wide as high"),
+    ],
+)
+def test_a_wrong_nested_setting_is_named_with_its_path_and_file(tiny, tmp_path, path, key, value, said):
+    data = settings(tiny)
+    place = data
+    for step in path:
+        place = place[step]
+    place[key] = value
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_setting_is_named(tiny):
+    data = settings(tiny)
+    del data["model"]["vae"]["audio"]["widths"]
+    with pytest.raises(ConfigError, match=r"model\.vae\.audio.*widths"):
+        from_dict(data)
+
+
+def test_all_wrong_settings_are_named_at_once(tiny):
+    data = settings(tiny)
+    data["clip"]["hieght"] = 3
+    data["train"]["stesp"] = 3
+    with pytest.raises(ConfigError, match=r"hieght.*stesp"):
+        from_dict(data)
+
+
+def test_hash_is_the_same_in_another_process_and_changes_with_any_value(tiny):
+    code = "from con360av_jax.config.files import *; print(config_hash(load_config('debug')))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    debug = load_config("debug")
+    assert config_hash(debug) == other
+    assert len(other) == 12 and int(other, 16) >= 0
+    variants = [
+        debug,
+        tiny,
+        changed(debug, name="other"),
+        changed(debug, train=dataclasses.replace(debug.train, seed=1)),
+        changed(debug, sampler=dataclasses.replace(debug.sampler, map_guidance=PerModality(audio=1.0, video=2.0))),
+    ]
+    assert len({config_hash(variant) for variant in variants}) == len(variants)
+
+
+def test_hash_survives_json_when_a_float_was_given_as_an_int(tiny):
+    config = changed(
+        tiny,
+        train=dataclasses.replace(tiny.train, weight_decay=0),
+        sampler=dataclasses.replace(tiny.sampler, text_guidance=PerModality(audio=2, video=7)),
+    )
+    assert config_hash(from_dict(settings(config))) == config_hash(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("value = 3\n", "must hold a value `config`"),
+        ("from con360av_jax.config.settings import ClipConfig\nconfig = ClipConfig(hieght=3)\n", "hieght"),
+        ("from con360av_jax.config.settings import ClipConfig\nconfig = ClipConfig(seconds=0)\n", "seconds"),
+        ("config = (\n", "never closed"),
+        ("config = Config()\n", "Config"),
+    ],
+)
+def test_a_wrong_python_config_is_named(tmp_path, text, said):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config(file)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_a_python_config_by_path_equals_the_one_by_name(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from configs.debug import config as base\n\nconfig = base\n")
+    assert load_config(file) == load_config("debug")
+
+
+def test_missing_configs_say_what_exists(tmp_path):
+    with pytest.raises(ConfigError, match="no config is called 'debgu'.*debug"):
+        load_config("debgu")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "none.py")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_config(tmp_path / "none.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        load_config(tmp_path / "broken.json")
+    with pytest.raises(ConfigError, match="mapping"):
+        from_dict([])  # pyright: ignore[reportArgumentType]
+
+
+def test_derived_values_follow_the_settings():
+    assert ClipConfig(seconds=4, frames_per_second=8).frames == 32
+    assert MelConfig().frames_per_second == 100
+    schedule = NoiseSchedule(beta_start=0.1, beta_end=0.2, kind="linear")
+    assert schedule.train_steps == 1000

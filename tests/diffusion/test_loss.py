@@ -1,0 +1,185 @@
+"""The training loss and what chance decides about a batch, against their equations stated a second time."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, TrainConfig
+from con360av_jax.diffusion import loss, schedule
+from con360av_jax.errors import ConfigError
+
+SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
+SHAPES = {"audio": (64, 5, 2, 3), "video": (64, 2, 3, 3, 2)}
+
+
+def _normal(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _batch(size: int, seed: int = 0) -> loss.Batch:
+    shapes = {name: (size, *shape[1:]) for name, shape in SHAPES.items()}
+    batch = {
+        "moments": {
+            name: {"mean": mean, "std": np.full(mean.shape, 0.1, np.float32)}
+            for name, mean in _normal(seed, shapes).items()
+        },
+        "text": {"audio": np.ones((size, 3), np.float32), "video": np.ones((size, 4, 3), np.float32)},
+        "maps": np.random.default_rng(seed).uniform(size=(size, 2, 2, 4, 2)).astype(np.float32),
+        "viewpoint": np.zeros((size, 2, 4), np.float32),
+        "sample_id": np.arange(size),
+    }
+    return cast(loss.Batch, batch)
+
+
+NULL_TEXT = {"audio": jnp.zeros((3,)), "video": jnp.zeros((4, 3))}
+RECIPE = TrainConfig()
+KEY = jax.random.key(5)
+DRAW = jax.jit(lambda batch, key: loss.draw(batch, NULL_TEXT, key, SCHEDULES, RECIPE))
+
+
+@pytest.fixture(scope="module")
+def many() -> tuple[loss.Batch, loss.Draws]:
+    """A batch large enough for statistics, and what chance made of it."""
+    batch = _batch(1024)
+    return batch, jax.tree.map(np.asarray, DRAW(batch, KEY))
+
+
+def test_conditions_are_dropped_independently_at_their_rates(many):
+    drawn = many[1]
+    size = len(drawn.map_mask)
+    no_text, no_maps = drawn.text["audio"][:, 0] == 0, ~drawn.map_mask
+    np.testing.assert_array_equal(no_text, drawn.text["video"][:, 2, 1] == 0)
+    estimate = drawn.uses_estimate["audio"], drawn.uses_estimate["video"]
+    for events, rate in (
+        ((no_text,), 0.1),
+        ((no_maps,), 0.1),
+        ((no_text, no_maps), 0.01),
+        ((estimate[0],), 0.5),
+        (estimate, 0.25),
+    ):
+        both = np.logical_and.reduce(events)
+        assert abs(both.mean() - rate) < 4 * (rate * (1 - rate) / size) ** 0.5
+
+
+def test_timesteps_are_shared_but_those_of_connectors_are_not(many):
+    drawn = many[1]
+    seen = np.stack([drawn.timestep, drawn.connector_timesteps["audio"], drawn.connector_timesteps["video"]])
+    assert seen.min() >= 0 and seen.max() <= 999 and seen.max() > 990 and seen.min() < 10
+    assert np.abs(np.corrcoef(seen) - np.eye(3)).max() < 0.1
+
+
+def test_latents_are_drawn_from_their_moments(many):
+    batch, drawn = many
+    for name, clean in drawn.clean.items():
+        z = (clean - batch["moments"][name]["mean"]) / 0.1
+        assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
+        assert abs(np.corrcoef(z.ravel(), drawn.noise[name].ravel())[0, 1]) < 0.02
+
+
+def _affine(params, x_t, t, text, clean, connector_t, connector_x, maps, map_mask, /):
+    """A model that uses all that it is given."""
+
+    def one(name: str) -> jax.Array:
+        rows = text[name].mean(axis=tuple(range(1, text[name].ndim))) + map_mask.astype(jnp.float32)
+        rows = rows + maps.mean(axis=(1, 2, 3, 4)) + 1e-3 * (t[name] + connector_t[name]).astype(jnp.float32)
+        wide = jnp.expand_dims(rows, tuple(range(1, x_t[name].ndim)))
+        return params["w"] * x_t[name] + params["c"] * clean[name] + 0.3 * connector_x[name] + params["b"] * wide
+
+    return {name: one(name) for name in x_t}
+
+
+PARAMS = {"w": jnp.float32(0.6), "c": jnp.float32(0.2), "b": jnp.float32(0.1)}
+
+
+def _by_hand(batch: loss.Batch, drawn: loss.Draws) -> dict[str, np.ndarray]:
+    """Equations (1) to (4) sample by sample in float64: the squared error of each, per modality."""
+    w, c, b = (float(PARAMS[name]) for name in "wcb")
+    errors = {}
+    for name, settings in (("audio", AUDIO_SCHEDULE), ("video", VIDEO_SCHEDULE)):
+        a = np.cumprod(1 - schedule.betas(settings))
+        t, s = drawn.timestep, drawn.connector_timesteps[name]
+        x_0, eps = drawn.clean[name], drawn.noise[name]
+        errors[name] = np.zeros(len(t))
+        for i in range(len(t)):
+            x_t = np.sqrt(a[t[i]]) * x_0[i] + np.sqrt(1 - a[t[i]]) * eps[i]
+            x_s = np.sqrt(a[s[i]]) * x_0[i] + np.sqrt(1 - a[s[i]]) * eps[i]
+            row = np.mean(drawn.text[name][i]) + float(drawn.map_mask[i]) + np.mean(batch["maps"][i])
+            first = w * x_t + 0.3 * x_s + b * (row + 1e-3 * (t[i] + s[i]))
+            estimate = (x_t - np.sqrt(1 - a[t[i]]) * first) / np.sqrt(a[t[i]])
+            second = first + c * estimate * bool(drawn.uses_estimate[name][i])
+            errors[name][i] = np.mean((second - eps[i]) ** 2)
+    return errors
+
+
+@pytest.fixture(scope="module")
+def errors(many) -> dict[str, np.ndarray]:
+    return _by_hand(*many)
+
+
+@pytest.fixture(scope="module")
+def metrics(many) -> dict[str, np.ndarray]:
+    compute = jax.jit(
+        lambda params, batch, null, key: loss.training_loss(_affine, params, batch, null, key, SCHEDULES, RECIPE)
+    )
+    total, metrics = compute(PARAMS, many[0], NULL_TEXT, KEY)
+    return {"returned": total, **metrics}
+
+
+def test_loss_equals_its_equations(errors, metrics):
+    assert float(metrics["loss/audio"]) == pytest.approx(errors["audio"].mean(), rel=1e-4)
+    assert float(metrics["loss/video"]) == pytest.approx(errors["video"].mean(), rel=1e-4)
+    assert float(metrics["returned"]) == pytest.approx(errors["audio"].mean() + errors["video"].mean(), rel=1e-4)
+    assert float(metrics["loss"]) == float(metrics["returned"])
+
+
+def test_buckets_split_the_loss_by_timestep(many, errors, metrics):
+    bucket = many[1].timestep // 250
+    np.testing.assert_array_equal(metrics["bucket_count"], np.bincount(bucket, minlength=4))
+    for name in SHAPES:
+        wanted = np.bincount(bucket, weights=errors[name], minlength=4)
+        np.testing.assert_allclose(metrics[f"bucket_sum/{name}"], wanted, rtol=1e-4)
+
+
+def test_no_gradient_flows_through_the_clean_estimates(many, monkeypatch):
+    """The gradient is that of a loss whose first pass runs with constants in place of the parameters."""
+    batch, drawn = jax.tree.map(jnp.asarray, many)
+    monkeypatch.setattr(loss, "draw", lambda *_: drawn)
+    calls = []
+
+    def gradient(apply):
+        return jax.jit(jax.grad(lambda p: loss.training_loss(apply, p, batch, NULL_TEXT, KEY, SCHEDULES, RECIPE)[0]))
+
+    def held(params, *inputs):
+        calls.append(params)
+        return _affine(PARAMS if len(calls) == 1 else params, *inputs)
+
+    wanted, found = gradient(held)(PARAMS), gradient(_affine)(PARAMS)
+    assert len(calls) == 2
+    for name in PARAMS:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5)
+
+
+def test_one_pass_is_enough_without_clean_estimates():
+    calls = []
+
+    def counted(*inputs):
+        calls.append(inputs)
+        return _affine(*inputs)
+
+    config = replace(RECIPE, clean_estimate_share=0.0)
+    jax.eval_shape(
+        lambda batch: loss.training_loss(counted, PARAMS, batch, NULL_TEXT, KEY, SCHEDULES, config), _batch(2)
+    )
+    assert len(calls) == 1
+
+
+def test_modalities_with_different_lengths_of_schedule_are_refused():
+    uneven = PerModality(audio=replace(AUDIO_SCHEDULE, train_steps=500), video=VIDEO_SCHEDULE)
+    with pytest.raises(ConfigError, match="500"):
+        jax.eval_shape(lambda: loss.draw(_batch(2), NULL_TEXT, jax.random.key(0), uneven, RECIPE))

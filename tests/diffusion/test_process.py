@@ -1,0 +1,143 @@
+"""The forward process, guidance and the training loss, against their equations stated a second time."""
+
+from collections.abc import Mapping
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality
+from con360av_jax.diffusion import guidance, process
+
+SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
+SHAPES = {"audio": (64, 5, 2, 3), "video": (64, 2, 3, 3, 2)}
+
+
+def _normal(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _pair(seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    random = np.random.default_rng(seed + 1)
+    a = {name: random.uniform(0.05, 0.95, shape[:1]).astype(np.float32) for name, shape in SHAPES.items()}
+    return _normal(seed, SHAPES), _normal(seed + 2, SHAPES), a
+
+
+ADD_NOISE = jax.jit(process.add_noise)
+CONVERT = jax.jit(process.convert, static_argnums=(0, 1))
+
+
+def test_noised_latents_follow_the_forward_process():
+    x_0, eps, a = _pair(0)
+    x_t = jax.tree.map(np.asarray, ADD_NOISE(x_0, eps, a))
+    for name in SHAPES:
+        for i in range(3):
+            wanted = np.sqrt(a[name][i]) * x_0[name][i] + np.sqrt(1 - a[name][i]) * eps[name][i]
+            np.testing.assert_allclose(x_t[name][i], wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_every_conversion_recovers_what_was_wanted():
+    x_0, eps, a = _pair(1)
+    x_t = ADD_NOISE(x_0, eps, a)
+
+    def velocity(name: str) -> np.ndarray:
+        wide = a[name][(slice(None),) + (None,) * (x_0[name].ndim - 1)]
+        return np.sqrt(wide) * eps[name] - np.sqrt(1 - wide) * x_0[name]
+
+    kinds = {"epsilon": eps, "x0": x_0, "v": {name: velocity(name) for name in SHAPES}}
+    for given, wanted in product(kinds, kinds):
+        found = CONVERT(given, wanted, kinds[given], x_t, a)
+        for name in SHAPES:
+            np.testing.assert_allclose(found[name], kinds[wanted][name], atol=2e-5, err_msg=f"{given} -> {wanted}")
+
+
+def test_noise_of_a_modality_does_not_depend_on_the_others():
+    key = jax.random.key(3)
+    alone = process.draw_noise(key, {"video": (4,)})["video"]
+    np.testing.assert_array_equal(alone, process.draw_noise(key, {"audio": (4,), "video": (4,)})["video"])
+    assert not np.allclose(alone, process.draw_noise(key, {"audio": (4,)})["audio"])
+
+
+TEXT = {"audio": jnp.full((2, 3), 2.0), "video": jnp.full((2, 4, 3), 3.0)}
+NEGATIVE = {"audio": jnp.full((2, 3), -1.0), "video": jnp.full((2, 4, 3), -2.0)}
+MAPS = jnp.arange(2.0)[:, None, None, None, None] * jnp.ones((2, 3, 2, 4, 2)) + 1.0
+
+
+class Recorder:
+    """A denoise function that is affine in every condition and remembers how often and how wide it was called."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
+        self.batches.append(latents["audio"].shape[0])
+        control = jnp.zeros(latents["audio"].shape[:1])
+        if maps is not None:
+            control = maps.mean(axis=(1, 2, 3, 4)) * map_mask.astype(jnp.float32)
+
+        def one(name: str) -> jax.Array:
+            caption = text[name].mean(axis=tuple(range(1, text[name].ndim)))
+            when = timesteps[name].astype(jnp.float32) + 2.0 * connector_timesteps[name].astype(jnp.float32)
+            shift = caption * (1.0 + control) + 5.0 * control + 0.01 * when
+            wide = jnp.expand_dims(shift, tuple(range(1, latents[name].ndim)))
+            return latents[name] + 0.5 * clean[name] + 0.25 * connector_latents[name] + wide
+
+        return {name: one(name) for name in latents}
+
+
+ONE_PASS = jax.jit(Recorder())
+
+
+@pytest.mark.parametrize(
+    ("with_maps", "text_scale", "map_scale", "passes"),
+    [
+        (False, 7.5, 1.0, 2),
+        (False, 1.0, 1.0, 1),
+        (False, 1.0, 3.0, 1),
+        (True, 7.5, 1.0, 2),
+        (True, 1.0, 1.0, 1),
+        (True, 7.5, 2.0, 3),
+        (True, 1.0, 2.0, 3),
+        (True, 4.0, 4.0, 2),
+    ],
+)
+def test_guidance_equals_its_formula_with_no_pass_too_many(
+    with_maps: bool, text_scale: float, map_scale: float, passes: int
+):
+    """eps = e_00 + g_map (e_0m - e_00) + g_text (e_tm - e_0m); without maps e_0 + g_text (e_t - e_0)."""
+    denoise = Recorder()
+    maps = MAPS if with_maps else None
+    x = _normal(0, {"audio": (2, 3, 2, 1), "video": (2, 3, 2, 2, 1)})
+    t = {"audio": jnp.array([7, 8]), "video": jnp.array([70, 80])}
+    clean = jax.tree.map(lambda a: a**2, x)
+    text_scales = {"audio": text_scale, "video": text_scale}
+    map_scales = {"audio": map_scale, "video": map_scale}
+    found = jax.jit(guidance.guided(denoise, TEXT, NEGATIVE, maps, text_scales, map_scales))(x, t, clean)
+    assert denoise.batches == [2 * passes]
+
+    def alone(text, with_control: bool):
+        mask = None if maps is None else np.full((2,), with_control)
+        return ONE_PASS(x, t, text, clean, t, x, maps, mask)
+
+    e_00, e_0m, e_tm = alone(NEGATIVE, False), alone(NEGATIVE, True), alone(TEXT, True)
+    for name in x:
+        control = map_scale * (e_0m[name] - e_00[name]) if with_maps else 0.0
+        wanted = e_00[name] + control + text_scale * (e_tm[name] - e_0m[name])
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_each_modality_is_guided_by_its_own_scales():
+    x = _normal(0, {"audio": (2, 3, 2, 1), "video": (2, 3, 2, 2, 1)})
+    t = {name: jnp.zeros((2,), jnp.int32) for name in x}
+
+    def run(text_scales: dict[str, float], map_scales: dict[str, float]):
+        return jax.jit(guidance.guided(Recorder(), TEXT, NEGATIVE, MAPS, text_scales, map_scales))(x, t, x)
+
+    mixed = run({"audio": 2.5, "video": 7.5}, {"audio": 1.0, "video": 3.0})
+    audio = run({"audio": 2.5, "video": 2.5}, {"audio": 1.0, "video": 1.0})
+    video = run({"audio": 7.5, "video": 7.5}, {"audio": 3.0, "video": 3.0})
+    np.testing.assert_allclose(mixed["audio"], audio["audio"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mixed["video"], video["video"], rtol=1e-5, atol=1e-5)

@@ -1,0 +1,175 @@
+"""The sampler against a distribution whose noise is known exactly, a plain loop and its own computation graph."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, SamplerConfig
+from con360av_jax.diffusion import schedule
+from con360av_jax.diffusion.process import draw_noise
+from con360av_jax.diffusion.sampler import sample, trajectories
+
+SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
+ONE = PerModality(audio=1.0, video=1.0)
+SHAPES = {"audio": (2, 3, 2, 2), "video": (2, 2, 3, 3, 1)}
+NOISE = jax.tree.map(np.asarray, draw_noise(jax.random.key(0), SHAPES))
+TEXT = {"audio": jnp.full((2, 3), 0.5), "video": jnp.full((2, 4, 3), -0.5)}
+NEGATIVE = jax.tree.map(jnp.zeros_like, TEXT)
+MAPS = jnp.linspace(0.0, 1.0, 2 * 2 * 2 * 4 * 2, dtype=jnp.float32).reshape(2, 2, 2, 4, 2)
+
+# Data that is normal with this mean and standard deviation in every coordinate.
+MEAN = {"audio": 0.7, "video": -1.2}
+SPREAD = {"audio": 0.4, "video": 0.9}
+ALPHA_BAR = {
+    name: np.cumprod(1 - schedule.betas(settings))
+    for name, settings in (("audio", AUDIO_SCHEDULE), ("video", VIDEO_SCHEDULE))
+}
+
+
+def normal_data(latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
+    """E[eps | x_t] = sqrt(1 - a) (x_t - sqrt(a) mean) / (a spread^2 + 1 - a)."""
+
+    def one(name: str) -> jax.Array:
+        a = jnp.asarray(ALPHA_BAR[name], jnp.float32)[timesteps[name]]
+        a = jnp.expand_dims(a, tuple(range(1, latents[name].ndim)))
+        centred = latents[name] - jnp.sqrt(a) * MEAN[name]
+        return jnp.sqrt(1 - a) * centred / (a * SPREAD[name] ** 2 + 1 - a)
+
+    return {name: one(name) for name in latents}
+
+
+def everything(latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
+    """An affine model in which every input counts, also the other modality's clean estimate."""
+
+    def one(name: str, other: str) -> jax.Array:
+        rows = text[name].mean(axis=tuple(range(1, text[name].ndim)))
+        rows = rows + 1e-3 * (timesteps[name] - connector_timesteps[name] // 2).astype(jnp.float32)
+        rows = rows + clean[other].mean(axis=tuple(range(1, clean[other].ndim)))
+        if maps is not None:
+            rows = rows + maps.mean(axis=(1, 2, 3, 4)) * map_mask.astype(jnp.float32)
+        wide = jnp.expand_dims(rows, tuple(range(1, latents[name].ndim)))
+        return 0.9 * latents[name] + 0.05 * connector_latents[name] + 0.02 * clean[name] + 0.1 * wide
+
+    return {"audio": one("audio", "video"), "video": one("video", "audio")}
+
+
+def _run(denoise, config: SamplerConfig, maps: jax.Array | None = None):
+    compute = jax.jit(lambda noise: sample(denoise, noise, TEXT, NEGATIVE, maps, SCHEDULES, config))
+    return jax.tree.map(np.asarray, compute(NOISE))
+
+
+def test_ddim_of_normal_data_equals_its_closed_form():
+    """Each step multiplies x_t - sqrt(a) mean by (sqrt(a' a) s^2 + sqrt((1 - a')(1 - a))) / (a s^2 + 1 - a)."""
+    config = SamplerConfig(steps=10, text_guidance=ONE)
+    found = _run(normal_data, config)
+    for name, settings in (("audio", AUDIO_SCHEDULE), ("video", VIDEO_SCHEDULE)):
+        visited = schedule.trajectory(settings, 10, exponent=1.5 ** (0.5 if name == "video" else -0.5)).timesteps
+        a = ALPHA_BAR[name][visited]
+        after = np.append(a[1:], ALPHA_BAR[name][0])
+        variance = SPREAD[name] ** 2
+        factors = (np.sqrt(after * a) * variance + np.sqrt((1 - after) * (1 - a))) / (a * variance + 1 - a)
+        wanted = np.sqrt(after[-1]) * MEAN[name] + np.prod(factors) * (NOISE[name] - np.sqrt(a[0]) * MEAN[name])
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_many_steps_turn_noise_into_the_data_distribution():
+    """The flow of normal data maps noise z to mean + spread z, but for the noise that is left at both ends."""
+    found = _run(normal_data, SamplerConfig(steps=500, text_guidance=ONE))
+    for name in SHAPES:
+        np.testing.assert_allclose(found[name], MEAN[name] + SPREAD[name] * NOISE[name], atol=0.1)
+
+
+def _loop(config: SamplerConfig, maps) -> dict[str, np.ndarray]:
+    """Guided DDIM once more as a plain loop with one call of the model per prediction."""
+    x, clean = dict(NOISE), {name: np.zeros_like(value) for name, value in NOISE.items()}
+    model = jax.jit(everything)
+    for step in range(config.steps):
+        now = {name: path.timesteps[step] for name, path in trajectories(SCHEDULES, config).items()}
+        t = {name: np.full((2,), value, np.int32) for name, value in now.items()}
+        mask = {on: None if maps is None else np.full((2,), on) for on in (True, False)}
+        e_00 = model(x, t, NEGATIVE, clean, t, x, maps, mask[False])
+        e_0m = model(x, t, NEGATIVE, clean, t, x, maps, mask[True])
+        e_tm = model(x, t, TEXT, clean, t, x, maps, mask[True])
+        new = {}
+        for name in x:
+            g_map, g_text = getattr(config.map_guidance, name), getattr(config.text_guidance, name)
+            zero, control, full = (np.asarray(e[name], np.float64) for e in (e_00, e_0m, e_tm))
+            eps = zero + g_map * (control - zero) + g_text * (full - control)
+            a = ALPHA_BAR[name][now[name]]
+            last = step + 1 == config.steps
+            after = ALPHA_BAR[name][0 if last else trajectories(SCHEDULES, config)[name].timesteps[step + 1]]
+            clean[name] = ((x[name] - np.sqrt(1 - a) * eps) / np.sqrt(a)).astype(np.float32)
+            new[name] = (np.sqrt(after) * clean[name] + np.sqrt(1 - after) * eps).astype(np.float32)
+        x = new
+    return x
+
+
+@pytest.mark.parametrize("with_maps", [False, True])
+def test_scan_equals_a_python_loop(with_maps: bool):
+    config = SamplerConfig(
+        steps=4,
+        text_guidance=PerModality(audio=2.5, video=7.5),
+        map_guidance=PerModality(audio=1.0, video=2.0),
+    )
+    maps = MAPS if with_maps else None
+    found, wanted = _run(everything, config, maps), _loop(config, maps)
+    for name in SHAPES:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=2e-3, atol=2e-3 * np.abs(wanted[name]).max())
+
+
+def test_environment_encoders_see_zeros_first_and_then_the_last_clean_estimate():
+    """A model that predicts only what it is fed back: eps is 0 at first, so x_0 = x_T / sqrt(a), which is eps next."""
+
+    def echo(latents, timesteps, text, clean, *rest):
+        return clean
+
+    config = SamplerConfig(steps=2, text_guidance=ONE)
+    found = _run(echo, config)
+    for name, path in trajectories(SCHEDULES, config).items():
+        first, second = path.alpha_bar.astype(np.float64)
+        clean = NOISE[name] / np.sqrt(first)
+        x = np.sqrt(second) * clean
+        estimate = (x - np.sqrt(1 - second) * clean) / np.sqrt(second)
+        after = float(path.previous_alpha_bar[-1])
+        wanted = np.sqrt(after) * estimate + np.sqrt(1 - after) * clean
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_sampler_is_one_scan_that_stacks_nothing():
+    config = SamplerConfig(steps=6)
+    jaxpr = jax.make_jaxpr(lambda noise: sample(everything, noise, TEXT, NEGATIVE, MAPS, SCHEDULES, config))(NOISE)
+    scans = [equation for equation in jaxpr.eqns if equation.primitive.name == "scan"]
+    assert len(scans) == 1
+    carried = [variable.aval.shape for variable in scans[0].outvars]
+    assert scans[0].params["num_carry"] == len(carried)
+    assert sorted(carried) == sorted([*SHAPES.values()] * 2)
+
+
+def test_samples_do_not_depend_on_the_rest_of_the_batch():
+    config = SamplerConfig(steps=3)
+    both = _run(everything, config, MAPS)
+    first = jax.tree.map(lambda x: x[:1], (NOISE, TEXT, NEGATIVE, MAPS))
+    alone = jax.jit(lambda n, t, u, m: sample(everything, n, t, u, m, SCHEDULES, config))(*first)
+    for name in SHAPES:
+        np.testing.assert_allclose(alone[name][0], both[name][0], rtol=1e-4, atol=1e-4)
+
+
+def test_timestep_adjustment_of_one_keeps_the_plain_timesteps():
+    paths = trajectories(SCHEDULES, SamplerConfig(steps=5, timestep_gamma=1.0))
+    for name, settings in (("audio", AUDIO_SCHEDULE), ("video", VIDEO_SCHEDULE)):
+        np.testing.assert_array_equal(paths[name].timesteps, schedule.sampling_timesteps(settings, 5))
+
+
+def test_a_final_alpha_of_one_leaves_no_noise():
+    clear = PerModality(
+        audio=replace(AUDIO_SCHEDULE, set_alpha_to_one=True), video=replace(VIDEO_SCHEDULE, set_alpha_to_one=True)
+    )
+    config = SamplerConfig(steps=1, text_guidance=ONE)
+    found = jax.jit(lambda noise: sample(normal_data, noise, TEXT, NEGATIVE, None, clear, config))(NOISE)
+    for name, path in trajectories(clear, config).items():
+        a, variance = float(path.alpha_bar[0]), SPREAD[name] ** 2
+        expected = MEAN[name] + np.sqrt(a) * variance / (a * variance + 1 - a) * (NOISE[name] - np.sqrt(a) * MEAN[name])
+        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-3)

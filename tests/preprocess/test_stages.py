@@ -1,0 +1,96 @@
+"""Stages can be sent to other processes, alone or in groups, and do there what they do here."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from con360av_jax.media.files import write_clip
+from preprocess.captions.measured import template_caption
+from preprocess.encode import NoEncoder
+from preprocess.engine import Engine, Workers
+from preprocess.inputs import find_inputs
+from preprocess.pipeline import Pipeline
+from preprocess.saliency.contrast import ContrastSaliency
+from preprocess.viewpoints import ViewpointSettings
+from preprocess.work import Stage, Work, chained
+
+
+def folder_of_videos(folder: Path) -> Path:
+    """Two clips of two segments, and a file that is none."""
+    random = np.random.default_rng(0)
+    for number in range(2):
+        frames = random.integers(0, 255, (16, 32, 64, 3)).astype(np.uint8)
+        sound = random.integers(-9000, 9000, 32_000).astype(np.int16)
+        write_clip(folder / f"clip{number}.mp4", frames, 8, sound, 16_000, lossless_sound=True)
+    (folder / "bad.mp4").write_bytes(b"no video")
+    return folder
+
+
+def test_groups_of_stages_in_processes_of_their_own_make_the_same_samples(tiny, tmp_path):
+    videos = folder_of_videos(tmp_path)
+    chain = Pipeline(
+        config=tiny,
+        saliency=ContrastSaliency(),
+        captions=template_caption,
+        encoder=NoEncoder(),
+        viewpoints=ViewpointSettings(count=2),
+    )
+    inputs = [Work(given=given, number=number) for number, given in enumerate(find_inputs([videos]))]
+    stages = tuple(
+        # As if saliency and captions wanted a GPU.
+        type(stage)(name=stage.name, run=stage.run, on_gpu=stage.name in ("saliency", "captions"))
+        for stage in chain.stages()
+    )
+    groups = Engine(workers=1, gpus_per_stage=1)._groups(stages)  # noqa: SLF001
+    assert [on_gpu for on_gpu, _ in groups] == [False, True, False, True, False]
+    rows = [row for work in inputs for row in rows_of(work)]
+    for _, group in groups:
+        workers = Workers()
+        workers.stages = group
+        rows = [{"work": batch["work"][0]} for row in rows for batch in workers({"work": [row["work"]]})]
+    there = [pickle.loads(row["work"]) for row in rows]
+    here = list(chained(chain.stages(), inputs))
+    assert [(work.name, work.rejection) for work in there] == [(work.name, work.rejection) for work in here]
+    for one, other in zip(there, here, strict=True):
+        for left, right in zip(one.samples, other.samples, strict=True):
+            assert left.entry == right.entry
+            assert all(np.array_equal(left.arrays[name], right.arrays[name]) for name in right.arrays)
+
+
+def rows_of(work: Work) -> list[dict[str, bytes]]:
+    return [{"work": pickle.dumps(work)}]
+
+
+class StaysHere:
+    """A backend that cannot be sent, as one on a GPU that another process does not have."""
+
+    fields: tuple[str, ...] = ()
+
+    def __call__(self, *_: object) -> np.ndarray:
+        return np.zeros((4, 16, 32), np.float32)
+
+    def __reduce__(self) -> tuple:
+        raise TypeError("sent away")
+
+
+def test_a_stage_takes_no_other_stages_backend_along(tiny):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    chain = Pipeline(
+        config=tiny,
+        saliency=StaysHere(),  # pyright: ignore[reportArgumentType]
+        captions=template_caption,
+        encoder=StaysHere(),  # pyright: ignore[reportArgumentType]
+        viewpoints=ViewpointSettings(count=1),
+    )
+    kept = {stage.name for stage in chain.stages() if not can_be_sent(cloudpickle, stage)}
+    assert kept == {"saliency", "encode"}
+
+
+def can_be_sent(cloudpickle, stage: Stage) -> bool:
+    try:
+        cloudpickle.dumps(stage)
+    except TypeError:
+        return False
+    return True

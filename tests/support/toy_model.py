@@ -1,0 +1,75 @@
+"""A linear model with the joint model's parameter names, its batches and recipe: what compiles in a second."""
+
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, TrainConfig
+from con360av_jax.diffusion.loss import Batch
+from con360av_jax.models.functional import Params
+
+SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
+WIDTH = 8
+BATCH = 8
+RECIPE = TrainConfig(trainable="motion", learning_rate=1e-2, ema_decay=0.5, compute_dtype="float32")
+
+
+def _kernel(seed: int, rows: int = WIDTH) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(rows, WIDTH)) / rows**0.5, jnp.float32)
+
+
+def toy_params() -> Params:
+    """A tree with the joint model's top names and enough in it to predict something."""
+    return {
+        "unet": {
+            "audio": {"mid": {"to_q": {"kernel": _kernel(0)}, "norm": {"bias": jnp.zeros((WIDTH,))}}},
+            "video": {"mid": {"to_q": {"kernel": _kernel(1)}}, "motion_modules": {"to_out": {"kernel": _kernel(2)}}},
+        },
+        "environment_encoder": {"audio": {"kernel": _kernel(3)}, "video": {"kernel": _kernel(4)}},
+        "connector": {"audio": {"kernel": _kernel(5)}, "video": {"kernel": _kernel(6)}},
+        "map_encoder": {"kernel": _kernel(7, rows=2)},
+        "film": {"audio": {"kernel": _kernel(8)}, "video": {"kernel": _kernel(9)}},
+    }
+
+
+def toy(params, x_t, t, text, clean, connector_t, connector_x, maps, map_mask, /):
+    """Linear layers in the joint model's order: own features, the other modality's, the maps', the caption."""
+    control = maps.mean(axis=(1, 2, 3)) @ params["map_encoder"]["kernel"]
+    control = jnp.where(map_mask[:, None], control, 0.0)
+
+    def pooled(x: jax.Array) -> jax.Array:
+        return x.mean(axis=tuple(range(1, x.ndim - 1)))
+
+    def one(name: str, other: str) -> jax.Array:
+        rows = pooled(connector_x[other] + clean[other]) @ params["environment_encoder"][other]["kernel"]
+        rows = rows @ params["connector"][name]["kernel"] + control @ params["film"][name]["kernel"]
+        rows = rows + pooled(text[name][:, None]) * 1e-3 * t[name][:, None].astype(jnp.float32)
+        wide = jnp.expand_dims(rows, tuple(range(1, x_t[name].ndim - 1)))
+        h = x_t[name] @ params["unet"][name]["mid"]["to_q"]["kernel"] + wide
+        return h @ params["unet"]["video"]["motion_modules"]["to_out"]["kernel"] if name == "video" else h
+
+    return {"audio": one("audio", "video"), "video": one("video", "audio")}
+
+
+def toy_batch(seed: int = 0) -> Batch:
+    random = np.random.default_rng(seed)
+    shapes = {"audio": (BATCH, 4, 2, WIDTH), "video": (BATCH, 2, 2, 2, WIDTH)}
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32)
+
+    batch = {
+        "moments": {
+            name: {"mean": normal(*shape), "std": np.full(shape, 0.1, np.float32)} for name, shape in shapes.items()
+        },
+        "text": {"audio": normal(BATCH, WIDTH), "video": normal(BATCH, 3, WIDTH)},
+        "maps": normal(BATCH, 2, 4, 8, 2),
+        "viewpoint": normal(BATCH, 2, 4),
+        "sample_id": np.arange(BATCH),
+    }
+    return cast(Batch, batch)
+
+
+NULL_TEXT = {"audio": np.zeros((WIDTH,), np.float32), "video": np.zeros((3, WIDTH), np.float32)}

@@ -1,0 +1,74 @@
+"""A run compiles its step once, and nothing at all after that."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from con360av_jax.config.settings import Config
+from con360av_jax.sharding import make_mesh
+from con360av_jax.train import loop, program
+from con360av_jax.train.loop import train
+from tests.support import tiny_world
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+TRACED = "/jax/core/compile/jaxpr_trace_duration"
+
+
+class Heard(list[tuple[int, str, str]]):
+    """(batches handed out so far, event, compiled function) in order, also for what came out of a cache."""
+
+    batches = 0
+
+    def __call__(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        self.append((self.batches, event, str(kwargs.get("fun_name", ""))))
+
+    def during(self, event: str, batches: range) -> list[str]:
+        return [name for when, which, name in self if which == event and when in batches]
+
+
+@pytest.fixture
+def heard(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Heard:
+    """What two epochs and a batch over five records compile, two at a time, with a line of metrics at each step and a
+    checkpoint at each second one."""
+    lean = tiny_world.lean(tiny)
+    folders = tiny_world.base(lean), tiny_world.dataset(lean)
+    config = tiny_world.with_train(lean, batch_size=2, steps=6, log_every=1, checkpoint_every=2)
+    heard, place = Heard(), loop.on_mesh
+
+    def counting(*arguments: Any) -> Any:
+        heard.batches += 1
+        return place(*arguments)
+
+    monkeypatch.setattr(loop, "on_mesh", counting)
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        with tiny_world.without_network():
+            train(config, *folders, tmp_path / "run")
+    finally:
+        jax.monitoring.unregister_event_duration_listener(heard)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 7))
+    return heard
+
+
+def test_a_run_over_two_epochs_with_a_partial_batch_compiles_its_step_once_and_nothing_after_the_first(heard: Heard):
+    assert heard.batches == 6
+    assert heard.during(COMPILED, range(99)).count("jit(step)") == 1
+    assert heard.during(COMPILED, range(2, 99)) == []
+    assert heard.during(TRACED, range(2, 99)) == []
+
+
+def test_counting_operations_traces_a_step_without_remat_once(tiny: Config, monkeypatch: pytest.MonkeyPatch):
+    lean, traced, trace = tiny_world.lean(tiny), [], program.trace_step
+    monkeypatch.setattr(program, "trace_step", lambda *arguments: traced.append(arguments[0]) or trace(*arguments))
+    mesh = make_mesh(lean.mesh)
+    with tiny_world.without_network():
+        counted = program.compile_step(lean, mesh, *program.abstract_start(lean, mesh), count=True)
+        assert len(traced) == 1
+        assert counted.flops > 0
+        again = tiny_world.with_train(lean, remat="blocks")
+        program.compile_step(again, mesh, *program.abstract_start(again, mesh), count=True)
+    assert [config.train.remat for config in traced] == ["none", "blocks", "none"]

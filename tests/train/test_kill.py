@@ -1,0 +1,124 @@
+"""A run that is killed at random moments, also while it saves, ends as if nothing had happened; so does a full disk."""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+import orbax.checkpoint as ocp
+import pytest
+
+from con360av_jax.config.files import save_config
+from con360av_jax.config.settings import Config
+from con360av_jax.train import checkpoint
+from tests.support import tiny_world
+from tests.support.kill_harness import Moment, Network, Training
+from tests.support.tiny_world import leaves_equal, with_train
+
+TIMING = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_gib")
+Event: TypeAlias = Moment | Literal["full disk"]
+SHORT: tuple[Event, ...] = ("step", "save", "full disk", "save")
+LONG: tuple[Event, ...] = ("step", "save", "start", "save", "step") * 10
+# "step" comes at most five steps and a few polls after the event before it, the others within the first ones.
+SHORT_STEPS, LONG_STEPS = 16, 280
+
+
+@pytest.fixture(scope="module")
+def training(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, Network], Training]:
+    """A run of that network to that step, not begun; it saves at every step."""
+    lean = tiny_world.lean(tiny)
+    base, dataset = tiny_world.base(lean), tiny_world.dataset(lean)
+
+    def make(steps: int, network: Network) -> Training:
+        folder = tmp_path_factory.mktemp("kills")
+        save_config(with_train(lean, steps=steps, checkpoint_every=1), folder / "config.json")
+        return Training(
+            base=base,
+            dataset=dataset,
+            config=folder / "config.json",
+            run=folder / "run",
+            network=network,
+            cache=tiny_world.world() / "cache",
+        )
+
+    return make
+
+
+def finished(training: Training) -> Training:
+    code, output = training.finish()
+    assert code == 0, output[-3000:]
+    return training
+
+
+def beside(training: Training, name: str) -> Training:
+    """The same run in another folder, not begun."""
+    return replace(training, run=training.run.parent / name)
+
+
+def last_arrays(training: Training, step: int) -> dict[str, object]:
+    folder = training.run / "checkpoints" / str(step)
+    assert checkpoint.damage(folder) == ""
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = {name: checkpointer.restore((folder / name).resolve()) for name in checkpoint.ARRAYS}
+    return {**arrays, "progress": vars(checkpoint.read_progress(folder))}
+
+
+def metrics(training: Training) -> list[dict]:
+    lines = [json.loads(line) for line in (training.run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
+
+
+def same_end(one: Training, other: Training, steps: int) -> None:
+    """Parameters, averages, optimizer and place in the data, sample ids and metrics, bit for bit."""
+    assert leaves_equal(last_arrays(one, steps), last_arrays(other, steps))
+    assert one.samples() == other.samples()
+    assert sorted(one.samples()) == list(range(steps))
+    assert metrics(one) == metrics(other)
+
+
+def survives(training: Training, steps: int, events: tuple[Event, ...]) -> None:
+    straight, hurt = finished(training), beside(training, "hurt")
+    chance, within_save, outputs = random.Random(steps), 0, []
+    for event in events:
+        if event == "full disk":
+            outputs.append(full_disk(hurt))
+        else:
+            outputs.append(hurt.kill_at(event, chance))
+            within_save += bool(hurt.unfinished())
+    finished(hurt)
+    assert within_save >= events.count("save") // 2
+    # Had a checkpoint been half written under its final name, a resumed run would have said so.
+    assert not [output for output in outputs if "damaged" in output]
+    assert not hurt.unfinished()
+    same_end(hurt, straight, steps)
+
+
+def full_disk(training: Training) -> str:
+    """Goes on where no file may grow beyond 8 KiB, which settings do not and a checkpoint does."""
+    before = whole_steps(training)
+    code, output = training.finish("bash", "-c", 'ulimit -f 8; exec "$@"', "bash")
+    assert code == 2, output[-3000:]
+    # Threads of the storage layer complain as well, even within the line.
+    assert "con360av: error: " in output
+    assert "cannot be written" in output
+    assert "make room and resume" in output
+    assert before
+    assert whole_steps(training) == before
+    return output
+
+
+def whole_steps(training: Training) -> list[int]:
+    """A kill may leave an old checkpoint half removed, which is then no longer one of these."""
+    steps = checkpoint.finished_steps(training.run)
+    return [step for step in steps if not checkpoint.damage(training.run / "checkpoints" / str(step))]
+
+
+def test_kills_and_a_full_disk_change_nothing(training: Callable[[int, Network], Training]):
+    """All but the network itself, whose step is the same program in each piece of a run, is that of a real run."""
+    survives(training(SHORT_STEPS, "stand_in"), SHORT_STEPS, SHORT)
+
+
+@pytest.mark.slow
+def test_fifty_kills_change_nothing(training: Callable[[int, Network], Training]):
+    survives(training(LONG_STEPS, "joint"), LONG_STEPS, LONG)
