@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from con360av_jax.bench.quoted import environment, publish
+from con360av_jax.bench.results import environment, publish
 from con360av_jax.config.files import load_config
 from con360av_jax.scenes.synthetic import write_scene_clips
 

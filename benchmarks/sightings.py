@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from con360av_jax.bench.quoted import Json, environment, publish
+from con360av_jax.bench.results import Json, environment, publish
 from con360av_jax.config.files import load_config
 from con360av_jax.evaluate.metrics.av_align import direction_error
 from con360av_jax.media.files import read_frames, write_clip

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from con360av_jax.bench.quoted import Json, environment
+from con360av_jax.bench.results import Json, environment
 from con360av_jax.config.settings import Config, require
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.loader import make_loader

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from con360av_jax.bench.loader import procedural_dataset
-from con360av_jax.bench.quoted import Json, environment
+from con360av_jax.bench.results import Json, environment
 from con360av_jax.config.settings import Config, require
 from con360av_jax.data.fake import batch_spec, fake_batch
 from con360av_jax.data.loader import AnyExample, make_loader

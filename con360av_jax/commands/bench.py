@@ -41,7 +41,7 @@ class Bench:
 
     def execute(self, settings: list[str]) -> None:
         """Measures and shows the result; `settings` are the options that change the config."""
-        from con360av_jax.bench.quoted import publish
+        from con360av_jax.bench.results import publish
         from con360av_jax.config.files import load_config
         from con360av_jax.data.source import open_dataset
         from con360av_jax.runtime.host_memory import keep_freed_memory

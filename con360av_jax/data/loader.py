@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 import grain
 
 from con360av_jax.config.settings import Config
-from con360av_jax.data.intact import SoundRecords
+from con360av_jax.data.intact_records import SoundRecords
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import Dataset
 from con360av_jax.data.transforms import (

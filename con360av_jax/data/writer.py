@@ -22,9 +22,9 @@ from cattrs.errors import BaseValidationError
 
 from con360av_jax.config.files import structure, to_dict, unstructure, write_text
 from con360av_jax.config.settings import Config
-from con360av_jax.data.resume import BEGUN, Line, begin, existing, unfinished
 from con360av_jax.data.schema import SCHEMA_VERSION, FileEntry, Manifest, Sample, SampleEntry, to_bytes, validate
 from con360av_jax.data.source import INDEX, MANIFEST, REJECTED, file_entry
+from con360av_jax.data.writer_state import BEGUN, Line, begin, existing, unfinished
 from con360av_jax.errors import DatasetError
 from con360av_jax.runtime.provenance import package_version
 

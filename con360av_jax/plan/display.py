@@ -6,8 +6,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from con360av_jax.plan.collectives import KINDS
-from con360av_jax.plan.needs import Needs
 from con360av_jax.plan.planner import USABLE_SHARE, Plan
+from con360av_jax.plan.requirements import Requirements
 
 GIB, MIB = 1 << 30, 1 << 20
 
@@ -22,13 +22,13 @@ def _blocks(plan: Plan) -> Iterator[RenderableType]:
     yield f"con360av plan {plan.config} (config {plan.config_hash}, JAX {plan.jax_version})"
     yield (
         f"{plan.machine.devices} devices: data={mesh.data} fsdp={mesh.fsdp} tensor={mesh.tensor}; "
-        f"batch {plan.batch_size} = {plan.needs.rows} at once on each x {mesh.data * mesh.fsdp}"
+        f"batch {plan.batch_size} = {plan.requirements.rows} at once on each x {mesh.data * mesh.fsdp}"
         + (f" x accumulate {plan.accumulate}" if plan.accumulate > 1 else "")
-        + f"; remat {plan.needs.remat}; compiled in {plan.needs.compile_seconds:.0f} s"
+        + f"; remat {plan.requirements.remat}; compiled in {plan.requirements.compile_seconds:.0f} s"
     )
     yield from (f"changed: {change}" for change in plan.changes)
     yield _memory(plan)
-    yield _wire(plan.needs)
+    yield _wire(plan.requirements)
     yield _time(plan)
     if plan.policies:
         yield _policies(plan)
@@ -37,7 +37,7 @@ def _blocks(plan: Plan) -> Iterator[RenderableType]:
 
 
 def _memory(plan: Plan) -> Table:
-    memory = plan.needs.memory
+    memory = plan.requirements.memory
     unit, name_of_unit = (GIB, "GiB") if memory.total >= GIB else (MIB, "MiB")
     table = _table("memory per device", "", name_of_unit)
     rows = {
@@ -56,7 +56,7 @@ def _memory(plan: Plan) -> Table:
     return table
 
 
-def _wire(needs: Needs) -> Table:
+def _wire(needs: Requirements) -> Table:
     table = _table("collectives per step", "kind", "count", "MiB per device", "MiB sent (ring)")
     for kind in KINDS:
         found = [one for one in needs.collectives if one.kind == kind]
@@ -70,7 +70,7 @@ def _wire(needs: Needs) -> Table:
 
 
 def _time(plan: Plan) -> Table:
-    machine, needs, time = plan.machine, plan.needs, plan.time
+    machine, needs, time = plan.machine, plan.requirements, plan.time
     shortest, longest = time.range
     table = _table("arithmetic and expected time (estimates)", "", "")
     table.add_row("FLOPs per clip", f"{needs.flops_per_clip / 1e12:.2f} T")

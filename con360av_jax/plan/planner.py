@@ -18,7 +18,7 @@ import jax
 from con360av_jax.config.files import config_hash
 from con360av_jax.config.settings import Config, MeshConfig, Remat, require
 from con360av_jax.errors import ConfigError
-from con360av_jax.plan.needs import Needs, measure, on_devices, rows_of, with_rows
+from con360av_jax.plan.requirements import Requirements, measure, on_devices, rows_of, with_rows
 
 # Of a GPU's memory; CUDA, NCCL and fragmentation take the rest (configs/cluster sets XLA_CLIENT_MEM_FRACTION to it).
 USABLE_SHARE = 0.92
@@ -95,7 +95,7 @@ class Plan:
     changes: list[str]
     """What the config had otherwise, because it did not go with the number of devices."""
     machine: Machine
-    needs: Needs
+    needs: Requirements
     fits: bool
     time: StepTime
     policies: list[Policy]
@@ -112,9 +112,9 @@ def plan(config: Config, machine: Machine, *, suggest: bool, say: Callable[[str]
         ShardingError: the mesh does not fit the devices that are here, the batch or a parameter.
     """
     config, changes = on_devices(config, machine.devices)
-    done: dict[tuple[int, Remat], Needs] = {}
+    done: dict[tuple[int, Remat], Requirements] = {}
 
-    def needs_of(rows: int, remat: Remat) -> Needs:
+    def needs_of(rows: int, remat: Remat) -> Requirements:
         if (rows, remat) not in done:
             say(f"compiling for {machine.devices} devices, {rows} samples each, remat {remat}")
             done[rows, remat] = measure(with_rows(config, rows, remat))
@@ -147,7 +147,7 @@ def plan(config: Config, machine: Machine, *, suggest: bool, say: Callable[[str]
     )
 
 
-def policy(one: Needs, other: Needs, memory: int) -> Policy:
+def policy(one: Requirements, other: Requirements, memory: int) -> Policy:
     """Equation (1) through two steps of one remat policy, for devices with `memory` bytes."""
     per_row = (one.memory.total - other.memory.total) / (one.rows - other.rows)
     base = one.memory.total - one.rows * per_row

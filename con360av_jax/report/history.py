@@ -15,7 +15,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError
 from con360av_jax.pages.plots import Curve, curves
-from con360av_jax.train.damaged import read_damaged
+from con360av_jax.train.corrupt_records import read_corrupt_records
 from con360av_jax.train.metrics import read_lines
 
 SHOWN = 20
@@ -88,7 +88,7 @@ def read_history(run: Path) -> History:
         lines=lines,
         nonfinite=read_lines(run / "nonfinite.jsonl"),
         damaged_checkpoints=damaged,
-        damaged_records=read_damaged(run),
+        damaged_records=read_corrupt_records(run),
     )
 
 

@@ -24,7 +24,7 @@ from con360av_jax.models.functional import Params
 from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
 from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
-from con360av_jax.train.damaged import DamagedRecords
+from con360av_jax.train.corrupt_records import CorruptRecordsLog
 from con360av_jax.train.display import StepBar
 from con360av_jax.train.encode import caption_tokens, open_encode
 from con360av_jax.train.metrics import MetricsLog, drop_after
@@ -115,7 +115,7 @@ def make_steps(
     """Advances the state to the last step, or to the end of the step in which a signal came, and saves it there."""
     settings, start = config.train, progress.step
     unusual = NonFiniteSteps(run / "nonfinite.jsonl", settings, progress.skips)
-    damaged = DamagedRecords(run)
+    damaged = CorruptRecordsLog(run)
     with (
         closing(loader),
         closing(log),

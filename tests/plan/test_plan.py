@@ -23,8 +23,8 @@ from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import flatten
 from con360av_jax.plan import planner
 from con360av_jax.plan.collectives import Collective
-from con360av_jax.plan.needs import Memory, Needs, on_devices, rows_of, with_rows
 from con360av_jax.plan.planner import Machine, parse_memory, plan
+from con360av_jax.plan.requirements import Memory, Requirements, on_devices, rows_of, with_rows
 from con360av_jax.runtime import flops
 from con360av_jax.train.optimizer import select
 from tests.support.paths import ROOT
@@ -36,12 +36,12 @@ MACHINE = Machine(devices=8, memory=80 * GIB, peak_tflops=100.0, mfu=0.5, bandwi
 COST = {"none": (30.0, 4.0), "products": (20.0, 4.5), "blocks": (5.0, 6.0)}
 
 
-def fake_measure(config: Config) -> Needs:
+def fake_measure(config: Config) -> Requirements:
     """10 GiB and COST per sample."""
     per_row, tera = COST[config.train.remat]
     total = round((10 + per_row * rows_of(config)) * GIB)
     reduced = Collective(kind="all-reduce", payload=4 * 10**9, group=8, runs=1, known=True, place="")
-    return Needs(
+    return Requirements(
         rows=rows_of(config),
         remat=config.train.remat,
         memory=Memory(

@@ -22,7 +22,7 @@ from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import abstract, apply, count
 from con360av_jax.models.map_encoder import MapEncoder
 from con360av_jax.plan.collectives import Collective, collectives
-from con360av_jax.plan.needs import Needs, measure
+from con360av_jax.plan.requirements import Requirements, measure
 from con360av_jax.sharding import batch_sharding, make_mesh, shardings_for
 from con360av_jax.train.optimizer import select
 from tests.support import tiny_world
@@ -48,7 +48,7 @@ def gradient_bytes(config: Config) -> int:
 
 
 @pytest.fixture(scope="module")
-def on_eight(tiny: Config) -> tuple[Config, Needs]:
+def on_eight(tiny: Config) -> tuple[Config, Requirements]:
     """A step of the published trainable set with little to compile, on eight devices."""
     lean = tiny_world.with_train(tiny_world.lean(tiny), trainable="connectors", batch_size=8)
     config = replace(lean, mesh=MeshConfig(data=8))
@@ -56,13 +56,13 @@ def on_eight(tiny: Config) -> tuple[Config, Needs]:
         return config, measure(config)
 
 
-def test_eight_devices_exchange_gradients_only(on_eight: tuple[Config, Needs]):
+def test_eight_devices_exchange_gradients_only(on_eight: tuple[Config, Requirements]):
     config, needs = on_eight
     assert problems(needs.collectives, gradient_bytes(config)) == []
     assert {one.group for one in needs.collectives} == {8}
 
 
-def test_memory_adds_up_to_what_the_program_takes(on_eight: tuple[Config, Needs]):
+def test_memory_adds_up_to_what_the_program_takes(on_eight: tuple[Config, Requirements]):
     """The rest is the empty caption, the key, the step's number and the metrics."""
     memory = on_eight[1].memory
     parts = memory.trainable + memory.ema + memory.optimizer + memory.frozen + memory.batch + memory.temporaries

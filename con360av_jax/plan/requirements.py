@@ -38,7 +38,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
+class Requirements:
     """One compiled step."""
 
     rows: int
@@ -91,7 +91,7 @@ def with_rows(config: Config, rows: int, remat: Remat | None = None) -> Config:
     return replace(config, train=train)
 
 
-def measure(config: Config) -> Needs:
+def measure(config: Config) -> Requirements:
     """Compiles one step on the devices that are here, and reads its program; nothing is computed or allocated.
 
     Raises:
@@ -110,7 +110,7 @@ def measure(config: Config) -> Needs:
         raise ConfigError("this version of XLA does not say what memory a program takes on CPUs: use jax 0.10")
     inside = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     trainable = _local_bytes(state.params)
-    return Needs(
+    return Requirements(
         rows=rows_of(config),
         remat=config.train.remat,
         memory=Memory(

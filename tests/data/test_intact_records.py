@@ -13,13 +13,13 @@ import pytest
 from con360av_jax.config.settings import Config
 from con360av_jax.data import writer
 from con360av_jax.data.fake import fake_sample
-from con360av_jax.data.intact import ATTEMPTS, SoundRecords
+from con360av_jax.data.intact_records import ATTEMPTS, SoundRecords
 from con360av_jax.data.loader import Loader, make_loader, sample_order
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, Sample
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import ConfigError, DatasetError
-from con360av_jax.train.damaged import DamagedRecords, read_damaged
+from con360av_jax.train.corrupt_records import CorruptRecordsLog, read_corrupt_records
 from tests.support.tiny_world import with_train
 
 FIELDS = ENCODED_FIELDS + MAP_FIELDS
@@ -117,14 +117,14 @@ def test_every_damaged_record_is_counted_and_logged_once_with_its_name_and_reaso
 def test_a_run_keeps_what_it_left_out_once_also_when_it_goes_on(dataset, tolerant, tmp_path):
     loader = make_loader(dataset, tolerant, RECORDS, 0)
     read(loader, 1)
-    DamagedRecords(tmp_path).add(dict(list(loader.corrupt.items())[:2]))
-    resumed = DamagedRecords(tmp_path)
+    CorruptRecordsLog(tmp_path).add(dict(list(loader.corrupt.items())[:2]))
+    resumed = CorruptRecordsLog(tmp_path)
     resumed.add(loader.corrupt)
     resumed.add(loader.corrupt)
     assert len((tmp_path / "damaged-0.jsonl").read_text().splitlines()) == len(REASONS)
     # Another process met two of them as well.
     (tmp_path / "damaged-1.jsonl").write_text((tmp_path / "damaged-0.jsonl").read_text().splitlines()[0] + "\n")
-    assert read_damaged(tmp_path) == [loader.corrupt[record] for record in sorted(REASONS)]
+    assert read_corrupt_records(tmp_path) == [loader.corrupt[record] for record in sorted(REASONS)]
 
 
 def test_a_damaged_index_does_not_hide_where_a_record_lies(tiny, tmp_path):

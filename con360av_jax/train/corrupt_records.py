@@ -9,7 +9,7 @@ from con360av_jax.train.metrics import read_lines
 from con360av_jax.train.run_folder import append_line
 
 
-class DamagedRecords:
+class CorruptRecordsLog:
     """Writes RUN/damaged-PROCESS.jsonl: {record, reason}, the record by its position in the dataset.
 
     A run that goes on meets some of them again; they stay one line.
@@ -26,7 +26,7 @@ class DamagedRecords:
             self._known.add(record)
 
 
-def read_damaged(run: Path) -> list[str]:
+def read_corrupt_records(run: Path) -> list[str]:
     """Where each damaged record lies and why it was left out, in the order of the dataset."""
     lines = [line for path in sorted(run.glob("damaged-*.jsonl")) for line in read_lines(path)]
     return [reason for _, reason in sorted({line["record"]: line["reason"] for line in lines}.items())]
