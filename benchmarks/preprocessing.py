@@ -33,14 +33,14 @@ from con360av_jax.media.files import write_clip
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.synthetic import render_clip
 from preprocess.captions.measured import template_caption
-from preprocess.encode import open_encoder
 from preprocess.inputs import find_inputs
-from preprocess.pipeline import Ledger, Pipeline
+from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
-from preprocess.segment import cut, windows
-from preprocess.standardise import read_mono, read_panorama, standardise
-from preprocess.viewpoints import ViewpointSettings, find_viewpoints
-from preprocess.views import render_track
+from preprocess.stages.encode import open_encoder
+from preprocess.stages.segment import cut, windows
+from preprocess.stages.standardise import read_mono, read_panorama, standardise
+from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
+from preprocess.stages.views import render_track
 
 WHOLE = "whole way"
 SECONDS, FRAMES_PER_SECOND, SAMPLE_RATE, SEED = 10.0, 30.0, 48_000, 3

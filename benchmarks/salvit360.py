@@ -24,8 +24,8 @@ from preprocess.saliency.salvit360.backend import FRAMES_AT_ONCE, SalViT360Salie
 from preprocess.saliency.salvit360.geometry import VIEW_SIZE
 from preprocess.saliency.salvit360.network import LAYOUTS, SalViT360, Variant
 from preprocess.saliency.salvit360.resnet import fold_norms, resnet18
-from preprocess.segment import Segment, Window
-from preprocess.standardise import StandardClip
+from preprocess.stages.segment import Segment, Window
+from preprocess.stages.standardise import StandardClip
 
 # Rows of the panoramas that `python -m preprocess` works on where nothing else is asked for.
 PANORAMA_HEIGHT = 512

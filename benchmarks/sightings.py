@@ -29,7 +29,7 @@ from con360av_jax.scenes.sighting import find_object
 from con360av_jax.scenes.synthetic import render_scene
 from con360av_jax.scenes.truth import in_view
 from con360av_jax.sphere.geometry import direction_from_angles
-from preprocess.views import render_track
+from preprocess.stages.views import render_track
 
 SEED, SECONDS, FRAMES_PER_SECOND, HEIGHT = 902, 4.0, 1.0, 256
 PAST, FIELDS = 25.0, (60.0, 100.0)

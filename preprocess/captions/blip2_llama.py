@@ -23,8 +23,8 @@ from preprocess.captions.faces import FACES, face_pictures, face_times, picture_
 from preprocess.captions.model_folders import ModelFolder, choose_device, open_model_folder, require_torch
 from preprocess.captions.prompts import Prompts, load_prompts
 from preprocess.captions.texts import CaptionTexts, Described, FaceText
-from preprocess.segment import Segment
-from preprocess.work import Stage, Work, Works, attempted, each, there
+from preprocess.stages.segment import Segment
+from preprocess.stages.work import Stage, Work, Works, attempted, each, there
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from con360av_jax.errors import ConfigError
 from preprocess.captions.contract import CaptionBackend, CaptionName, CaptionSettings
 from preprocess.captions.given import file_caption
 from preprocess.captions.measured import template_caption
-from preprocess.work import Stage, each, there
+from preprocess.stages.work import Stage, each, there
 
 if TYPE_CHECKING:
     from preprocess.captions.blip2_llama import ModelCaptions

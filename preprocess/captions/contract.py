@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from jaxtyping import Float
 
-from preprocess.segment import Segment
+from preprocess.stages.segment import Segment
 
 CaptionName = Literal["file", "template", "blip2+llama"]
 Tracks = Sequence[Float[np.ndarray, "frame 4"]]

@@ -6,9 +6,9 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import UInt8
 
-from preprocess.segment import Segment
-from preprocess.sphere_views import QUARTERS
-from preprocess.views import render_track
+from preprocess.stages.segment import Segment
+from preprocess.stages.sphere_views import QUARTERS
+from preprocess.stages.views import render_track
 
 FACES = ("front", "right", "back", "left", "up", "down")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from con360av_jax.errors import DatasetError
 from preprocess.captions.contract import Tracks
-from preprocess.segment import Segment
+from preprocess.stages.segment import Segment
 
 
 def file_caption(segment: Segment, tracks: Tracks) -> str:

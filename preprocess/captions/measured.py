@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preprocess.captions.contract import Tracks
-from preprocess.segment import Segment
+from preprocess.stages.segment import Segment
 
 # Upper bounds of mean lightness (of 1), of mean change between frames (of 1) and of loudness (dBFS), with their words.
 BRIGHTNESS = ((0.25, "dark"), (0.45, "dim"), (0.65, "well lit"), (float("inf"), "bright"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from preprocess.inputs import Found, Input, SplitName
-from preprocess.standardise import Stereo
+from preprocess.stages.standardise import Stereo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,7 +90,7 @@ def describe(given: Input, folder: Path, stereo: Stereo) -> dict[str, object]:
     """
     from con360av_jax.errors import MediaError
     from con360av_jax.media.files import probe
-    from preprocess.standardise import check_streams
+    from preprocess.stages.standardise import check_streams
 
     path, beside = given.path.absolute(), folder.absolute()
     row: dict[str, object] = dict.fromkeys(COLUMNS, "")

@@ -18,19 +18,19 @@ from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config, require
 from con360av_jax.data.writer import SHARD_RECORDS
 from con360av_jax.errors import CheckpointError
-from preprocess.assemble import Made, make_dataset
 from preprocess.captions.choose import caption_sources, open_captions
 from preprocess.captions.contract import CaptionName, CaptionSettings
-from preprocess.encode import open_encoder
-from preprocess.engine import Engine
-from preprocess.given_viewpoints import GivenViewpoints
 from preprocess.inputs import Input, SplitName, search
-from preprocess.pipeline import Pipeline
-from preprocess.quality import Limits
+from preprocess.running.assemble import Made, make_dataset
+from preprocess.running.engine import Engine
+from preprocess.running.pipeline import Pipeline
 from preprocess.saliency.choose import open_saliency
 from preprocess.saliency.contract import SaliencyDevice, SaliencyName
-from preprocess.standardise import Stereo
-from preprocess.viewpoints import ViewpointSettings
+from preprocess.stages.encode import open_encoder
+from preprocess.stages.given_viewpoints import GivenViewpoints
+from preprocess.stages.quality import Limits
+from preprocess.stages.standardise import Stereo
+from preprocess.stages.viewpoints import ViewpointSettings
 
 TOO_MANY_REJECTED = 1
 # Lines of the ledger that the summary shows.

@@ -15,7 +15,7 @@ from con360av_jax.media import containers
 from con360av_jax.media.files import read_excerpt
 from con360av_jax.runtime.provenance import file_sha256
 from preprocess.inputs import VIDEO_SUFFIXES
-from preprocess.quality import Limits, check_heard
+from preprocess.stages.quality import Limits, check_heard
 
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".m4a"})
 BLACK = 16

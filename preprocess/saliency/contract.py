@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from con360av_jax.config.settings import Config
-from preprocess.segment import Segment
+from preprocess.stages.segment import Segment
 
 SaliencyName = Literal["contrast", "file", "salvit360"]
 SaliencyDevice = Literal["cpu", "cuda"]

@@ -21,8 +21,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from con360av_jax.config.settings import Config
 from con360av_jax.sphere.geometry import minmax, solid_angle_weights
-from preprocess.segment import Segment
-from preprocess.sphere_views import CUBE_EDGE, VIEW_SIZE, blur, to_panorama, to_views
+from preprocess.stages.segment import Segment
+from preprocess.stages.sphere_views import CUBE_EDGE, VIEW_SIZE, blur, to_panorama, to_views
 
 # Height to which panoramas are reduced first: 1.4° per pixel, just finer than the views.
 WORKING_HEIGHT = 128

@@ -11,7 +11,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import read_frames
 from con360av_jax.sphere.geometry import minmax
-from preprocess.segment import Segment, Window
+from preprocess.stages.segment import Segment, Window
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 

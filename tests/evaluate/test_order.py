@@ -33,7 +33,7 @@ pytest.importorskip("ai_edge_litert", reason="YAMNet needs ai-edge-litert: pip i
 
 from preprocess.features.fastgaze import open_fastgaze
 from preprocess.features.yamnet import WINDOW, open_yamnet
-from preprocess.views import render_track
+from preprocess.stages.views import render_track
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,14 +11,14 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError, MediaError
 from con360av_jax.media.files import write_clip
 from preprocess.captions.measured import template_caption
-from preprocess.encode import NoEncoder
 from preprocess.inputs import find_inputs
-from preprocess.pipeline import Ledger, Pipeline
-from preprocess.quality import Limits
+from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
-from preprocess.segment import cut, windows
-from preprocess.standardise import standardise
-from preprocess.viewpoints import ViewpointSettings
+from preprocess.stages.encode import NoEncoder
+from preprocess.stages.quality import Limits
+from preprocess.stages.segment import cut, windows
+from preprocess.stages.standardise import standardise
+from preprocess.stages.viewpoints import ViewpointSettings
 from tests.support.panorama_files import EVENLY, RATE, hiss, panorama, write_panorama
 
 MEND = "give a video that a player can open"

@@ -12,8 +12,8 @@ from preprocess.captions.given import file_caption
 from preprocess.captions.measured import template_caption
 from preprocess.inputs import find_inputs, split_of
 from preprocess.saliency.given import FileSaliency
-from preprocess.segment import Segment, Window
-from preprocess.standardise import StandardClip
+from preprocess.stages.segment import Segment, Window
+from preprocess.stages.standardise import StandardClip
 
 
 def clip_at(path: Path) -> StandardClip:

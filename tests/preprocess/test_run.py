@@ -17,11 +17,11 @@ from con360av_jax.media.mel import log_mel
 from preprocess.captions.measured import template_caption
 from preprocess.cli import main
 from preprocess.inputs import find_inputs
-from preprocess.pipeline import Ledger, Pipeline
+from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
-from preprocess.segment import cut, windows
-from preprocess.standardise import StandardClip, packing_of, standardise
-from preprocess.viewpoints import ViewpointSettings
+from preprocess.stages.segment import cut, windows
+from preprocess.stages.standardise import StandardClip, packing_of, standardise
+from preprocess.stages.viewpoints import ViewpointSettings
 
 RATE = 16_000
 

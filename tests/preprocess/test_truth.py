@@ -12,7 +12,7 @@ from con360av_jax.scenes.synthetic import ObjectTruth, SyntheticClip, render_cli
 from con360av_jax.sphere.ambisonics import sound_direction
 from con360av_jax.sphere.geometry import direction_from_angles
 from preprocess.saliency.contrast import contrast_saliency
-from preprocess.viewpoints import ViewpointSettings, find_viewpoints
+from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
 
 SEED, HEIGHT = 77, 128
 CLIP = load_config("debug").clip

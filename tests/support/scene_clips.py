@@ -14,7 +14,7 @@ from con360av_jax.evaluate.features import FeatureCard, write_features
 from con360av_jax.media.files import write_clip
 from con360av_jax.scenes.scenes import CLASSES, make_scene
 from con360av_jax.scenes.synthetic import SyntheticClip, render_scene
-from preprocess.views import render_track
+from preprocess.stages.views import render_track
 
 DEBUG = load_config("debug")
 # Eight frames a clip: as many as are looked at.

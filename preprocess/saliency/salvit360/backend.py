@@ -23,7 +23,7 @@ from preprocess.saliency.salvit360.checkpoint import load_salvit360
 from preprocess.saliency.salvit360.network import INPUT_SIZE, SalViT360
 from preprocess.saliency.salvit360.resnet import fold_norms
 from preprocess.saliency.salvit360.transformer import FRAMES
-from preprocess.segment import Segment
+from preprocess.stages.segment import Segment
 
 # Frames that are encoded and predicted together: what bounds memory, however long a video is.
 FRAMES_AT_ONCE = 4

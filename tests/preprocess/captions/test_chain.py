@@ -24,8 +24,8 @@ from preprocess.captions.model_folders import open_model_folder
 from preprocess.captions.prompts import DEFAULT_PROMPTS
 from preprocess.captions.texts import CaptionTexts, Described, FaceText
 from preprocess.cli import main
-from preprocess.segment import Segment, cut, windows
-from preprocess.standardise import standardise
+from preprocess.stages.segment import Segment, cut, windows
+from preprocess.stages.standardise import standardise
 from tests.support.caption_networks import save_blip2, save_llama, silence, single_thread
 
 torch = pytest.importorskip("torch", reason="caption models are PyTorch's: pip install -e '.[torch]'")

@@ -16,8 +16,8 @@ from preprocess.captions.faces import FACES, face_pictures, face_times
 from preprocess.captions.model_folders import open_model_folder
 from preprocess.captions.prompts import DEFAULT_PROMPTS, load_prompts
 from preprocess.captions.texts import FaceText
-from preprocess.segment import Segment, Window
-from preprocess.standardise import StandardClip
+from preprocess.stages.segment import Segment, Window
+from preprocess.stages.standardise import StandardClip
 from tests.support.caption_networks import PICTURE, QUERIES, save_blip2, save_llama, single_thread, word_tokenizer
 
 torch = pytest.importorskip("torch", reason="caption models are PyTorch's: pip install -e '.[torch]'")

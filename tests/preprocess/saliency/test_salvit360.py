@@ -14,8 +14,8 @@ from con360av_jax.errors import ConfigError
 from preprocess.cli import main
 from preprocess.saliency import choose
 from preprocess.saliency.choose import open_saliency
-from preprocess.segment import Segment, Window
-from preprocess.standardise import StandardClip
+from preprocess.stages.segment import Segment, Window
+from preprocess.stages.standardise import StandardClip
 from tests.support.tiny_config import TINY
 
 torch = pytest.importorskip("torch", reason="SalViT360 runs in PyTorch: pip install -e '.[torch]'")

@@ -11,7 +11,7 @@ import pytest
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import ENCODED_FIELDS, field_specs
 from con360av_jax.errors import CheckpointError, ConfigError
-from preprocess.encode import PretrainedEncoder, open_encoder
+from preprocess.stages.encode import PretrainedEncoder, open_encoder
 
 
 class RecordingCodecs:

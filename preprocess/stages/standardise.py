@@ -15,7 +15,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
 from con360av_jax.media.files import TAIL_TOLERANCE, MediaInfo, probe, read_excerpt, read_frames
-from preprocess.quality import Limits, check_heard, check_stored
+from preprocess.stages.quality import Limits, check_heard, check_stored
 
 Packing = Literal["mono", "top-bottom", "side-by-side"]
 Stereo = Literal["auto", "mono", "top-bottom", "side-by-side"]

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from con360av_jax.config.settings import require
 from con360av_jax.sphere.geometry import angles_from_direction
-from preprocess.regions import Region, angle_between, find_regions
+from preprocess.stages.regions import Region, angle_between, find_regions
 
 # Regions offered per frame beyond those that are asked for: with fewer, a track jumps where its region is not offered.
 SPARE_REGIONS = 5

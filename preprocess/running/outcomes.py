@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from con360av_jax.data.schema import Sample, from_bytes, to_bytes
 from con360av_jax.data.writer import WRITER_OPTIONS
 from con360av_jax.errors import DatasetError
-from preprocess.work import Stage, Work, Works
+from preprocess.stages.work import Stage, Work, Works
 
 SUFFIX = ".arrayrecord"
 # The worker that reads ahead for others would read the whole file.

@@ -8,13 +8,13 @@ import pytest
 
 from con360av_jax.media.files import write_clip
 from preprocess.captions.measured import template_caption
-from preprocess.encode import NoEncoder
-from preprocess.engine import Engine, Workers
 from preprocess.inputs import find_inputs
-from preprocess.pipeline import Pipeline
+from preprocess.running.engine import Engine, Workers
+from preprocess.running.pipeline import Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
-from preprocess.viewpoints import ViewpointSettings
-from preprocess.work import Stage, Work, chained
+from preprocess.stages.encode import NoEncoder
+from preprocess.stages.viewpoints import ViewpointSettings
+from preprocess.stages.work import Stage, Work, chained
 
 
 def folder_of_videos(folder: Path) -> Path:

@@ -7,9 +7,9 @@ import pytest
 
 from con360av_jax.config.settings import ClipConfig
 from con360av_jax.errors import DatasetError, GeometryError
-from preprocess.given_viewpoints import GivenViewpoints
-from preprocess.segment import Window
-from preprocess.standardise import StandardClip
+from preprocess.stages.given_viewpoints import GivenViewpoints
+from preprocess.stages.segment import Window
+from preprocess.stages.standardise import StandardClip
 
 HEADER = "clip,viewpoint,time,yaw,pitch,fov"
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from con360av_jax.data.schema import Manifest
 from con360av_jax.data.writer import SHARD_RECORDS, DatasetWriter
 from con360av_jax.errors import DatasetError
-from preprocess.engine import Engine
 from preprocess.inputs import Input
-from preprocess.outcomes import SUFFIX, Outcomes
-from preprocess.pipeline import Ledger, Pipeline, rejected_line
-from preprocess.work import Work
+from preprocess.running.engine import Engine
+from preprocess.running.outcomes import SUFFIX, Outcomes
+from preprocess.running.pipeline import Ledger, Pipeline, rejected_line
+from preprocess.stages.work import Work
 
 PREVIEWS = "previews"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 
-from preprocess.segment import Segment
+from preprocess.stages.segment import Segment
 
 PREVIEW_WIDTH = 1024
 QUALITY = 90

@@ -13,18 +13,18 @@ from con360av_jax.data.schema import Sample
 from con360av_jax.media.mel import log_mel
 from preprocess.captions.choose import as_stages
 from preprocess.captions.contract import CaptionBackend
-from preprocess.encode import Encoder
-from preprocess.given_viewpoints import GivenViewpoints
 from preprocess.inputs import Input
-from preprocess.previews import write_preview
-from preprocess.quality import Limits
-from preprocess.records import fields_of, make_sample, pulse_code
 from preprocess.saliency.contract import SaliencyBackend
-from preprocess.segment import Window, cut, windows
-from preprocess.standardise import Stereo, standardise
-from preprocess.viewpoints import ViewpointSettings, find_viewpoints
-from preprocess.views import render_track
-from preprocess.work import Rejection, Stage, Work, Works, attempted, chained, each, there, with_samples
+from preprocess.stages.encode import Encoder
+from preprocess.stages.given_viewpoints import GivenViewpoints
+from preprocess.stages.previews import write_preview
+from preprocess.stages.quality import Limits
+from preprocess.stages.records import fields_of, make_sample, pulse_code
+from preprocess.stages.segment import Window, cut, windows
+from preprocess.stages.standardise import Stereo, standardise
+from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
+from preprocess.stages.views import render_track
+from preprocess.stages.work import Rejection, Stage, Work, Works, attempted, chained, each, there, with_samples
 
 
 @dataclass

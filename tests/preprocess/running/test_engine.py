@@ -16,18 +16,18 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import ConfigError, DatasetError
 from con360av_jax.media.files import write_clip
-from preprocess import outcomes, pipeline
-from preprocess.assemble import Made, make_dataset
 from preprocess.captions.measured import template_caption
 from preprocess.cli import main
-from preprocess.encode import NoEncoder
-from preprocess.engine import Engine
 from preprocess.inputs import find_inputs
-from preprocess.outcomes import Outcomes
-from preprocess.pipeline import Pipeline
+from preprocess.running import outcomes, pipeline
+from preprocess.running.assemble import Made, make_dataset
+from preprocess.running.engine import Engine
+from preprocess.running.outcomes import Outcomes
+from preprocess.running.pipeline import Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
-from preprocess.segment import Segment, Window
-from preprocess.viewpoints import ViewpointSettings
+from preprocess.stages.encode import NoEncoder
+from preprocess.stages.segment import Segment, Window
+from preprocess.stages.viewpoints import ViewpointSettings
 
 RATE = 16_000
 HERE = Engine(workers=0)

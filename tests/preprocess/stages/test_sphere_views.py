@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from con360av_jax.sphere.geometry import direction_from_angles, directions
-from preprocess.regions import angle_between, apart, components, find_regions, summits
 from preprocess.saliency.contrast import contrast_saliency
-from preprocess.sphere_views import blur, to_panorama, to_views
-from preprocess.viewpoints import ViewpointSettings, find_viewpoints
-from preprocess.views import oversampling, render_track
+from preprocess.stages.regions import angle_between, apart, components, find_regions, summits
+from preprocess.stages.sphere_views import blur, to_panorama, to_views
+from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
+from preprocess.stages.views import oversampling, render_track
 
 LIMITS = (float(np.radians(45)), float(np.radians(100)))
 

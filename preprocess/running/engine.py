@@ -19,7 +19,7 @@ from typing import TypeAlias
 from con360av_jax.config.settings import require
 from con360av_jax.errors import DatasetError
 from preprocess.inputs import Input
-from preprocess.work import Rejection, Stage, Work, chained
+from preprocess.stages.work import Rejection, Stage, Work, chained
 
 Rows: TypeAlias = dict[str, list]
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from con360av_jax.config.settings import ClipConfig, Config
-from preprocess.quality import Limits
-from preprocess.standardise import LENGTH_TOLERANCE, StandardClip, read_mono, read_panorama
+from preprocess.stages.quality import Limits
+from preprocess.stages.standardise import LENGTH_TOLERANCE, StandardClip, read_mono, read_panorama
 
 DEFAULT_LIMITS = Limits()
 

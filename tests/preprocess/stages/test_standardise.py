@@ -8,9 +8,9 @@ import pytest
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
 from con360av_jax.media.files import probe, read_sound
-from preprocess.quality import FULL_SCALE, Limits
-from preprocess.segment import cut, windows
-from preprocess.standardise import read_mono, read_panorama, standardise
+from preprocess.stages.quality import FULL_SCALE, Limits
+from preprocess.stages.segment import cut, windows
+from preprocess.stages.standardise import read_mono, read_panorama, standardise
 from tests.support.panorama_files import RATE, hiss, panorama, write_panorama
 from tests.support.spherical_boxes import PART, WHOLE, add_metadata, first_version, projection, stereo
 

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from con360av_jax.config.settings import ClipConfig
 from con360av_jax.errors import DatasetError
 from con360av_jax.sphere.viewpoint import Trajectory, read_trajectories
-from preprocess.segment import Window
+from preprocess.stages.segment import Window
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from con360av_jax.data.schema import MAP_FIELDS, RAW_FIELDS, Sample, sample_key
-from preprocess.encode import Encoder
-from preprocess.segment import Window
+from preprocess.stages.encode import Encoder
+from preprocess.stages.segment import Window
 
 
 def fields_of(encoder: Encoder, keep_raw: bool) -> tuple[str, ...]:

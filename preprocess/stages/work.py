@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from con360av_jax.data.schema import Sample
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, GeometryError, MediaError
 from preprocess.inputs import Input
-from preprocess.segment import Segment, Window
+from preprocess.stages.segment import Segment, Window
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The stages of preprocessing, one per module; `preprocess.running.pipeline` lists them in order."""
