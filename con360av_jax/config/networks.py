@@ -1,4 +1,4 @@
-"""The settings that decide the shape of a parameter: one frozen dataclass per network, with cross-field checks."""
+"""Settings of the networks, which decide the shape of every parameter: one frozen dataclass per network."""
 
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -16,36 +16,42 @@ def require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PerModality(Generic[T]):
-    """One value for the sound and one for the picture."""
+    """One value per modality."""
 
     audio: T
+    """Value for audio."""
     video: T
+    """Value for video."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetLevel:
-    """One resolution of a U-Net."""
+    """One resolution level of a U-Net."""
 
     width: int
-    """Channels."""
+    """Number of channels."""
     layers: int = 2
-    """Residual blocks in the down block; the up block has one more."""
+    """Number of residual blocks in the down block; the up block has one more."""
     attention: bool = True
     """Whether a spatial transformer follows each residual block."""
     heads: int = 8
-    """Attention heads."""
+    """Number of attention heads; divides `width`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioUNetConfig:
-    """AudioLDM's U-Net: a CLAP class embedding concatenated to the time embedding, second attention on itself."""
+    """U-Net of AudioLDM: the CLAP embedding is concatenated to the time embedding; all attention is self-attention."""
 
     levels: tuple[UNetLevel, ...]
+    """The four resolution levels, highest resolution first."""
     latent_channels: int = 8
+    """Number of channels of the audio latent."""
     class_width: int = 512
     """Width of the CLAP text embedding."""
     norm_groups: int = 32
+    """Number of groups of each GroupNorm; divides every level's width."""
     norm_eps: float = 1e-5
+    """Epsilon of each GroupNorm."""
 
     def __post_init__(self):
         _require_four_levels(self.levels, self.norm_groups)
@@ -53,20 +59,26 @@ class AudioUNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoUNetConfig:
-    """Stable Diffusion 1.5's U-Net with AnimateDiff motion modules after every block's layers."""
+    """U-Net of Stable Diffusion 1.5 with an AnimateDiff motion module after every layer of a block."""
 
     levels: tuple[UNetLevel, ...]
+    """The four resolution levels, highest resolution first."""
     latent_channels: int = 4
+    """Number of channels of the video latent."""
     context_width: int = 768
     """Width of the CLIP hidden states that cross-attention reads."""
     norm_groups: int = 32
+    """Number of groups of each GroupNorm; divides every level's width."""
     norm_eps: float = 1e-5
+    """Epsilon of each GroupNorm."""
     motion_heads: int = 8
+    """Number of attention heads in a motion module."""
     motion_norm_groups: int = 32
+    """Number of groups of the GroupNorm of a motion module."""
     motion_max_frames: int = 32
-    """Length of the temporal positional encoding, frames."""
+    """Length of the temporal positional encoding (frames); a segment has at most as many."""
     motion_mid_block: bool = True
-    """Whether the middle block has a motion module too."""
+    """Whether the middle block has a motion module, too."""
 
     def __post_init__(self):
         _require_four_levels(self.levels, self.norm_groups)
@@ -84,25 +96,26 @@ def _require_four_levels(levels: tuple[UNetLevel, ...], norm_groups: int) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectorConfig:
-    """CMC-PE connectors and the environment encoders that feed them."""
+    """Connectors between the two U-Nets (CMC-PE) and the environment encoders that feed them."""
 
     channels: int = 1280
-    """Channels of the sequence that one modality sends to the other."""
+    """Number of channels of the sequence that one modality sends to the other."""
     head_width: int = 8
-    """Channels per attention head in a connector."""
+    """Number of channels per attention head in a connector."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapEncoderConfig:
-    """Convolutions over each frame's saliency and BASD maps, then an LSTM over time per map cell."""
+    """Encoder of the saliency and BASD maps: convolutions per frame, then an LSTM over time in each map cell."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
-    """Channels of each convolution."""
+    """Number of channels of each convolution; each divisible by `norm_groups`."""
     strides: tuple[int, ...] = (2, 2, 1, 1)
-    """Stride of each convolution, both axes."""
+    """Stride of each convolution along both axes; as many as `widths`."""
     norm_groups: int = 8
+    """Number of groups of each GroupNorm."""
     lstm_width: int = 256
-    """Channels of the LSTM's state and of the output."""
+    """Number of channels of the LSTM state, which is the output."""
 
     def __post_init__(self):
         require(
@@ -118,56 +131,77 @@ class MapEncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """A latent-diffusion autoencoder (diffusers AutoencoderKL); downsamples by 2 per level after the first."""
+    """Autoencoder of latent diffusion (AutoencoderKL of diffusers); each level after the first downsamples by 2."""
 
     widths: tuple[int, ...]
+    """Number of channels of each level, highest resolution first."""
     in_channels: int
+    """Number of input channels: 3 for video frames, 1 for spectrograms."""
     latent_channels: int
+    """Number of channels of the latent."""
     scaling_factor: float
-    """What latents are multiplied by so that diffusion sees about unit variance."""
+    """Factor that latents are multiplied by, for about unit variance in diffusion."""
     layers: int = 2
+    """Number of residual blocks per level of the encoder; the decoder has one more."""
     norm_groups: int = 32
+    """Number of groups of each GroupNorm."""
     norm_eps: float = 1e-6
+    """Epsilon of each GroupNorm."""
 
     @property
     def factor(self) -> int:
-        """Pixels per latent cell, each axis."""
+        """Downsampling factor: pixels per latent cell along each axis."""
         return 2 ** (len(self.widths) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """A text transformer: CLIP's (hidden states) or CLAP's RoBERTa (pooled, projected, L2-normalised)."""
+    """Text encoder: CLIP (hidden states, for video) or the RoBERTa of CLAP (pooled and L2-normalised, for audio)."""
 
     vocabulary: int
+    """Number of token ids."""
     width: int = 768
+    """Width of the hidden states."""
     layers: int = 12
+    """Number of transformer layers."""
     heads: int = 12
+    """Number of attention heads."""
     mlp_width: int = 3072
+    """Width of the hidden layer of each feed-forward network."""
     tokens: int = 77
-    """Tokens a caption is padded or cut to."""
+    """Number of tokens that each caption is padded or cut to."""
     projection: int = 512
     """Width of the pooled embedding (CLAP only)."""
     norm_eps: float = 1e-5
+    """Epsilon of each LayerNorm."""
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    """Activation of each feed-forward network."""
     pad_token: int = 1
-    """Token id that is masked out and from which RoBERTa counts positions."""
+    """Token id of padding, which is masked out; RoBERTa counts positions from it."""
     max_positions: int = 77
-    """Rows of the positional table (RoBERTa: tokens + 2)."""
+    """Number of rows of the positional table (CLIP: tokens; RoBERTa: tokens + 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocoderConfig:
-    """HiFi-GAN as in SpeechT5: log-mel to waveform."""
+    """Vocoder from log-mel to waveform: HiFi-GAN as in SpeechT5."""
 
     mel_bands: int = 64
+    """Number of mel bands."""
     initial_width: int = 1024
+    """Number of channels before the first upsampling; each upsampling halves it."""
     upsample_rates: tuple[int, ...] = (5, 4, 2, 2, 2)
+    """Upsampling factor of each stage."""
     upsample_kernels: tuple[int, ...] = (16, 16, 8, 4, 4)
+    """Kernel length of each stage's transposed convolution; as many as `upsample_rates`."""
     resblock_kernels: tuple[int, ...] = (3, 7, 11)
+    """Kernel lengths of the parallel residual blocks of each stage."""
     resblock_dilations: tuple[int, ...] = (1, 3, 5)
+    """Dilations of the convolutions of each residual block."""
     leaky_slope: float = 0.1
+    """Slope of the leaky ReLUs for negative inputs."""
     normalize_before: bool = False
+    """Whether the log-mel is normalised by a stored mean and scale first."""
 
     def __post_init__(self):
         require(
@@ -178,15 +212,22 @@ class VocoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Everything that decides the shape of a parameter."""
+    """Settings of all networks of the model."""
 
     unet_audio: AudioUNetConfig
+    """U-Net that denoises audio latents."""
     unet_video: VideoUNetConfig
+    """U-Net that denoises video latents."""
     connector: ConnectorConfig
+    """Connectors and environment encoders."""
     map_encoder: MapEncoderConfig
+    """Encoder of the saliency and BASD maps."""
     vae: PerModality[VAEConfig]
+    """Autoencoders between mel or video and latents."""
     text: PerModality[TextConfig]
+    """Text encoders: CLAP for audio, CLIP for video."""
     vocoder: VocoderConfig
+    """Vocoder from log-mel to waveform."""
 
     def __post_init__(self):
         for name, unet in (("audio", self.unet_audio), ("video", self.unet_video)):

@@ -1,7 +1,7 @@
-"""Every setting of the system as frozen dataclasses, with units and cross-field checks.
+"""All settings of a config: frozen dataclasses with units, defaults and checks across fields.
 
-Values live in `configs/`, one Python file per experiment; here stands what can be set and what fits together.
-The networks' own settings are in `model_config` and offered here too.
+The values of each config are in `configs/`, one Python file per config. The settings of the networks are defined in
+config/networks.py and importable from here as well.
 """
 
 from dataclasses import dataclass, field
@@ -49,22 +49,22 @@ Remat: TypeAlias = Literal["none", "products", "blocks"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """What one training sample is: a segment of a panorama seen from one viewpoint (DESIGN: the data contract)."""
+    """Size of one sample: a segment of a panorama seen from one viewpoint."""
 
     seconds: int = 4
-    """Length of a segment, s."""
+    """Length of a segment (s)."""
     hop_seconds: int = 3
-    """Distance between the starts of two segments, s."""
+    """Time between the starts of consecutive segments of a recording (s)."""
     frames_per_second: int = 8
-    """Frames of the target view per second."""
+    """Frame rate of the view, its maps and its viewpoint track (frames per second)."""
     height: int = 256
-    """Height of the target view, pixels."""
+    """Height of the view (pixels); a multiple of 8 times the downsampling factor of the video VAE."""
     width: int = 256
-    """Width of the target view, pixels."""
+    """Width of the view (pixels); a multiple of 8 times the downsampling factor of the video VAE."""
     map_height: int = 64
-    """Height of the saliency and BASD panoramas, pixels."""
+    """Height of the saliency and BASD maps, which cover the whole panorama (pixels)."""
     map_width: int = 128
-    """Width of the saliency and BASD panoramas, pixels; twice the height."""
+    """Width of the saliency and BASD maps (pixels); twice `map_height`."""
 
     def __post_init__(self):
         require(self.seconds > 0 and self.hop_seconds > 0, f"seconds and hop_seconds must be positive: {self}")
@@ -75,28 +75,28 @@ class ClipConfig:
 
     @property
     def frames(self) -> int:
-        """Frames in one segment."""
+        """Number of video frames in one segment."""
         return self.seconds * self.frames_per_second
 
 
 @dataclass(frozen=True, kw_only=True)
 class MelConfig:
-    """The mel front end of AudioLDM: natural log of slaney mels on magnitude."""
+    """Log-mel spectrograms of AudioLDM: natural logarithm of Slaney mel bands of the STFT magnitude."""
 
     sample_rate: int = 16_000
-    """Samples per second, Hz."""
+    """Sample rate of the audio (Hz)."""
     window: int = 1024
-    """Length of the FFT and of its Hann window, samples."""
+    """Length of the FFT and of its Hann window (audio samples)."""
     hop: int = 160
-    """Samples between two mel frames."""
+    """Distance between consecutive mel frames (audio samples)."""
     bands: int = 64
-    """Mel bands."""
+    """Number of mel bands."""
     low_hz: float = 0.0
-    """Lower edge of the lowest band, Hz."""
+    """Lower edge of the lowest band (Hz)."""
     high_hz: float = 8_000.0
-    """Upper edge of the highest band, Hz."""
+    """Upper edge of the highest band (Hz); at most half of `sample_rate`."""
     floor: float = 1e-5
-    """Smallest magnitude before the logarithm."""
+    """Lower limit of the mel magnitudes, applied before the logarithm."""
 
     def __post_init__(self):
         require(
@@ -106,116 +106,132 @@ class MelConfig:
 
     @property
     def frames_per_second(self) -> int:
-        """Mel frames per second."""
+        """Rate of the mel frames (frames per second)."""
         return self.sample_rate // self.hop
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSchedule:
-    """Betas of one modality's diffusion and how a sampler spaces its steps, as in diffusers' DDIMScheduler."""
+    """Noise schedule of one modality and the spacing of its sampling steps, as in diffusers' DDIMScheduler."""
 
     beta_start: float
+    """Noise variance (beta) of the first timestep."""
     beta_end: float
+    """Noise variance (beta) of the last timestep."""
     kind: Literal["linear", "scaled_linear"]
+    """Interpolation between the betas: linear, or scaled_linear, which is linear in their square roots."""
     train_steps: int = 1000
+    """Number of timesteps of the diffusion process."""
     steps_offset: int = 1
+    """Number added to the timesteps of the sampler with leading spacing."""
     spacing: Literal["leading", "linspace", "trailing"] = "leading"
+    """Spacing of the sampling steps over the timesteps, named as in diffusers."""
     set_alpha_to_one: bool = False
+    """Whether the last sampling step ends at alpha_bar = 1; otherwise at the alpha_bar of timestep 0."""
 
 
 AUDIO_SCHEDULE = NoiseSchedule(beta_start=0.0015, beta_end=0.0195, kind="scaled_linear", spacing="leading")
-# The baseline trains the picture with *linear* betas, unlike plain Stable Diffusion.
+# The baseline trains video with *linear* betas, unlike plain Stable Diffusion.
 VIDEO_SCHEDULE = NoiseSchedule(beta_start=0.00085, beta_end=0.012, kind="linear", spacing="linspace")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerConfig:
-    """Guided DDIM with timestep adjustment."""
+    """Guided DDIM sampling with timestep adjustment."""
 
     steps: int = 50
+    """Number of sampling steps."""
     text_guidance: PerModality[float] = field(default_factory=lambda: PerModality(audio=2.5, video=7.5))
+    """Guidance scale of the caption; 1 conditions without extra guidance."""
     map_guidance: PerModality[float] = field(default_factory=lambda: PerModality(audio=1.0, video=1.0))
+    """Guidance scale of the saliency and BASD maps; 1 conditions without extra guidance."""
     timestep_gamma: float = 1.5
-    """Video steps at t -> T (t/T)^sqrt(gamma), audio at the inverse exponent."""
+    """Gamma of the timestep adjustment t -> T (t/T)^g, with g = sqrt(gamma) for video and 1/sqrt(gamma) for audio; 1
+    turns it off (Ishii et al. 2024)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices along each mesh axis; their product is the number of devices used."""
+    """Number of devices along each mesh axis; the product is the number of devices of the run."""
 
     data: int = 1
-    """Copies of the model, each with a part of the batch."""
+    """Devices along the data axis: copies of the model, each with its own part of the batch."""
     fsdp: int = 1
-    """Parts that every large parameter is split into."""
+    """Devices along the fsdp axis: parts that each large parameter and each batch is split into."""
     tensor: int = 1
-    """Parts that heads and channels are split into."""
+    """Devices along the tensor axis: parts that attention heads and channels are split into."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The training recipe (Con360-AV, training settings)."""
+    """Training settings; the published ones are in configs/paper_a100x4.py."""
 
     trainable: str = "connectors"
-    """What learns: control = Map Encoder + FiLM; connectors adds the connectors and environment encoders (the
-    published setting); motion adds the motion modules; all = every parameter of the joint model. Anything else is a
-    regular expression that whole parameter paths must match, as "connector/.*|unet/video/conv_out/.*"."""
+    """Parameters that are trained. control: Map Encoder and FiLM. connectors (the published setting): also the
+    connectors and environment encoders. motion: also the motion modules. all: every parameter of the joint model.
+    Anything else is a regular expression for whole parameter paths, such as "connector/.*|unet/video/conv_out/.*"."""
     batch_size: int = 4
-    """Samples per update over all devices."""
+    """Samples per step, over all devices."""
     accumulate: int = 1
-    """Parts of a batch that are computed one after the other, to fit into memory; the update stays the same."""
+    """Parts of a batch that are computed one after the other to save memory; the update does not change."""
     steps: int = 10_000
+    """Number of training steps."""
     learning_rate: float = 1e-5
+    """Peak learning rate of AdamW."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """The learning rate after warm-up: stays, or falls along half a cosine to 0 at `decay_steps`."""
+    """Learning rate after the warm-up: constant, or half a cosine that reaches 0 at `decay_steps`."""
     warmup_steps: int = 0
-    """Updates in which the learning rate rises."""
+    """Number of updates in which the learning rate rises linearly to its peak."""
     decay_steps: int = 10_000
-    """Update, counted from the first one, at which a cosine schedule has fallen to 0; a constant one has no end."""
+    """Number of updates, warm-up included, until the cosine schedule reaches 0; the constant schedule ignores it."""
     weight_decay: float = 1e-2
+    """Weight decay of AdamW."""
     clip_norm: float = 1.0
-    """Largest global norm of the gradient."""
+    """Largest global norm of the gradient; a longer gradient is scaled down to it."""
     ema_decay: float = 0.9999
-    """Decay of the moving average per step; 0 keeps none, it is then the parameters themselves."""
+    """Decay per step of the moving average of the trained parameters; 0 keeps no average."""
     text_dropout: float = 0.1
-    """Share of samples trained with the empty caption."""
+    """Share of samples whose caption is replaced by the empty one (0 to 1)."""
     map_dropout: float = 0.1
-    """Share of samples trained without maps."""
+    """Share of samples whose maps are left out (0 to 1)."""
     clean_estimate_share: float = 0.5
-    """Share of samples whose environment encoders see a predicted clean latent instead of zeros."""
+    """Share of samples whose environment encoders get the predicted clean latent instead of zeros (0 to 1)."""
     seed: int = 0
+    """Seed of the order of the samples and of all random numbers of training."""
     log_every: int = 10
-    """Steps between two lines of metrics."""
+    """Steps between two lines of metrics.jsonl."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3
+    """Number of newest checkpoints that are kept."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Activations and frozen weights; norms, softmax, losses and trainable weights stay float32."""
+    """Data type of activations and frozen weights; norms, softmax, losses and trained weights are always float32."""
     remat: Remat = "none"
-    """What is computed again in the backward pass to save memory: nothing; all but convolutions and matrix products;
-    or whole blocks."""
+    """Activations that the backward pass computes again to save memory: none; products keeps only the results of
+    convolutions and matrix products; blocks keeps only the inputs of whole blocks."""
     loader_threads: int = 2
-    """Batches that each process makes at a time; 0 makes them one by one, when they are asked for. The order of the
-    samples does not depend on it."""
+    """Threads per process that load batches ahead; 0 loads each batch when it is needed. The order of the samples does
+    not depend on it."""
     on_corrupt: Literal["stop", "skip"] = "skip"
-    """Whether a damaged record stops the run, or another one takes its place (data/corrupt.py says which)."""
+    """Whether a corrupt record stops the run or is replaced by another record (see data/intact_records.py)."""
     max_corrupt_share: float = 0.01
-    """Share of a dataset's records that may be damaged under "skip"; more stop the run. Unless it is 0, one may be."""
+    """Share of the records that may be corrupt with on_corrupt=skip (0 to 1); more stop the run. Above 0, one corrupt
+    record is always allowed."""
     tensorboard: bool = True
-    """Whether metrics also go to TensorBoard files in the run's folder."""
+    """Whether metrics are also written as TensorBoard files to RUN/tensorboard."""
     wandb_project: str = ""
-    """Project in Weights & Biases that metrics also go to; empty for none."""
+    """Weights & Biases project that metrics are also sent to; empty for none."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """What a loss or gradient that is infinite or no number does: stop the run, or leave that step out: it counts, but
-    changes nothing."""
+    """Reaction to a loss or gradient that is NaN or infinite: stop the run, or skip the update of that step."""
     max_skips: int = 10
-    """Steps in a row that may be left out under "skip"; one more stops the run."""
+    """Consecutive steps that may be skipped with on_nan=skip (1 or more); one more stops the run."""
 
     def __post_init__(self):
-        require(self.max_skips >= 1, f"max_skips={self.max_skips} is below 1; on_nan=stop leaves no step out")
+        require(self.max_skips >= 1, f"max_skips={self.max_skips} is below 1: give 1 or more, or on_nan=stop")
         require(self.loader_threads >= 0, f"loader_threads={self.loader_threads} is negative; 0 uses no threads")
         require(
             0 <= self.max_corrupt_share <= 1,
-            f"max_corrupt_share={self.max_corrupt_share} is no share; give a number from 0 to 1",
+            f"max_corrupt_share={self.max_corrupt_share} is not a share: give a number from 0 to 1",
         )
         require(
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
@@ -223,32 +239,40 @@ class TrainConfig:
         )
         require(
             self.schedule == "constant" or self.decay_steps > self.warmup_steps >= 0,
-            f"a cosine ends at decay_steps={self.decay_steps}, before warmup_steps={self.warmup_steps} are over",
+            f"the cosine ends at decay_steps={self.decay_steps}, before warmup_steps={self.warmup_steps} are over",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One experiment."""
+    """All settings of one experiment."""
 
     name: str
+    """Name of the config; shown in reports and folder names, never part of a computation."""
     clip: ClipConfig
+    """Length, frame rate and size of a sample."""
     mel: MelConfig
+    """Log-mel spectrograms."""
     model: ModelConfig
+    """Networks."""
     schedule: PerModality[NoiseSchedule] = field(
         default_factory=lambda: PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
     )
+    """Noise schedules."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    """Sampling."""
     train: TrainConfig = field(default_factory=TrainConfig)
+    """Training."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    """Devices."""
 
     def __post_init__(self):
         video, audio = self.model.vae.video, self.model.vae.audio
         smallest = video.factor * 8
         require(
             self.clip.height % smallest == 0 and self.clip.width % smallest == 0,
-            f"the view is {self.clip.height}x{self.clip.width}, but VAE and U-Net together halve it down to 1 in "
-            f"{smallest}: use multiples of {smallest}",
+            f"the view is {self.clip.height}x{self.clip.width}, but VAE and U-Net downsample it by {smallest}: use "
+            f"multiples of {smallest}",
         )
         require(
             self.mel.bands % (audio.factor * 8) == 0,
@@ -260,9 +284,9 @@ class Config:
         )
         require(
             self.clip.frames <= self.model.unet_video.motion_max_frames,
-            f"{self.clip.frames} frames, but the motion modules know {self.model.unet_video.motion_max_frames}",
+            f"a segment has {self.clip.frames} frames, but motion_max_frames={self.model.unet_video.motion_max_frames}",
         )
         require(
             self.model.vocoder.mel_bands == self.mel.bands,
-            f"the vocoder reads {self.model.vocoder.mel_bands} mel bands, the front end makes {self.mel.bands}",
+            f"the vocoder reads {self.model.vocoder.mel_bands} mel bands, but mel.bands={self.mel.bands}",
         )

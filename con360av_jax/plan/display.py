@@ -22,13 +22,13 @@ def _blocks(plan: Plan) -> Iterator[RenderableType]:
     yield f"con360av plan {plan.config} (config {plan.config_hash}, JAX {plan.jax_version})"
     yield (
         f"{plan.machine.devices} devices: data={mesh.data} fsdp={mesh.fsdp} tensor={mesh.tensor}; "
-        f"batch {plan.batch_size} = {plan.requirements.rows} at once on each x {mesh.data * mesh.fsdp}"
+        f"batch {plan.batch_size} = {plan.needs.rows} at once on each x {mesh.data * mesh.fsdp}"
         + (f" x accumulate {plan.accumulate}" if plan.accumulate > 1 else "")
-        + f"; remat {plan.requirements.remat}; compiled in {plan.requirements.compile_seconds:.0f} s"
+        + f"; remat {plan.needs.remat}; compiled in {plan.needs.compile_seconds:.0f} s"
     )
     yield from (f"changed: {change}" for change in plan.changes)
     yield _memory(plan)
-    yield _wire(plan.requirements)
+    yield _wire(plan.needs)
     yield _time(plan)
     if plan.policies:
         yield _policies(plan)
@@ -37,7 +37,7 @@ def _blocks(plan: Plan) -> Iterator[RenderableType]:
 
 
 def _memory(plan: Plan) -> Table:
-    memory = plan.requirements.memory
+    memory = plan.needs.memory
     unit, name_of_unit = (GIB, "GiB") if memory.total >= GIB else (MIB, "MiB")
     table = _table("memory per device", "", name_of_unit)
     rows = {
@@ -70,7 +70,7 @@ def _wire(needs: Requirements) -> Table:
 
 
 def _time(plan: Plan) -> Table:
-    machine, needs, time = plan.machine, plan.requirements, plan.time
+    machine, needs, time = plan.machine, plan.needs, plan.time
     shortest, longest = time.range
     table = _table("arithmetic and expected time (estimates)", "", "")
     table.add_row("FLOPs per clip", f"{needs.flops_per_clip / 1e12:.2f} T")
