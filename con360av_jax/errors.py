@@ -18,11 +18,11 @@ class MediaError(Con360Error):
 
 
 class DatasetError(Con360Error):
-    """A dataset folder, shard or record is missing, damaged or of another schema."""
+    """A dataset folder, shard or record is missing, corrupt or of another schema."""
 
 
 class CheckpointError(Con360Error):
-    """A checkpoint or pretrained folder is missing, damaged or belongs to another config."""
+    """A checkpoint or pretrained folder is missing, corrupt or belongs to another config."""
 
 
 class DivergenceError(Con360Error):
@@ -30,7 +30,7 @@ class DivergenceError(Con360Error):
 
 
 class MetricError(Con360Error):
-    """Features are missing, damaged, too few or made otherwise than those they are compared with."""
+    """Features are missing, corrupt, too few or made otherwise than those they are compared with."""
 
 
 class ShardingError(Con360Error):

@@ -38,7 +38,7 @@ def bench_loader(config: Config, dataset: Path | None, records: int, batch_size:
 
     Raises:
         ConfigError: `records` is less than a batch per round.
-        DatasetError: the dataset is missing, damaged, not encoded or of another config.
+        DatasetError: the dataset is missing, corrupt, not encoded or of another config.
     """
     require(
         batch_size >= 1 and records >= ROUNDS * batch_size,
@@ -86,12 +86,12 @@ def _measure_loader(config: Config, dataset: Dataset, name: str, records: int, b
                 next(loader)
             ticks.append(time.perf_counter())
         busy = time.process_time() - busy
-        damaged = len(loader.corrupt)
+        corrupt = len(loader.corrupt)
     speeds = [steps * batch_size / (after - before) for before, after in pairwise(ticks)]
     return {
         "benchmark": "loader",
         **environment(config, PACKAGES),
-        "dataset": {"name": name, "records": len(dataset), "bytes_per_record": record_bytes, "damaged": damaged},
+        "dataset": {"name": name, "records": len(dataset), "bytes_per_record": record_bytes, "damaged": corrupt},
         "batch_size": batch_size,
         "threads": config.train.loader_threads,
         "records_per_second": {"median": statistics.median(speeds), "rounds": speeds},

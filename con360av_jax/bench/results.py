@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from con360av_jax.config.files import config_hash, write_text
+from con360av_jax.config.files import config_hash
 from con360av_jax.config.settings import Config
+from con360av_jax.runtime.files import write_text
 from con360av_jax.runtime.provenance import commit, package_version, processor
 
 Json = dict[str, object]

@@ -53,7 +53,7 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
 
     Raises:
         ConfigError: there is nothing to count, or the trainable set is empty.
-        DatasetError: the dataset is missing, damaged, not encoded or of another config.
+        DatasetError: the dataset is missing, corrupt, not encoded or of another config.
         ShardingError: the mesh does not fit the devices, the batch or a parameter.
     """
     require(steps >= 1, f"--steps {steps}: give 1 or more")

@@ -1,7 +1,7 @@
 """What happens when a record cannot be used: the run stops, or another record takes its place.
 
 Sample number n of a dataset of N records reads the record order[n + k N] with the smallest k >= 0 for which that record
-is sound: if the record of n is damaged, the one that stands at the same place an epoch later, and so on. That depends
+is sound: if the record of n is corrupt, the one that stands at the same place an epoch later, and so on. That depends
 on the seed, on n and on the bytes of the dataset alone, so neither threads, nor processes, nor where a run was stopped
 change what the model sees.
 """
@@ -45,12 +45,12 @@ class SoundRecords(Generic[Made]):
 
     @property
     def corrupt(self) -> Mapping[int, str]:
-        """The damaged records met so far, each with its place, key and reason."""
+        """The corrupt records met so far, each with its place, key and reason."""
         with self._lock:
             return dict(self._corrupt)
 
     def __getitem__(self, number: int) -> Made:
-        """Raises DatasetError for a damaged record under "stop", for too many of them under "skip"."""
+        """Raises DatasetError for a corrupt record under "stop", for too many of them under "skip"."""
         for attempt in range(ATTEMPTS):
             record = cast(int, self._order[number + attempt * len(self._dataset)])
             if record in self._corrupt:
@@ -67,7 +67,7 @@ class SoundRecords(Generic[Made]):
             except (DatasetError, GeometryError):
                 self._leave_out(record, reason)
         raise DatasetError(
-            f"{self._dataset.folder}: {ATTEMPTS} records in a row are damaged, among them {self._named()}; "
+            f"{self._dataset.folder}: {ATTEMPTS} records in a row are corrupt, among them {self._named()}; "
             "copy or write the dataset again"
         )
 
@@ -79,7 +79,7 @@ class SoundRecords(Generic[Made]):
             found = len(self._corrupt)
         if found > self._allowed:
             raise DatasetError(
-                f"{self._dataset.folder}: {found} of {len(self._dataset)} records are damaged, more than "
+                f"{self._dataset.folder}: {found} of {len(self._dataset)} records are corrupt, more than "
                 f"max_corrupt_share={self._max_share:g} allows: {self._named()}; copy or write the dataset again"
             )
         logger.warning("record left out (%d so far): %s", found, self._corrupt[record])
@@ -103,5 +103,5 @@ def _key(dataset: Dataset, record: int) -> str:
             line = next(islice(file, record, None), "")
         return f" ({json.loads(line)['key']})"
     except (OSError, ValueError, KeyError, TypeError):
-        # The index may be damaged as well; its place names a record too.
+        # The index may be corrupt as well; its place names a record too.
         return ""

@@ -4,7 +4,7 @@ Sample number n (counted over the whole run) is record pi_e(n mod N) of a datase
 epoch and pi_e a permutation drawn from (seed, e). Global batch s holds the sample numbers s B .. s B + B - 1, and
 process p of P loads the rows p B/P .. (p + 1) B/P - 1 of it. So neither threads, nor the number of processes, nor where
 a run was stopped changes what the model sees, and the whole state is one number: the next step. `corrupt` says what
-takes the place of a damaged record.
+takes the place of a corrupt record.
 """
 
 import sys
@@ -57,7 +57,7 @@ class Loader(Iterator[AnyExample]):
         self.set_state(start_step)
 
     def __next__(self) -> AnyExample:
-        """The batch of the next step, every array with a leading batch axis; raises DatasetError if a record is damaged
+        """The batch of the next step, every array with a leading batch axis; raises DatasetError if a record is corrupt
         and the config says "stop", or if too many are."""
         if self._reader is None:
             self._reader = iter(self._batches[self._step :].to_iter_dataset(self._options))
@@ -67,7 +67,7 @@ class Loader(Iterator[AnyExample]):
 
     @property
     def corrupt(self) -> Mapping[int, str]:
-        """The damaged records that this process has met and left out, by position: where each lies and why."""
+        """The corrupt records that this process has met and left out, by position: where each lies and why."""
         return self._records.corrupt
 
     def get_state(self) -> int:
@@ -101,7 +101,7 @@ def make_loader(
     """Batches for training on `dataset`, from `start_step` on; see the module for their order.
 
     `batch_size` counts the samples of all processes; a dataset smaller than a batch is repeated within it. Threads and
-    what happens to damaged records are settings of `config.train`. A dataset without encoded fields gives batches of
+    what happens to corrupt records are settings of `config.train`. A dataset without encoded fields gives batches of
     RawExample and needs `tokenise`. Raises DatasetError if the dataset was made for another config, holds neither
     encoded nor raw fields, or if `batch_size` does not divide over the processes.
     """

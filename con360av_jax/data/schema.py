@@ -109,7 +109,7 @@ def from_bytes(data: bytes) -> Sample:
         # The library would copy every array, a tenth of the time that a record takes.
         arrays = {name: _view(data, 8 + length, **described) for name, described in header.items()}
     except BaseValidationError as error:
-        raise DatasetError(f"a record's description is damaged: {problems(error)}") from error
+        raise DatasetError(f"a record's description is corrupt: {problems(error)}") from error
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DatasetError(f"a record of {len(data)} bytes is no sample: {error!r}; write the dataset again") from error
     return Sample(**vars(entry), arrays=arrays)
@@ -190,7 +190,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> "Manifest":
-        """Reads `to_json`; raises DatasetError naming `source` if it is not JSON, of another schema or damaged."""
+        """Reads `to_json`; raises DatasetError naming `source` if it is not JSON, of another schema or corrupt."""
         try:
             data = json.loads(text)
         except ValueError as error:
@@ -204,7 +204,7 @@ class Manifest:
         try:
             return structure(data, cls)
         except BaseValidationError as error:
-            raise DatasetError(f"{source} is damaged: {problems(error)}") from error
+            raise DatasetError(f"{source} is corrupt: {problems(error)}") from error
 
 
 def manifest_config(manifest: Manifest) -> Config:

@@ -61,7 +61,7 @@ class Dataset:
         return (self[position] for position in range(len(self)))
 
     def __getitem__(self, position: SupportsIndex) -> Sample:
-        """Record `position`; raises IndexError outside the dataset, DatasetError if the record is damaged."""
+        """Record `position`; raises IndexError outside the dataset, DatasetError if the record is corrupt."""
         number = position.__index__()
         if not 0 <= number < len(self):
             raise IndexError(f"record {number} of {len(self)} in {self.folder}")
@@ -70,7 +70,7 @@ class Dataset:
             validate(sample, self.config, self.manifest.fields)
         except (RuntimeError, IndexError, DatasetError) as error:
             # ArrayRecord reports an unreadable chunk as one of the first two.
-            raise DatasetError(f"{self.folder}: record {number} is damaged: {error}") from error
+            raise DatasetError(f"{self.folder}: record {number} is corrupt: {error}") from error
         return sample
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ class Dataset:
         except (OSError, ValueError) as error:
             raise DatasetError(f"index {path} cannot be read: {error}") from error
         except BaseValidationError as error:
-            raise DatasetError(f"index {path} is damaged: {problems(error)}") from error
+            raise DatasetError(f"index {path} is corrupt: {problems(error)}") from error
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ class Dataset:
 def open_dataset(folder: str | Path, verify: Literal["sizes", "hashes"] = "hashes") -> Dataset:
     """Opens what data/writer.py wrote, after checking every file's size and, with "hashes", its sha256.
 
-    Raises DatasetError if the folder or its manifest is missing, of another schema version or damaged, or if a shard
+    Raises DatasetError if the folder or its manifest is missing, of another schema version or corrupt, or if a shard
     is missing, truncated, altered or holds another number of records than the manifest says.
     """
     folder = Path(folder)
@@ -169,7 +169,7 @@ def _check_count(path: Path, entry: FileEntry) -> None:
     try:
         reader = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
         records = reader.num_records()
-        reader.close()  # a damaged footer is only reported here
+        reader.close()  # a corrupt footer is only reported here
     except RuntimeError as error:
         raise DatasetError(f"{path} is no ArrayRecord file: {error}; copy it again") from error
     if records != entry.records:

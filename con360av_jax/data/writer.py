@@ -20,12 +20,13 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordWriter
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config.files import structure, to_dict, unstructure, write_text
+from con360av_jax.config.files import structure, to_dict, unstructure
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import SCHEMA_VERSION, FileEntry, Manifest, Sample, SampleEntry, to_bytes, validate
 from con360av_jax.data.source import INDEX, MANIFEST, REJECTED, file_entry
-from con360av_jax.data.writer_state import BEGUN, Line, begin, existing, unfinished
+from con360av_jax.data.writer_state import BEGUN, Line, begin, existing
 from con360av_jax.errors import DatasetError
+from con360av_jax.runtime.files import remove_leftovers, write_text
 from con360av_jax.runtime.provenance import package_version
 
 # One record per group: a random read reads nothing but the record it wants. Compression would save a tenth of a record
@@ -188,7 +189,8 @@ class DatasetWriter:
     def _rename(self) -> None:
         """Gives a partial folder with a manifest, which is whole, the dataset's name."""
         shutil.rmtree(self.scratch, ignore_errors=True)
-        for file in (self.partial / BEGUN, *self.partial.glob("samples-*.json"), *unfinished(self.partial)):
+        remove_leftovers(self.partial)
+        for file in (self.partial / BEGUN, *self.partial.glob("samples-*.json")):
             file.unlink(missing_ok=True)
         os.replace(self.partial, self.folder)
 
@@ -197,8 +199,7 @@ class DatasetWriter:
         for path in self.folder.glob("index*.jsonl"):
             if path.name != manifest.index.file:
                 path.unlink()
-        for path in unfinished(self.folder):
-            path.unlink()
+        remove_leftovers(self.folder)
         shutil.rmtree(self.partial)
 
     def _shard_name(self) -> str:
@@ -233,7 +234,7 @@ class DatasetWriter:
             try:
                 shard = structure(json.loads(path.read_text(encoding="utf-8")), Shard)
             except (OSError, ValueError, BaseValidationError) as error:
-                raise DatasetError(f"{path} is damaged ({type(error).__name__}): delete {self.partial}") from error
+                raise DatasetError(f"{path} is corrupt ({type(error).__name__}): delete {self.partial}") from error
             if shard.file.file in counted:
                 path.unlink()
                 continue

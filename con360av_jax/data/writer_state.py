@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from con360av_jax.config.files import leaves, write_text
+from con360av_jax.config.files import leaves
 from con360av_jax.data.schema import Manifest, SampleEntry
-from con360av_jax.data.source import MANIFEST, REJECTED, open_dataset
+from con360av_jax.data.source import REJECTED, open_dataset
 from con360av_jax.errors import DatasetError
+from con360av_jax.runtime.files import write_text
 
 BEGUN = "begun.json"
 Line = dict[str, object]
@@ -25,12 +26,6 @@ def existing(folder: Path, made: Mapping[str, object]) -> tuple[Manifest | None,
     return manifest, dataset.samples, [json.loads(line) for line in lines]
 
 
-def unfinished(folder: Path) -> list[Path]:
-    """Files that a writer was killed over before they had their name (`config_io.write_text`)."""
-    names = (MANIFEST, REJECTED, "index*.jsonl", BEGUN, "samples-*.json")
-    return [path for name in names for path in folder.glob(f".{name}.*")]
-
-
 def begin(partial: Path, made: Mapping[str, object]) -> None:
     """Makes the partial folder, or checks that the one that is there was begun with the same settings."""
     partial.mkdir(parents=True, exist_ok=True)
@@ -40,7 +35,7 @@ def begin(partial: Path, made: Mapping[str, object]) -> None:
     try:
         there = json.loads((partial / BEGUN).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DatasetError(f"{partial / BEGUN} is damaged: delete {partial} and start again") from error
+        raise DatasetError(f"{partial / BEGUN} is corrupt: delete {partial} and start again") from error
     _require_same(partial, there, made)
 
 

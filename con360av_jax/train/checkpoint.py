@@ -3,7 +3,7 @@
 RUN/checkpoints/STEP/           trainable, ema, optimizer: arrays that open on any mesh (Orbax)
                 STEP/progress   step, state of the data order (one number), seed
                 STEP/hashes.json  sha256 of every file of these; written before the folder gets its name, so that a
-                                checkpoint without it, or whose files differ from it, is a damaged one
+                                checkpoint without it, or whose files differ from it, is a corrupt one
 RUN/checkpoints/STEP.damaged/   a damaged checkpoint that a resumed run found, out of the way
 """
 
@@ -20,10 +20,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from con360av_jax.config.files import write_text
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params
+from con360av_jax.runtime.files import write_text
 from con360av_jax.runtime.provenance import file_sha256
 from con360av_jax.train.state import TrainState
 
@@ -63,7 +63,7 @@ class CheckpointWriter:
             enable_async_checkpointing=True,
             create=True,
             cleanup_tmp_directories=True,
-            # What else stands in old checkpoints' metadata is not needed, and may be damaged.
+            # What else stands in old checkpoints' metadata is not needed, and may be corrupt.
             lightweight_initialize=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_hashes),
         )
@@ -127,7 +127,7 @@ def write_hashes(step_folder: Path) -> None:
     write_text(step_folder / HASHES, json.dumps(hashes, indent=1) + "\n")
 
 
-def damage(step_folder: Path, items: Collection[str] = ITEMS) -> str:
+def corruption(step_folder: Path, items: Collection[str] = ITEMS) -> str:
     """What is wrong with these items of a checkpoint: the first file that is missing or not what was written; or ""."""
     try:
         hashes = json.loads((step_folder / HASHES).read_text(encoding="utf-8"))
@@ -166,13 +166,13 @@ def locate(path: Path, items: Collection[str] = ITEMS) -> tuple[Path, Path]:
         )
     if not path.name.isdigit() or int(path.name) not in finished_steps(run):
         raise CheckpointError(f"{path} is no finished checkpoint; {run} has steps {finished_steps(run)}")
-    if why := damage(path, items):
-        raise CheckpointError(f"{path} is damaged ({why}); {run} has steps {finished_steps(run)}")
+    if why := corruption(path, items):
+        raise CheckpointError(f"{path} is corrupt ({why}); {run} has steps {finished_steps(run)}")
     return run, path
 
 
 def finished_steps(run: Path) -> list[int]:
-    """Steps of the finished checkpoints of a run, ascending, damaged ones among them."""
+    """Steps of the finished checkpoints of a run, ascending, corrupt ones among them."""
     folder = run / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(folder.resolve())) if folder.is_dir() else []
 
@@ -182,21 +182,21 @@ def newest_whole(run: Path, items: Collection[str] = ITEMS) -> int | None:
 
     A log line names newer ones that are not. Raises CheckpointError if there are checkpoints but none is whole.
     """
-    damaged = []
+    corrupt = []
     for step in reversed(finished_steps(run)):
-        why = damage(run / "checkpoints" / str(step), items)
+        why = corruption(run / "checkpoints" / str(step), items)
         if not why:
-            for line in damaged:
+            for line in corrupt:
                 logger.warning("%s; step %d, the newest that is whole, is used instead", line, step)
             return step
-        damaged.append(f"checkpoint {run / 'checkpoints' / str(step)} is damaged: {why}")
-    if damaged:
-        raise CheckpointError(f"{run} has no checkpoint that is whole: {'; '.join(damaged)}")
+        corrupt.append(f"checkpoint {run / 'checkpoints' / str(step)} is corrupt: {why}")
+    if corrupt:
+        raise CheckpointError(f"{run} has no checkpoint that is whole: {'; '.join(corrupt)}")
     return None
 
 
 def step_to_resume(run: Path) -> int | None:
-    """`newest_whole`, the same on every process; moves newer, damaged checkpoints aside, so that their steps can be
+    """`newest_whole`, the same on every process; moves newer, corrupt checkpoints aside, so that their steps can be
     saved again."""
     none, failed = -1, -2
     found, failure = none, None
@@ -225,12 +225,12 @@ def _move_aside(checkpoints: Path, steps: Collection[int]) -> None:
 
 
 def read_progress(step_folder: Path) -> Progress:
-    """Reads where a checkpoint stands; raises CheckpointError if it is damaged."""
+    """Reads where a checkpoint stands; raises CheckpointError if it is corrupt."""
     restored = _restore(step_folder, {"progress": ocp.args.JsonRestore()})["progress"]
     try:
         return Progress(**restored)
     except TypeError as error:
-        raise CheckpointError(f"{step_folder} is damaged: progress is {restored!r}") from error
+        raise CheckpointError(f"{step_folder} is corrupt: progress is {restored!r}") from error
 
 
 def read_arrays(step_folder: Path, wanted: Mapping[str, Params]) -> dict[str, Params]:
@@ -241,7 +241,7 @@ def read_arrays(step_folder: Path, wanted: Mapping[str, Params]) -> dict[str, Pa
         wanted: item name -> pytree of jax.ShapeDtypeStruct with shardings.
 
     Raises:
-        CheckpointError: an item is missing, damaged, or of other names or shapes.
+        CheckpointError: an item is missing, corrupt, or of other names or shapes.
     """
     return _restore(step_folder, {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()})
 
@@ -252,11 +252,11 @@ def _restore(step_folder: Path, items: Mapping[str, ocp.args.CheckpointArgs]) ->
             restored = checkpointer.restore(step_folder.resolve(), args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"checkpoint {step_folder} is damaged or of another model ({_first_line(error)})"
+                f"checkpoint {step_folder} is corrupt or of another model ({_first_line(error)})"
             ) from error
-    damaged = [name for name in items if restored[name] is None]
-    if damaged:
-        raise CheckpointError(f"checkpoint {step_folder} is damaged: {', '.join(damaged)} is missing")
+    corrupt = [name for name in items if restored[name] is None]
+    if corrupt:
+        raise CheckpointError(f"checkpoint {step_folder} is corrupt: {', '.join(corrupt)} is missing")
     return {name: restored[name] for name in items}
 
 

@@ -27,6 +27,6 @@ class CorruptRecordsLog:
 
 
 def read_corrupt_records(run: Path) -> list[str]:
-    """Where each damaged record lies and why it was left out, in the order of the dataset."""
+    """Where each corrupt record lies and why it was left out, in the order of the dataset."""
     lines = [line for path in sorted(run.glob("damaged-*.jsonl")) for line in read_lines(path)]
     return [reason for _, reason in sorted({line["record"]: line["reason"] for line in lines}.items())]

@@ -17,9 +17,10 @@ from pathlib import Path
 import jax
 
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import config_hash, leaves, load_config_json, save_config, to_dict, write_text
+from con360av_jax.config.files import config_hash, leaves, load_config_json, save_config, to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError
+from con360av_jax.runtime.files import write_text
 
 # What may change between stopping and resuming without changing any step that was already made.
 FREE_SETTINGS = (
@@ -83,7 +84,7 @@ def write_run(folder: Path, config: Config, base: Path, dataset: Path) -> None:
 
 
 def open_run(folder: Path) -> Run:
-    """Reads a run folder's settings; raises CheckpointError if it holds no run or is damaged."""
+    """Reads a run folder's settings; raises CheckpointError if it holds no run or is corrupt."""
     path = folder / "run.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} is no training run: it has no run.json")
@@ -99,9 +100,9 @@ def open_run(folder: Path) -> Run:
             dataset_sha256=dataset["sha256"],
         )
     except ConfigError as error:
-        raise CheckpointError(f"{folder} is damaged: {error}") from error
+        raise CheckpointError(f"{folder} is corrupt: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error!r}") from error
+        raise CheckpointError(f"{path} is corrupt: {error!r}") from error
 
 
 def find_base(run: Run) -> Path:

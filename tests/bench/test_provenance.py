@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from con360av_jax.bench import quoted
+from con360av_jax.bench import results
 from con360av_jax.runtime.provenance import package_version
 
 
@@ -13,7 +13,7 @@ def test_a_checkout_that_is_not_installed_is_measured_all_the_same(tiny, monkeyp
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr("con360av_jax.runtime.provenance.version", missing)
-    versions = quoted.environment(tiny, ["jax"])["versions"]
+    versions = results.environment(tiny, ["jax"])["versions"]
     assert versions == dict.fromkeys(("con360av-jax", "numpy", "jax"), "not installed")
 
 

@@ -168,11 +168,11 @@ def test_missing_folders_and_manifests_are_named(write, tmp_path):
         open_dataset(folder)
 
 
-def test_a_manifest_that_is_not_json_or_damaged_is_named(write):
+def test_a_manifest_that_is_not_json_or_corrupt_is_named(write):
     folder = write()
     edit_manifest(folder, samples="five", colour="red")
     with pytest.raises(
-        DatasetError, match=r"manifest\.json is damaged: samples: 'five' is str.*unknown setting colour"
+        DatasetError, match=r"manifest\.json is corrupt: samples: 'five' is str.*unknown setting colour"
     ):
         open_dataset(folder)
     (folder / "manifest.json").write_text("{")
@@ -218,7 +218,7 @@ def test_an_altered_record_is_named_when_read_if_hashes_were_not_checked(write):
     data[500:700] = bytes(200)
     path.write_bytes(data)
     dataset = open_dataset(path.parent, verify="sizes")
-    with pytest.raises(DatasetError, match="record 2 is damaged"):
+    with pytest.raises(DatasetError, match="record 2 is corrupt"):
         dataset[2]
 
 
@@ -244,7 +244,7 @@ def test_a_wrong_count_is_named(write):
 def test_records_that_contradict_the_manifest_are_named(write):
     folder = write()
     edit_manifest(folder, fields=[*FIELDS, "mel"])
-    with pytest.raises(DatasetError, match="record 0 is damaged: .*lacks the field 'mel'"):
+    with pytest.raises(DatasetError, match="record 0 is corrupt: .*lacks the field 'mel'"):
         open_dataset(folder)[0]
 
 

@@ -24,7 +24,7 @@ from tests.support.tiny_world import with_train
 
 FIELDS = ENCODED_FIELDS + MAP_FIELDS
 RECORDS = 7
-REASONS = {1: "damaged", 3: "holds NaN or infinity in 200 places", 4: "field of view", 5: "wanted float32"}
+REASONS = {1: "corrupt", 3: "holds NaN or infinity in 200 places", 4: "field of view", 5: "wanted float32"}
 
 
 def broken(sample: Sample, number: int) -> Sample:
@@ -66,7 +66,7 @@ def dataset(tiny, tmp_path_factory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def tolerant(tiny) -> Config:
-    """Four of seven records may be damaged."""
+    """Four of seven records may be corrupt."""
     return with_train(tiny, max_corrupt_share=0.6)
 
 
@@ -101,7 +101,7 @@ def test_neither_threads_nor_processes_nor_a_stop_change_what_stands_in(dataset,
     assert_same(joined, whole)
 
 
-def test_every_damaged_record_is_counted_and_logged_once_with_its_name_and_reason(dataset, tolerant, caplog):
+def test_every_corrupt_record_is_counted_and_logged_once_with_its_name_and_reason(dataset, tolerant, caplog):
     loader = make_loader(dataset, tolerant, 4, 0)
     with caplog.at_level(logging.WARNING, logger="con360av_jax"):
         read(loader, 14)
@@ -127,7 +127,7 @@ def test_a_run_keeps_what_it_left_out_once_also_when_it_goes_on(dataset, toleran
     assert read_corrupt_records(tmp_path) == [loader.corrupt[record] for record in sorted(REASONS)]
 
 
-def test_a_damaged_index_does_not_hide_where_a_record_lies(tiny, tmp_path):
+def test_a_corrupt_index_does_not_hide_where_a_record_lies(tiny, tmp_path):
     folder = write(tmp_path / "data", tiny, damage=False)
     overwrite(folder / "samples-00002.arrayrecord")
     index = folder / "index.jsonl"
@@ -138,10 +138,10 @@ def test_a_damaged_index_does_not_hide_where_a_record_lies(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
-def test_more_damaged_records_than_the_share_stop_the_loader_and_are_named(dataset, tiny, share):
+def test_more_corrupt_records_than_the_share_stop_the_loader_and_are_named(dataset, tiny, share):
     allowed = max(1, int(share * RECORDS)) if share else 0
     loader = make_loader(dataset, with_train(tiny, max_corrupt_share=share, loader_threads=0), 4, 0)
-    said = rf"{allowed + 1} of 7 records are damaged, more than max_corrupt_share={share:g} allows: "
+    said = rf"{allowed + 1} of 7 records are corrupt, more than max_corrupt_share={share:g} allows: "
     with pytest.raises(DatasetError, match=said) as caught, closing(loader):
         for _ in range(10):
             next(loader)
@@ -149,7 +149,7 @@ def test_more_damaged_records_than_the_share_stop_the_loader_and_are_named(datas
     assert all(text in str(caught.value) for text in loader.corrupt.values())
 
 
-def test_one_damaged_record_of_a_small_dataset_does_not_stop_the_loader(tiny, tmp_path):
+def test_one_corrupt_record_of_a_small_dataset_does_not_stop_the_loader(tiny, tmp_path):
     folder = write(tmp_path / "data", tiny, damage=False)
     overwrite(folder / "samples-00006.arrayrecord")
     loader = make_loader(open_dataset(folder, verify="sizes"), tiny, 4, 0)
@@ -162,15 +162,15 @@ def test_a_dataset_without_any_sound_record_stops_the_loader(tiny, tmp_path):
     overwrite(folder / "samples-00000.arrayrecord")
     loader = make_loader(open_dataset(folder, verify="sizes"), tiny, 1, 0)
     with (
-        pytest.raises(DatasetError, match=f"{ATTEMPTS} records in a row are damaged, among them record 0"),
+        pytest.raises(DatasetError, match=f"{ATTEMPTS} records in a row are corrupt, among them record 0"),
         closing(loader),
     ):
         next(loader)
 
 
-def test_the_policy_stop_ends_at_the_first_damaged_record_with_its_name(dataset, tiny):
+def test_the_policy_stop_ends_at_the_first_corrupt_record_with_its_name(dataset, tiny):
     loader = make_loader(dataset, with_train(tiny, on_corrupt="stop", max_corrupt_share=1.0), RECORDS, 0)
-    with pytest.raises(DatasetError, match="record [1345] is damaged|field of view"), closing(loader):
+    with pytest.raises(DatasetError, match="record [1345] is corrupt|field of view"), closing(loader):
         next(loader)
     assert not loader.corrupt
 

@@ -58,7 +58,7 @@ def beside(training: Training, name: str) -> Training:
 
 def last_arrays(training: Training, step: int) -> dict[str, object]:
     folder = training.run / "checkpoints" / str(step)
-    assert checkpoint.damage(folder) == ""
+    assert checkpoint.corruption(folder) == ""
     with ocp.StandardCheckpointer() as checkpointer:
         arrays = {name: checkpointer.restore((folder / name).resolve()) for name in checkpoint.ARRAYS}
     return {**arrays, "progress": vars(checkpoint.read_progress(folder))}
@@ -89,7 +89,7 @@ def survives(training: Training, steps: int, events: tuple[Event, ...]) -> None:
     finished(hurt)
     assert within_save >= events.count("save") // 2
     # Had a checkpoint been half written under its final name, a resumed run would have said so.
-    assert not [output for output in outputs if "damaged" in output]
+    assert not [output for output in outputs if "corrupt" in output]
     assert not hurt.unfinished()
     same_end(hurt, straight, steps)
 
@@ -111,7 +111,7 @@ def full_disk(training: Training) -> str:
 def whole_steps(training: Training) -> list[int]:
     """A kill may leave an old checkpoint half removed, which is then no longer one of these."""
     steps = checkpoint.finished_steps(training.run)
-    return [step for step in steps if not checkpoint.damage(training.run / "checkpoints" / str(step))]
+    return [step for step in steps if not checkpoint.corruption(training.run / "checkpoints" / str(step))]
 
 
 def test_kills_and_a_full_disk_change_nothing(training: Callable[[int, Network], Training]):

@@ -193,19 +193,19 @@ def test_resuming_names_what_does_not_fit(config: Config, folders: tuple[Path, P
 
 
 @pytest.mark.parametrize("file", ["optimizer/_METADATA", "progress/metadata"])
-def test_a_damaged_checkpoint_is_named(file: str, config: Config, folders: tuple[Path, Path], half: Path):
+def test_a_corrupt_checkpoint_is_named(file: str, config: Config, folders: tuple[Path, Path], half: Path):
     path = half / "checkpoints" / "2" / file
     path.write_bytes(path.read_bytes()[:10])
-    refused(CheckpointError, "checkpoints/2 is damaged", config, *folders, half, resume=True)
+    refused(CheckpointError, "checkpoints/2 is corrupt", config, *folders, half, resume=True)
 
 
-def test_a_damaged_newest_checkpoint_costs_time_only(
+def test_a_corrupt_newest_checkpoint_costs_time_only(
     config: Config, folders: tuple[Path, Path], uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     (run / "checkpoints" / "4" / "progress" / "metadata").unlink()
     train(config, *folders, run, resume=True)
-    assert "checkpoints/4 is damaged: progress/metadata is missing; step 2, " in caplog.text
+    assert "checkpoints/4 is corrupt: progress/metadata is missing; step 2, " in caplog.text
     assert leaves_equal(everything(run, 4, config, folders[0]), everything(uninterrupted, 4, config, folders[0]))
     assert metrics(run) == metrics(uninterrupted)
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from con360av_jax.config.settings import Config, MeshConfig
-from con360av_jax.denoiser import joint_model
 from con360av_jax.errors import CheckpointError
+from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train import checkpoint, loop
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
@@ -101,7 +101,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_checkpoint_is_passed_over_named_and_saved_again(
+def test_a_corrupt_newest_checkpoint_is_passed_over_named_and_saved_again(
     damage: str, run: Path, tiny: Config, caplog: pytest.LogCaptureFixture
 ):
     DAMAGES[damage](run / "checkpoints" / "3")
@@ -110,13 +110,13 @@ def test_a_damaged_newest_checkpoint_is_passed_over_named_and_saved_again(
     caplog.clear()
     assert checkpoint.step_to_resume(run) == 2
     [line] = caplog.messages
-    assert f"{run}/checkpoints/3 is damaged: " in line
+    assert f"{run}/checkpoints/3 is corrupt: " in line
     assert "step 2, the newest that is whole" in line
     assert checkpoint.finished_steps(run) == [1, 2]
     assert (run / "checkpoints" / "3.damaged").is_dir()
     save(run, tiny, 3, 4)
     assert checkpoint.newest_whole(run) == 4
-    assert checkpoint.damage(run / "checkpoints" / "3") == ""
+    assert checkpoint.corruption(run / "checkpoints" / "3") == ""
 
 
 def test_a_flipped_bit_in_any_file_is_found(run: Path):
@@ -124,16 +124,16 @@ def test_a_flipped_bit_in_any_file_is_found(run: Path):
     files = [path for item in checkpoint.ITEMS for path in (step / item).rglob("*") if path.is_file()]
     assert len(files) > len(checkpoint.ITEMS)
     for file in files:
-        assert checkpoint.damage(step) == ""
+        assert checkpoint.corruption(step) == ""
         before = file.read_bytes()
         if not before:
             continue
         flip(file)
-        assert checkpoint.damage(step) == f"{file.relative_to(step)} is not what was written"
+        assert checkpoint.corruption(step) == f"{file.relative_to(step)} is not what was written"
         file.write_bytes(before)
 
 
-def test_orbax_notes_may_be_damaged(run: Path, tiny: Config):
+def test_orbax_notes_may_be_corrupt(run: Path, tiny: Config):
     """They lie beside the items and nothing is read from them."""
     note = run / "checkpoints" / "3" / "_CHECKPOINT_METADATA"
     note.write_text("{")
@@ -143,20 +143,20 @@ def test_orbax_notes_may_be_damaged(run: Path, tiny: Config):
     assert checkpoint.newest_whole(run) == 4
 
 
-def test_two_damaged_checkpoints_are_passed_over_and_three_are_an_error(run: Path, caplog: pytest.LogCaptureFixture):
+def test_two_corrupt_checkpoints_are_passed_over_and_three_are_an_error(run: Path, caplog: pytest.LogCaptureFixture):
     truncate(run / "checkpoints" / "3")
     truncate(run / "checkpoints" / "2")
     assert checkpoint.step_to_resume(run) == 1
     assert len(caplog.messages) == 2
     truncate(run / "checkpoints" / "1")
-    with pytest.raises(CheckpointError, match=r"no checkpoint that is whole: checkpoint .*/1 is damaged: trainable"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint that is whole: checkpoint .*/1 is corrupt: trainable"):
         checkpoint.step_to_resume(run)
 
 
-def test_a_named_damaged_checkpoint_is_refused_but_only_for_what_is_wanted_of_it(run: Path):
+def test_a_named_corrupt_checkpoint_is_refused_but_only_for_what_is_wanted_of_it(run: Path):
     step = run / "checkpoints" / "3"
     flip(largest(step / "optimizer"))
-    with pytest.raises(CheckpointError, match=r"3 is damaged \(optimizer/.* is not what was written"):
+    with pytest.raises(CheckpointError, match=r"3 is corrupt \(optimizer/.* is not what was written"):
         checkpoint.locate(step)
     assert checkpoint.locate(step, ("ema", "progress")) == (run, step)
     assert checkpoint.locate(run, ("ema", "progress")) == (run, step)
