@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks import harness
-from con360av_jax.config.files import load_config, write_text
+from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config
-from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import flatten, unflatten
+from con360av_jax.models.joint import joint_model
+from con360av_jax.runtime.files import write_text
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress, arrays_of
 from con360av_jax.train.optimizer import make_optimizer, select
 from con360av_jax.train.state import TrainState, init_state

@@ -16,14 +16,14 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from con360av_jax.config.settings import Config, SamplerConfig
 from con360av_jax.config.shapes import latent_shapes
-from con360av_jax.denoiser import joint_model
-from con360av_jax.diffusion.guidance import Text
-from con360av_jax.diffusion.process import Latents, draw_noise
+from con360av_jax.denoiser import Latents, Text
+from con360av_jax.diffusion.process import draw_noise
 from con360av_jax.diffusion.sampler import sample
 from con360av_jax.errors import ConfigError, MediaError
-from con360av_jax.media.containers import replacing
 from con360av_jax.media.files import write_clip
 from con360av_jax.models.functional import Params
+from con360av_jax.models.joint import joint_model
+from con360av_jax.runtime.files import replacing
 from con360av_jax.sharding import BATCH_AXES, batch_sharding
 
 SEEDS = 2**32
@@ -59,7 +59,7 @@ class Clip:
         """
         if self.maps is None or self.viewpoint is None:
             raise MediaError(f"{path}: this clip was generated without maps, there is no control to save")
-        with replacing(path) as partial_path, partial_path.open("wb") as file:
+        with replacing(path, MediaError) as aside, aside.open("wb") as file:
             np.savez_compressed(file, saliency=self.maps[..., :1], basd=self.maps[..., 1:], viewpoint=self.viewpoint)
 
 

@@ -6,9 +6,7 @@ holds Map Encoder and FiLM (tables/control.py), which no library knows.
 """
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,13 +14,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from con360av_jax.config.files import write_text
 from con360av_jax.config.settings import Config, ModelConfig
 from con360av_jax.errors import CheckpointError
 from con360av_jax.model import Con360AV, load
 from con360av_jax.models.functional import Params, flatten
-from convert import published
+from con360av_jax.runtime.files import replacing, write_text
 from convert.base import HEAD_WIDTH, PUBLISHED_CONNECTORS, cast_floating, require_space
+from convert.config_json import from_settings
 from convert.rules import Rule, Shape, Table, place, to_torch
 from convert.tables import motion, text
 from convert.tables.control import CONTROL
@@ -30,7 +28,7 @@ from convert.tables.joint import CONNECTORS, UNET
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
-from convert.weights import write_weights
+from convert.torch_files.weights import write_weights
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 # How an array is stored in PyTorch, from its shape here: the inverse of each layout in rules.py.
@@ -61,25 +59,18 @@ def export(source: Path, out: Path, dtype: np.dtype | None = None, ema: bool = T
     totals = model.codecs.pretrained.report["totals"]
     parameters = sum(part["parameters"] for part in totals.values()) if isinstance(totals, dict) else 0
     require_space(out, parameters * (dtype or np.dtype(np.float32)).itemsize)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
+    with replacing(out, CheckpointError) as aside:
         aside.mkdir()
         params = {path: np.asarray(leaf) for path, leaf in flatten(model.params).items()}
         _export_joint(aside, model.config, params, dtype)
         _export_codecs(aside, model, dtype)
-        os.replace(aside, out)
-    except OSError as error:
-        raise CheckpointError(f"{out} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _export_joint(out: Path, config: Config, params: Params, dtype: np.dtype | None) -> None:
     model = config.model
     for folder, name, settings in (
-        ("unet_a", "audio", published.audio_unet_json(model.unet_audio)),
-        ("unet_v", "video", published.video_unet_json(model.unet_video)),
+        ("unet_a", "audio", from_settings.audio_unet_json(model.unet_audio)),
+        ("unet_v", "video", from_settings.video_unet_json(model.unet_video)),
     ):
         prefix = f"unet/{name}/"
         unet = {path.removeprefix(prefix): leaf for path, leaf in params.items() if path.startswith(prefix)}
@@ -99,17 +90,17 @@ def _export_joint(out: Path, config: Config, params: Params, dtype: np.dtype | N
 def _export_codecs(out: Path, model: Con360AV, dtype: np.dtype | None) -> None:
     settings, schedules, pretrained = model.config.model, model.config.schedule, model.codecs.pretrained
     for folder, part, table, content in (
-        ("vae_a", "vae_audio", VAE, published.vae_json(settings.vae.audio)),
-        ("vae_v", "vae_video", VAE, published.vae_json(settings.vae.video)),
-        ("text_encoder_a", "text_audio", CLAP_TEXT, published.clap_text_json(settings.text.audio)),
-        ("text_encoder_v", "text_video", CLIP_TEXT, published.clip_text_json(settings.text.video)),
-        ("vocoder", "vocoder", VOCODER, published.vocoder_json(settings.vocoder, model.config.mel.sample_rate)),
+        ("vae_a", "vae_audio", VAE, from_settings.vae_json(settings.vae.audio)),
+        ("vae_v", "vae_video", VAE, from_settings.vae_json(settings.vae.video)),
+        ("text_encoder_a", "text_audio", CLAP_TEXT, from_settings.clap_text_json(settings.text.audio)),
+        ("text_encoder_v", "text_video", CLIP_TEXT, from_settings.clip_text_json(settings.text.video)),
+        ("vocoder", "vocoder", VOCODER, from_settings.vocoder_json(settings.vocoder, model.config.mel.sample_rate)),
     ):
         _write(out / folder, content, flatten(pretrained.params(part)), table, dtype, text.skipped)
     for name, schedule in (("a", schedules.audio), ("v", schedules.video)):
         folder = out / f"scheduler_{name}"
         folder.mkdir()
-        write_text(folder / "scheduler_config.json", _json(published.schedule_json(schedule)))
+        write_text(folder / "scheduler_config.json", _json(from_settings.schedule_json(schedule)))
         pretrained.tokenizers["audio" if name == "a" else "video"].save_pretrained(out / f"tokenizer_{name}")
 
 
@@ -170,8 +161,8 @@ def connectors_json(model: ModelConfig) -> dict[str, object]:
     }
     return {
         "_class_name": "UNetModelSVG",
-        "unet_audio_config": published.audio_unet_json(model.unet_audio),
-        "unet_video_config": published.video_unet_json(model.unet_video),
+        "unet_audio_config": from_settings.audio_unet_json(model.unet_audio),
+        "unet_video_config": from_settings.video_unet_json(model.unet_video),
         "connector_audio_config": options,
         "connector_video_config": options,
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from con360av_jax.errors import MediaError
-from con360av_jax.media import containers
+from con360av_jax.runtime.files import replacing
 
 SPLITS = ("train", "validation", "test")
 
@@ -48,7 +48,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:
     """Writes a CSV file in one step, when it is complete; raises MediaError if it cannot be written."""
-    with containers.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path, MediaError) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -9,10 +9,10 @@ FOLDER/report.json              per tensor: part, chunk, path, shape, dtype, sha
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +23,12 @@ from jax.sharding import SingleDeviceSharding
 
 from con360av_jax.base.parts import PARTS
 from con360av_jax.base.tokenizer import TextTokenizer, load_tokenizer
-from con360av_jax.config.files import load_config_json, save_config, write_text
+from con360av_jax.config.files import load_config_json, save_config
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params, flatten, unflatten
+from con360av_jax.runtime.files import replacing, write_text
 from con360av_jax.runtime.provenance import file_sha256
 
 REPORT_VERSION = 2
@@ -175,11 +176,10 @@ def write_pretrained(
     """
     folder = Path(folder)
     refuse_existing(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     rows: list[dict[str, object]] = []
     totals: dict[str, dict[str, int]] = {}
-    try:
+    with replacing(folder, CheckpointError) as aside, ExitStack() as on_failure:
+        on_failure.callback(_remove, aside)
         aside.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
             for part, params in parts:
@@ -199,10 +199,7 @@ def write_pretrained(
             tokenizers[name].save_pretrained(aside / f"tokenizer_{name}")
         save_config(config, aside / "config.json")
         _write_report(aside, rows, totals, origin)
-        os.replace(aside, folder)
-    finally:
-        if aside.exists():
-            _remove(aside)
+        on_failure.pop_all()
 
 
 def _save(checkpointer: ocp.StandardCheckpointer, path: Path, chunk: Params, folder: Path) -> None:

@@ -39,6 +39,7 @@ class Plan:
     def execute(self, settings: list[str]) -> None:
         """Plans; `settings` are the options that change the config."""
         from con360av_jax.config.files import load_config
+        from con360av_jax.runtime.files import write_text
 
         config = override(load_config(self.config), settings)
         simulate(self.devices)
@@ -47,7 +48,7 @@ class Plan:
 
         from rich.console import Console
 
-        from con360av_jax.config.files import unstructure, write_text
+        from con360av_jax.config.files import unstructure
         from con360av_jax.plan.display import show
         from con360av_jax.plan.planner import Machine, parse_memory, plan
 

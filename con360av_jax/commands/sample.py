@@ -134,7 +134,8 @@ class Sample:
     def _write_card(
         self, path: Path, model: "Con360AV", settings: "SamplerConfig", scene: Scene, viewpoint: str
     ) -> None:
-        from con360av_jax.config.files import config_hash, unstructure, write_text
+        from con360av_jax.config.files import config_hash, unstructure
+        from con360av_jax.runtime.files import write_text
 
         card = {
             "caption": scene.caption,

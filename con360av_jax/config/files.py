@@ -3,9 +3,7 @@
 import hashlib
 import importlib.util
 import json
-import os
 import runpy
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +13,7 @@ from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import Con360Error, ConfigError
+from con360av_jax.runtime.files import write_text
 
 T = TypeVar("T")
 HASH_DIGITS = 12
@@ -105,19 +104,6 @@ def config_hash(config: Config) -> str:
     """Twelve hex digits that change with any value of `config` and are the same in every process."""
     text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` aside in the same folder and moves it to `path`, so that no half-written file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(aside).chmod(0o644)  # mkstemp makes files that only their owner can read
-        os.replace(aside, path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
 
 
 def save_config(config: Config, path: str | Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from con360av_jax.config.files import leaves, unstructure, write_text
+from con360av_jax.config.files import leaves, unstructure
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.features import card_differences
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS, FEWEST_TO_DECIDE, bootstrap_mean
 from con360av_jax.evaluate.results import Metric, Results, read_results
+from con360av_jax.runtime.files import write_text
 
 Named = tuple[str, Results]
 """What an evaluation is called in a comparison, and what it found."""

@@ -16,10 +16,11 @@ from pathlib import Path
 from rich.console import Console
 
 from con360av_jax.errors import ConfigError, MetricError
-from con360av_jax.evaluate.choose import EvaluatedClip
 from con360av_jax.evaluate.features import CARD, FeatureSet, open_features
 from con360av_jax.evaluate.generate import GENERATED, TARGETS
 from con360av_jax.evaluate.protocols import Protocol, parts
+from con360av_jax.evaluate.selection import EvaluatedClip
+from con360av_jax.runtime.files import replacing
 from con360av_jax.runtime.provenance import file_sha256
 
 FEATURES = "features"
@@ -95,11 +96,9 @@ def take_features(source: Path, features: Path) -> None:
     """Puts a copy of all parts at `features`, as hard links where the file system can."""
     if source.resolve() == features.resolve():
         return
-    partial = features.with_name(f"{features.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=_link)
-    shutil.rmtree(features, ignore_errors=True)
-    partial.rename(features)
+    with replacing(features, MetricError) as aside:
+        shutil.copytree(source, aside, copy_function=_link)
+        shutil.rmtree(features, ignore_errors=True)
 
 
 def _link(source: str, target: str) -> None:

@@ -8,8 +8,6 @@ FEATURES/features.npy    float32: (row, dim) embeddings or (row, height, width) 
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +17,9 @@ import numpy as np
 from cattrs.errors import BaseValidationError
 from jaxtyping import Float32
 
-from con360av_jax.config.files import leaves, problems, structure, unstructure, write_text
+from con360av_jax.config.files import leaves, problems, structure, unstructure
 from con360av_jax.errors import MetricError
+from con360av_jax.runtime.files import replacing, write_text
 
 Kind: TypeAlias = Literal["video", "sound", "saliency"]
 Rows: TypeAlias = Float32[np.ndarray, "row ..."]
@@ -103,25 +102,18 @@ def write_features(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MetricError(f"{folder} exists and is not empty: give another folder or delete it")
-    partial = folder.with_name(f"{folder.name}.partial")
-    if partial.exists():
-        logger.warning("%s is left over from a run that was stopped; starting it again", partial)
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    try:
-        with (partial / FEATURES).open("wb") as file:
+    with replacing(folder, MetricError) as aside:
+        aside.mkdir()
+        with (aside / FEATURES).open("wb") as file:
             lines = _stream(file, card, clips)
         if not lines:
             first = f", the first because: {rejected[0].get('reason', rejected[0])}" if rejected else ""
             raise MetricError(f"no clip to write to {folder}; {len(rejected)} were rejected{first}")
         rows = lines[-1].first + lines[-1].rows
         done = replace(card, clips=len(lines), rows=rows, dtype=_DTYPE, schema_version=SCHEMA_VERSION)
-        _write_lines(partial / CLIPS, map(unstructure, lines))
-        _write_lines(partial / REJECTED, rejected)
-        write_text(partial / CARD, json.dumps(unstructure(done), indent=2, ensure_ascii=False) + "\n")
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _write_lines(aside / CLIPS, map(unstructure, lines))
+        _write_lines(aside / REJECTED, rejected)
+        write_text(aside / CARD, json.dumps(unstructure(done), indent=2, ensure_ascii=False) + "\n")
     return open_features(folder)
 
 

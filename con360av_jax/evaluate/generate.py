@@ -21,10 +21,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from con360av_jax.config.settings import SamplerConfig
 from con360av_jax.data.schema import Sample, SampleEntry
 from con360av_jax.data.source import Dataset
-from con360av_jax.evaluate.choose import CLIPS, EvaluatedClip, clip_name, clip_seed, read_clips, write_clips
+from con360av_jax.evaluate.selection import CLIPS, EvaluatedClip, clip_name, clip_seed, read_clips, write_clips
 from con360av_jax.evaluate.settings import Conditions, Making
 from con360av_jax.media.files import write_clip
 from con360av_jax.model import Con360AV
+from con360av_jax.runtime.files import remove_leftovers
 from con360av_jax.sample import Clip
 
 GENERATED, TARGETS = "generated", "targets"
@@ -191,8 +192,7 @@ def files(folder: Path, side: str, entries: Sequence[SampleEntry]) -> list[Path]
 def tidy(folder: Path) -> None:
     """Removes what files that were being written when a run was killed have left behind."""
     for side in (GENERATED, TARGETS):
-        for left in (folder / side).glob(".*.partial"):
-            left.unlink(missing_ok=True)
+        remove_leftovers(folder / side)
 
 
 def _file(folder: Path, side: str, entry: SampleEntry) -> Path:

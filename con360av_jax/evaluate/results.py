@@ -7,9 +7,10 @@ from pathlib import Path
 
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config.files import problems, structure, unstructure, write_text
+from con360av_jax.config.files import problems, structure, unstructure
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.features import FeatureCard
+from con360av_jax.runtime.files import write_text
 
 METRICS = "metrics.json"
 SCHEMA_VERSION = 1

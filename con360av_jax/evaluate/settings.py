@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import config_hash, leaves, load_config_json, unstructure, write_text
+from con360av_jax.config.files import config_hash, leaves, load_config_json, unstructure
 from con360av_jax.config.settings import Config, PerModality, SamplerConfig
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import MANIFEST, Dataset
 from con360av_jax.errors import ConfigError, DatasetError
-from con360av_jax.evaluate.choose import Noise
+from con360av_jax.evaluate.selection import Noise
+from con360av_jax.runtime.files import write_text
 from con360av_jax.train import checkpoint, run_folder
 
 SETTINGS = "settings.json"

@@ -1,6 +1,5 @@
 """Media containers opened, decoded and encoded with PyAV, with every failure turned into one clear MediaError."""
 
-import os
 import platform
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -162,25 +161,10 @@ def rgb(frame: av.VideoFrame, name: str | Path, height: int, width: int) -> UInt
 
 
 @contextmanager
-def replacing(path: str | Path) -> Generator[Path]:
-    """A temporary file in the folder of `path` that takes its place when the block ends well and vanishes otherwise."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def created(aside: Path, name: str | Path) -> Generator[OutputContainer]:
+    """An empty mp4 at `aside`; FFmpeg's errors inside the block become a MediaError that names `name`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def created(partial: Path, name: str | Path) -> Generator[OutputContainer]:
-    """An empty mp4 at `partial`; FFmpeg's errors inside the block become a MediaError that names `name`."""
-    try:
-        with av.open(f"file:{partial}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        with av.open(f"file:{aside}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
             yield container
     except FFmpegError as error:
         raise MediaError(f"{name}: cannot be written ({error.strerror}); choose another place") from error

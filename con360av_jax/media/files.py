@@ -20,6 +20,7 @@ from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
 from con360av_jax.media.excerpt import SoundExcerpt
 from con360av_jax.media.spherical_metadata import spherical_metadata
+from con360av_jax.runtime.files import replacing
 
 # A stream may end this much before the length that its header promises, s; more means that data are missing.
 TAIL_TOLERANCE = 0.5
@@ -229,15 +230,15 @@ def write_clip(
     odd_rows, odd_columns = video.shape[1] % 2, video.shape[2] % 2
     if odd_rows or odd_columns:
         video = np.pad(video, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-    with containers.replacing(path) as partial, containers.created(partial, path) as container:
+    with replacing(path, MediaError) as aside, containers.created(aside, path) as container:
         containers.encode(container, video, Fraction(frames_per_second).limit_denominator(1001), pulses, sample_rate,
                 "flac" if lossless_sound else "aac")  # fmt: skip
 
 
 def write_wav(path: str | Path, sound: Shaped[np.ndarray, "sample ..."], sample_rate: int) -> None:
     """Writes 16-bit PCM; `sound` is (sample,) or (sample, channel), int16 or floating point in [-1, 1]."""
-    with containers.replacing(path) as partial:
-        wavfile.write(partial, sample_rate, _int16(sound))
+    with replacing(path, MediaError) as aside:
+        wavfile.write(aside, sample_rate, _int16(sound))
 
 
 def _checked_length(path: str | Path, container: InputContainer, start: float, seconds: float | None) -> float:

@@ -26,6 +26,7 @@ from con360av_jax.media.mel import log_mel
 from con360av_jax.pages import figures, plots
 from con360av_jax.report import history
 from con360av_jax.report.history import History, read_history
+from con360av_jax.runtime.files import write_text
 from con360av_jax.runtime.provenance import commit, package_version, processor
 from con360av_jax.sphere.geometry import basd
 from con360av_jax.train.run_folder import find_base, open_run
@@ -44,7 +45,7 @@ PACKAGES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film:
+class Video:
     """One clip as the page shows it."""
 
     uri: str
@@ -105,10 +106,7 @@ def write_report(
         places={"base": find_base(opened), "dataset": opened.dataset},
         versions=_versions(),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(html)
-    os.replace(partial, out)
+    write_text(out, html)
     return out
 
 
@@ -166,9 +164,9 @@ def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> d
     middle = len(track) // 2
     height, width = saliency.shape[1:3]
     record = records.find(key=card["maps_key"]) if records and card.get("maps_key") else None
-    films = {"generated": _film(clip, config)}
+    videos = {"generated": _video(clip, config)}
     if record is not None and "video" in record.arrays and np.allclose(record.arrays["viewpoint"], track, atol=1e-4):
-        films["target"] = _target(record, config)
+        videos["target"] = _target(record, config)
     sound_rate, mel_rate = config.mel.sample_rate, config.mel.frames_per_second
     return {
         "number": number,
@@ -180,27 +178,27 @@ def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> d
         "track": track[middle],
         "saliency": saliency[middle, ..., 0],
         "record": record,
-        "films": {name: film.uri for name, film in films.items()},
-        "waveforms": plots.waveforms({name: film.sound for name, film in films.items()}, sound_rate),
-        "mels": plots.mels({name: film.mel for name, film in films.items()}, mel_rate),
+        "videos": {name: video.uri for name, video in videos.items()},
+        "waveforms": plots.waveforms({name: video.sound for name, video in videos.items()}, sound_rate),
+        "mels": plots.mels({name: video.mel for name, video in videos.items()}, mel_rate),
         "basd": figures.picture_uri(
             figures.basd_picture(basd(track[middle : middle + 1], height, width)[0], track[middle], number)
         ),
     }
 
 
-def _film(path: Path, config: Config) -> Film:
+def _video(path: Path, config: Config) -> Video:
     sound = read_sound(path, config.mel.sample_rate, seconds=probe(path).duration)[:, 0]
-    return Film(uri=figures.data_uri(path.read_bytes(), "video/mp4"), sound=sound, mel=log_mel(sound, config.mel))
+    return Video(uri=figures.data_uri(path.read_bytes(), "video/mp4"), sound=sound, mel=log_mel(sound, config.mel))
 
 
-def _target(record: Sample, config: Config) -> Film:
+def _target(record: Sample, config: Config) -> Video:
     sound = record.arrays["sound"].astype(np.float32) / 32768.0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "target.mp4"
         write_clip(path, record.arrays["video"], config.clip.frames_per_second, sound, config.mel.sample_rate)
         uri = figures.data_uri(path.read_bytes(), "video/mp4")
-    return Film(uri=uri, sound=sound, mel=log_mel(sound, config.mel))
+    return Video(uri=uri, sound=sound, mel=log_mel(sound, config.mel))
 
 
 def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:

@@ -1,7 +1,6 @@
 """Procedural 360° clips: picture, ambisonic sound, caption and ground truth of a scene, in memory or as files."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from jaxtyping import Float, Int16, UInt8
 
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import write_clip
+from con360av_jax.runtime.files import remove_leftovers, replacing
 from con360av_jax.scenes.panorama import paint_objects, render_frame, render_scene_background
-from con360av_jax.scenes.scenes import Scene, make_scene
+from con360av_jax.scenes.scene import Scene, make_scene
 from con360av_jax.scenes.timbres import object_sound, scene_sound
 
 __all__ = ["SyntheticClip", "captions_corpus", "make_scene", "render_clip", "render_frame", "render_scene",
@@ -173,19 +173,17 @@ def write_scene_clips(
     out = Path(out)
     if _already_written(out, settings):
         return
-    folder = _fresh_folder(out.with_name(f"{out.name}.partial"))
-    work = partial(_write_scene, folder, seed, (height, width), seconds, frames_per_second, sample_rate)
+    remove_leftovers(out.parent, out.name)
     lines = dict[int, str]()
-    try:
+    with replacing(out, DatasetError) as folder:
+        folder.mkdir()
+        work = partial(_write_scene, folder, seed, (height, width), seconds, frames_per_second, sample_rate)
         for index, caption in _in_processes(work, clips, workers):
             lines[index] = json.dumps({"file": f"scene_{index:06d}.mp4", "caption": caption})
             if progress:
                 progress(len(lines), clips)
         (folder / CAPTIONS).write_text("".join(f"{lines[index]}\n" for index in range(clips)))
         (folder / SETTINGS).write_text(json.dumps(settings))
-        folder.replace(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _already_written(out: Path, settings: dict[str, int | float]) -> bool:
@@ -200,16 +198,6 @@ def _already_written(out: Path, settings: dict[str, int | float]) -> bool:
     if recorded.is_file() and recorded.read_text() == json.dumps(settings):
         return True
     raise DatasetError(f"{out}: is not empty and holds something else than these scenes; choose another folder")
-
-
-def _fresh_folder(folder: Path) -> Path:
-    """`folder`, made anew and empty; raises DatasetError if that is not allowed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise DatasetError(f"{folder}: cannot be made ({error.strerror}); choose another place for --out") from error
-    return folder
 
 
 def _in_processes(work: Callable[[int], tuple[int, str]], clips: int, workers: int) -> Iterator[tuple[int, str]]:

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from con360av_jax.config.files import write_text
 from con360av_jax.config.shapes import MODALITIES
+from con360av_jax.runtime.files import write_text
 from con360av_jax.train.nonfinite import is_finite
 from con360av_jax.train.run_folder import append_line
 from con360av_jax.train.throughput import memory_peak_gib, utilisation

@@ -30,8 +30,8 @@ class Doctor:
 
         from rich.console import Console
 
-        from con360av_jax.config.files import write_text
         from con360av_jax.config.settings import require
+        from con360av_jax.runtime.files import write_text
         from preprocess.doctor.page import write_page
         from preprocess.doctor.terminal import examine_shown, summarise
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from con360av_jax.config.files import write_text
+from con360av_jax.runtime.files import write_text
 from preprocess.doctor.checks import CHECKS
 from preprocess.doctor.examine import Examination, Examined
 from preprocess.doctor.statistics import CELL, FOV_EDGES, LEVEL_EDGES, WORD_EDGES

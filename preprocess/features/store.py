@@ -20,7 +20,7 @@ from typing import BinaryIO, TextIO, TypeVar
 import numpy as np
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config.files import structure, unstructure, write_text
+from con360av_jax.config.files import structure, unstructure
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.features import (
     FeatureCard,
@@ -30,6 +30,7 @@ from con360av_jax.evaluate.features import (
     open_features,
     write_features,
 )
+from con360av_jax.runtime.files import remove_leftovers, write_text
 from preprocess.features.material import Line, Source
 
 ORIGIN, CARD, ROWS, CLIPS = "origin.json", "card.json", "rows.bin", "clips.jsonl"
@@ -98,8 +99,8 @@ class PartStore:
         self._files: tuple[BinaryIO, TextIO] | None = None
         if not folder.exists() and (self._new / ORIGIN).is_file():
             os.replace(self._new, folder)  # all that a run had left to do when it was stopped
-        for left_over in (self._new, self._new.with_name(f"{self._new.name}.partial")):
-            shutil.rmtree(left_over, ignore_errors=True)
+        shutil.rmtree(self._new, ignore_errors=True)
+        remove_leftovers(self._new.parent, self._new.name)
         self._finished = self._open_finished()
         self._open_begun()
 

@@ -1,6 +1,5 @@
 """Finished segments on disk until their shard is: one ArrayRecord file per segment, there as a whole or not at all."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from con360av_jax.data.schema import Sample, from_bytes, to_bytes
 from con360av_jax.data.writer import WRITER_OPTIONS
 from con360av_jax.errors import DatasetError
+from con360av_jax.runtime.files import replacing
 from preprocess.stages.work import Stage, Work, Works
 
 SUFFIX = ".arrayrecord"
@@ -50,17 +50,15 @@ class Outcomes:
 
     def store(self, segment: str, samples: Iterable[Sample]) -> None:
         """Writes a segment's samples; raises DatasetError if the folder takes no more."""
-        partial = self.path(segment).with_name(f"{segment}.{os.getpid()}.partial")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            writer = ArrayRecordWriter(str(partial), WRITER_OPTIONS)
-            try:
-                for sample in samples:
-                    writer.write(to_bytes(sample))
-            finally:
-                writer.close()
-            os.replace(partial, self.path(segment))
-        except (OSError, RuntimeError) as error:
+            with replacing(self.path(segment), DatasetError) as aside:
+                writer = ArrayRecordWriter(str(aside), WRITER_OPTIONS)
+                try:
+                    for sample in samples:
+                        writer.write(to_bytes(sample))
+                finally:
+                    writer.close()
+        except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise DatasetError(f"{self.folder} cannot be written to ({reason}): make room and run it again") from error
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import cv2
 
+from con360av_jax.errors import DatasetError
+from con360av_jax.runtime.files import replacing
 from preprocess.stages.segment import Segment
 
 PREVIEW_WIDTH = 1024
@@ -16,7 +18,5 @@ def write_preview(folder: Path, segment: Segment) -> None:
     kind = cv2.INTER_AREA if frame.shape[1] > PREVIEW_WIDTH else cv2.INTER_CUBIC
     frame = cv2.resize(frame, (PREVIEW_WIDTH, PREVIEW_WIDTH // 2), interpolation=kind)
     _, encoded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{segment.name}.partial"
-    partial.write_bytes(encoded.tobytes())
-    partial.replace(folder / f"{segment.name}.jpg")
+    with replacing(folder / f"{segment.name}.jpg", DatasetError) as aside:
+        aside.write_bytes(encoded.tobytes())

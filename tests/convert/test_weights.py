@@ -22,7 +22,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from convert.inspection import inspect_path, render
-from convert.weights import NAMED, open_weights, require_finite, weight_files, write_weights
+from convert.torch_files.weights import NAMED, open_weights, require_finite, weight_files, write_weights
 from tests.support.stored_tensors import assert_damage_is_told, assert_same, refusal, resident_bytes, tensors
 
 
@@ -173,7 +173,7 @@ def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path, monkeypatch: py
     ):  # fmt: skip
         with pytest.raises(error, match=line):
             write_weights(path, {"a": content}, {})
-    with pytest.raises(CheckpointError, match="Not a directory"):
+    with pytest.raises(CheckpointError, match="below.safetensors cannot be written"):
         write_weights(path / "below.safetensors", {}, {})
     assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
 

@@ -57,7 +57,7 @@ def test_saliency_maps_have_three_axes(tmp_path: Path):
     np.testing.assert_array_equal(found.values, maps)
 
 
-def test_a_stopped_writing_leaves_nothing_and_can_start_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_stopped_writing_leaves_nothing_and_can_start_again(tmp_path: Path):
     def stopping() -> Iterator[Clip]:
         yield from clips()
         raise KeyboardInterrupt
@@ -65,10 +65,7 @@ def test_a_stopped_writing_leaves_nothing_and_can_start_again(tmp_path: Path, ca
     with pytest.raises(KeyboardInterrupt):
         write_features(tmp_path / "features", CARD, stopping())
     assert not list(tmp_path.iterdir())
-    (tmp_path / "features.partial").mkdir()
-    with caplog.at_level(logging.WARNING):
-        assert len(write_features(tmp_path / "features", CARD, clips()).clips) == 3
-    assert "left over" in caplog.text
+    assert len(write_features(tmp_path / "features", CARD, clips()).clips) == 3
     with pytest.raises(MetricError, match="not empty"):
         write_features(tmp_path / "features", CARD, clips())
 

@@ -9,7 +9,7 @@ import pytest
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import read_frames, read_sound
 from con360av_jax.scenes.panorama import render_frame, render_scene_background
-from con360av_jax.scenes.scenes import CLASSES, Motion, Note, Scene, SceneObject, make_scene
+from con360av_jax.scenes.scene import CLASSES, Motion, Note, Scene, SceneObject, make_scene
 from con360av_jax.scenes.synthetic import captions_corpus, render_clip, render_scene, write_scene_clips
 from con360av_jax.scenes.textures import PALETTES, Background, render_background
 from con360av_jax.scenes.timbres import object_sound
@@ -99,7 +99,7 @@ def test_a_folder_with_other_content_is_not_overwritten(tmp_path):
         write_scene_clips(out, seed=2, **settings)
     with pytest.raises(DatasetError, match="twice the height"):
         write_scene_clips(tmp_path / "square", clips=1, seed=1, height=16, width=16)
-    with pytest.raises(DatasetError, match="cannot be made"):
+    with pytest.raises(DatasetError, match="cannot be written"):
         write_scene_clips(out / "captions.jsonl" / "inside", seed=1, **settings)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 

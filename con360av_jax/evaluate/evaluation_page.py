@@ -1,0 +1,211 @@
+"""The HTML page of one evaluation: metrics, settings, exclusions, and videos of the worst and best clips."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from con360av_jax.config.files import leaves, unstructure
+from con360av_jax.evaluate.examples import angles, example, link, open_maps, ranked
+from con360av_jax.evaluate.metric_format import FILTERS, number
+from con360av_jax.evaluate.metric_plots import histogram
+from con360av_jax.evaluate.results import ClipScores, Exclusion, Metric, Results, read_results
+from con360av_jax.pages.environment import page_environment
+from con360av_jax.runtime.files import write_text
+
+PAGE = "metrics.html"
+LISTED = 300
+"""Most exclusions listed on a page; the rest are counted."""
+CAPTION = 140
+"""Longest caption in the table of all clips, characters."""
+_DIGEST = 12
+_GROUP = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Metric column in the table of all clips."""
+
+    name: str
+    title: str
+    about: str
+    sorted: str
+    """aria-sort of the column: rows are written in order of the ranking metric, worst first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Row of the table of all clips."""
+
+    clip: str
+    caption: str
+    angles: tuple[str, ...]
+    links: tuple[tuple[str, str, str], ...]
+    """Label, address and file of each video; the address is empty if the file is missing."""
+    scores: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExclusionCount:
+    """Number of clips and frames that a metric excludes for one reason."""
+
+    metric: str
+    reason: str
+    clips: int
+    frames: int
+
+
+def write_page(folder: Path) -> Path:
+    """Writes FOLDER/metrics.html from FOLDER/metrics.json in one step; videos stay separate files.
+
+    The page names missing or corrupt videos and maps in their place. Raises MetricError if
+    metrics.json cannot be read.
+    """
+    results, page = read_results(folder), folder / PAGE
+    ranking = ranked(results)
+    worst, best = ranking.chosen()
+    maps, without_maps = open_maps(folder, "saliency" in results.cards)
+    scores = _columns(results, ranking.metric)
+    told = leaves(results.made_from)
+    html = (
+        page_environment("con360av_jax.evaluate", short=_short, **FILTERS)
+        .get_template("evaluation_page.html")
+        .render(
+            results=results,
+            run=_run_name(results, folder),
+            facts=_facts(results, told),
+            made_from=_grouped(_without(results.made_from, "protocol", "clips")),
+            commit=results.versions.get("commit", ""),
+            quoted=any(metric.paper is not None for metric in results.metrics),
+            plots=_histograms(results),
+            exclusions=_counted(results.exclusions),
+            listed=results.exclusions[:LISTED],
+            titles={metric.name: metric.title for metric in results.metrics},
+            ranking=ranking,
+            groups=[
+                (word, [example(clip, folder, page, maps) for clip in clips])
+                for word, clips in (("worst", worst), ("best", best))
+                if clips
+            ],
+            without_maps=without_maps,
+            scores=scores,
+            rows=_rows(ranking.clips, scores, folder, page),
+            cards={part: unstructure(card) for part, card in results.cards.items()},
+            protocol=_grouped(_without(results.protocol, "name", "left_open", "sources")),
+        )
+    )
+    write_text(page, html)
+    return page
+
+
+def _run_name(results: Results, folder: Path) -> str:
+    """Name of the run that generated the clips, or of the folder if the run is not recorded."""
+    run = results.made_from.get("run", "")
+    path = Path(str(run.get("path", "") if isinstance(run, Mapping) else run))
+    return (path.parent.parent if path.parent.name == "checkpoints" else path).name or folder.resolve().name
+
+
+def _facts(results: Results, told: Mapping[str, object]) -> dict[str, str]:
+    """Key facts at the top of the page; a fact without a value is omitted."""
+    excluded = len({exclusion.clip for exclusion in results.exclusions})
+    facts = {
+        "protocol": results.protocol.get("name"),
+        "clips": f"{len(results.clips):,}",
+        "with exclusions": f"{excluded:,}",
+        "trained steps": told.get("run.step", told.get("step")),
+        "seed": told.get("seed"),
+        "sampling steps": told.get("sampler.steps"),
+    }
+    return {
+        name: f"{value:,}" if isinstance(value, int) and name != "seed" else str(value)
+        for name, value in facts.items()
+        if value not in (None, "")
+    }
+
+
+def _without(settings: Mapping[str, object], *names: str) -> dict[str, object]:
+    """Settings without those of the given names."""
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def _grouped(settings: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
+    """Leaf names and shortened values of each top-level setting, at most _GROUP of each."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for group, inside in settings.items():
+        found = list(leaves(inside).items())
+        groups[group] = [(name, _short(value)) for name, value in found[:_GROUP] if value not in ("", None)]
+        if len(found) > _GROUP:
+            groups[group].append((f"and {len(found) - _GROUP} more", ""))
+    return {group: found for group, found in groups.items() if found}
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    hexadecimal = len(text) > _DIGEST and not text.lower().strip("0123456789abcdef")
+    return f"{text[:_DIGEST]}…" if hexadecimal else text
+
+
+def _histograms(results: Results) -> list[str]:
+    plots = []
+    for metric in results.metrics:
+        scores = np.array([clip.scores[metric.name] for clip in results.clips if metric.name in clip.scores])
+        if len(scores):
+            plots.append(histogram(metric, scores))
+    return plots
+
+
+def _counted(exclusions: Sequence[Exclusion]) -> list[ExclusionCount]:
+    """Exclusions counted by metric and reason, most frequent first."""
+    groups: dict[tuple[str, str], list[Exclusion]] = {}
+    for exclusion in exclusions:
+        groups.setdefault((exclusion.metric, exclusion.reason), []).append(exclusion)
+    counted = [
+        ExclusionCount(
+            metric=metric,
+            reason=reason,
+            clips=len({exclusion.clip for exclusion in members}),
+            frames=sum(exclusion.frame is not None for exclusion in members),
+        )
+        for (metric, reason), members in groups.items()
+    ]
+    return sorted(counted, key=lambda found: -max(found.clips, found.frames))
+
+
+def _columns(results: Results, first: Metric | None) -> list[Score]:
+    known = {metric.name: metric for metric in results.metrics}
+    spoken = {name: None for clip in results.clips for name in clip.scores}
+    order = [name for name in known if name in spoken] + [name for name in spoken if name not in known]
+    columns = []
+    for name in order:
+        metric = known.get(name)
+        worst_first = metric is not None and metric is first
+        direction = "descending" if metric and metric.lower_is_better else "ascending"
+        unit = f", {metric.unit}" if metric and metric.unit else ""
+        columns.append(
+            Score(
+                name=name,
+                title=f"{name}{unit}",
+                about=metric.title if metric else name,
+                sorted=direction if worst_first else "none",
+            )
+        )
+    return columns
+
+
+def _rows(clips: Sequence[ClipScores], scores: Sequence[Score], folder: Path, page: Path) -> list[Row]:
+    return [
+        Row(
+            clip=clip.clip,
+            caption=clip.caption if len(clip.caption) <= CAPTION else f"{clip.caption[:CAPTION].rstrip()}…",
+            angles=tuple(number(angle, 10.0) for angle in angles(clip)),
+            links=tuple(
+                (word, link(folder / file, page), file)
+                for word, file in (("generated", clip.generated), ("target", clip.target))
+            ),
+            scores=tuple(number(clip.scores.get(score.name)) for score in scores),
+        )
+        for clip in clips
+    ]

@@ -1,0 +1,137 @@
+"""Which records of a dataset are evaluated, what each clip is called and which seed its noise has.
+
+All of it follows from the record's key and the evaluation's seed alone: not from the order of the shards, and the
+clips of a smaller evaluation are among those of a larger one.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from cattrs.errors import BaseValidationError
+
+from con360av_jax.config.files import problems, structure, unstructure
+from con360av_jax.data.schema import SampleEntry
+from con360av_jax.errors import ConfigError, DatasetError, MetricError
+from con360av_jax.runtime.files import write_text
+
+CLIPS = "clips.jsonl"
+SEEDS = 2**32
+
+Noise: TypeAlias = Literal["clip", "scene"]
+"""What noise belongs to: each clip has its own, or all viewpoints of one segment share it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedClip:
+    """One line of clips.jsonl: a record and the clip that is generated for it."""
+
+    clip: str
+    """Name of its files, without suffix."""
+    key: str
+    caption: str
+    """What it is generated from, "" where the caption is left out on purpose."""
+    start: float
+    """Where the segment begins in the record's clip, s."""
+    segment: int
+    viewpoint_index: int
+    seed: int
+    viewpoint: tuple[tuple[float, float, float, float], ...]
+    """Yaw, pitch, horizontal and vertical field of view of every frame, rad."""
+
+    @property
+    def middle(self) -> tuple[float, float, float, float]:
+        """The viewpoint of the middle frame."""
+        return self.viewpoint[len(self.viewpoint) // 2]
+
+
+def choose(entries: Iterable[SampleEntry], count: int | None, seed: int) -> tuple[SampleEntry, ...]:
+    """`count` records in an order that their keys and the seed decide; None: all of them.
+
+    Raises ConfigError if there are not that many, DatasetError if there are none or two would have files of one name.
+    """
+    ranked = sorted(entries, key=lambda entry: _digest(seed, entry.key))
+    if not ranked:
+        raise DatasetError("the dataset has no records: preprocess it again")
+    if count is not None and not 1 <= count <= len(ranked):
+        raise ConfigError(f"--count {count}, but there are {len(ranked)} records to choose from: give 1 to that many")
+    chosen = tuple(ranked[:count])
+    twice = [name for name, times in Counter(clip_name(entry.key) for entry in chosen).items() if times > 1]
+    if twice:
+        keys = " and ".join(entry.key for entry in chosen if clip_name(entry.key) == twice[0])
+        raise DatasetError(f"records {keys} would both be called {twice[0]}: give their clips other names")
+    return chosen
+
+
+def complete_scenes(entries: Iterable[SampleEntry]) -> dict[int, tuple[SampleEntry, ...]]:
+    """By viewpoint index: the records of all segments that are seen from every one of the dataset's viewpoints.
+
+    Raises DatasetError if fewer than two viewpoints are left, or no segment has them all.
+    """
+    entries = tuple(entries)
+    viewpoints = sorted({entry.viewpoint_index for entry in entries})
+    if len(viewpoints) < 2:
+        raise DatasetError("all records have one viewpoint index: preprocess with --viewpoints 2 or more to compare")
+    views = Counter((entry.clip, entry.segment) for entry in entries)
+    kept = [entry for entry in entries if views[entry.clip, entry.segment] == len(viewpoints)]
+    if not kept:
+        raise DatasetError(f"no segment is seen from all {len(viewpoints)} viewpoints of the dataset: preprocess again")
+    return {number: tuple(entry for entry in kept if entry.viewpoint_index == number) for number in viewpoints}
+
+
+def choose_scenes(
+    views: dict[int, tuple[SampleEntry, ...]], count: int | None, seed: int
+) -> dict[int, tuple[SampleEntry, ...]]:
+    """`count` segments of `complete_scenes`, the same ones for each viewpoint; raises as `choose` does."""
+    first, *_ = views.values()
+    order = [_scene(entry) for entry in choose([_named_by_scene(entry) for entry in first], count, seed)]
+    return {
+        number: tuple(by_scene[scene] for scene in order)
+        for number, entries in views.items()
+        for by_scene in [{_scene(entry): entry for entry in entries}]
+    }
+
+
+def clip_name(key: str) -> str:
+    """What the files of a record's clip are called, without suffix."""
+    return key.replace("/", "_")
+
+
+def clip_seed(entry: SampleEntry, seed: int, noise: Noise) -> int:
+    """The seed of a clip's noise, in [0, 2^32)."""
+    of = entry.key if noise == "clip" else _scene(entry)
+    return int.from_bytes(_digest(seed, f"noise {of}")[:4], "big")
+
+
+def write_clips(folder: Path, clips: Sequence[EvaluatedClip]) -> None:
+    """Writes FOLDER/clips.jsonl in one step."""
+    lines = (json.dumps(unstructure(clip), ensure_ascii=False) for clip in clips)
+    write_text(folder / CLIPS, "".join(f"{line}\n" for line in lines))
+
+
+def read_clips(folder: Path) -> tuple[EvaluatedClip, ...]:
+    """Reads what `write_clips` wrote; raises MetricError if it is missing or damaged."""
+    path = folder / CLIPS
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return tuple(structure(json.loads(line), EvaluatedClip) for line in lines if line)
+    except (OSError, ValueError) as error:
+        raise MetricError(f"{path} cannot be read ({error}): delete it and evaluate again") from error
+    except BaseValidationError as error:
+        raise MetricError(f"{path} is damaged: {problems(error)}; delete it and evaluate again") from error
+
+
+def _scene(entry: SampleEntry) -> str:
+    return f"{entry.clip}/{entry.segment}"
+
+
+def _named_by_scene(entry: SampleEntry) -> SampleEntry:
+    return SampleEntry(_scene(entry), entry.clip, entry.start, entry.segment, entry.viewpoint_index, entry.caption)
+
+
+def _digest(seed: int, text: str) -> bytes:
+    return hashlib.sha256(f"{seed} {text}".encode()).digest()

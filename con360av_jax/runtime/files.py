@@ -1,0 +1,54 @@
+"""Atomic writing: a file or folder is written aside in its own parent folder and moved into place when complete."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from con360av_jax.errors import Con360Error
+
+
+@contextmanager
+def replacing(path: str | Path, error: type[Con360Error] = Con360Error) -> Generator[Path]:
+    """Yields a free path beside `path`, for a file or a folder that takes the place of `path` when the block ends.
+
+    An error inside the block removes it and leaves `path` as it was. A non-empty folder is never replaced.
+
+    Raises:
+        Con360Error: of type `error`, in place of any OSError inside the block, such as a full disk.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        os.replace(aside, path)
+    except OSError as failure:
+        reason = failure.strerror or failure
+        raise error(f"{path} cannot be written ({reason}): make room or choose another place") from failure
+    finally:
+        _remove(aside)
+
+
+def write_text(path: str | Path, text: str, error: type[Con360Error] = Con360Error) -> None:
+    """Writes a UTF-8 text file atomically, and the folders above it; raises `error` if it cannot be written."""
+    with replacing(path, error) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Removes what a killed process left of files or folders called `name` (a glob pattern) in `folder`.
+
+    Only for a folder that no other process writes to.
+    """
+    for aside in folder.glob(f".{name}.*.partial"):
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        path.unlink()
