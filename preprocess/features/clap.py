@@ -17,8 +17,8 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from con360av_jax.errors import CheckpointError, MediaError
-from preprocess.torch_files import DAMAGE, first_line
+from con360av_jax.errors import CheckpointError, MediaError, first_line
+from con360av_jax.runtime.torch_files import CORRUPT
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel
@@ -93,7 +93,7 @@ def open_clap(folder: Path, device: str = "cpu") -> CLAP:
         loaded: Any = ClapModel.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
-    except (*DAMAGE, SafetensorError) as error:
+    except (*CORRUPT, SafetensorError) as error:
         raise CheckpointError(f"{folder}: is no ClapModel: {first_line(error)}; get it again") from error
     model, report = loaded
     found = [

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from con360av_jax.errors import CheckpointError, ConfigError
+from con360av_jax.errors import CheckpointError, ConfigError, first_line
+from con360av_jax.runtime.torch_files import CORRUPT, read_torch_file
 from preprocess.features.i3d import CLASSES, InceptionI3d
-from preprocess.torch_files import DAMAGE, first_line, read_torch_file, state_problems
+from preprocess.torch_weights import require_named, with_weights
 
-# Counts steps of training, which evaluation never reads; files of PyTorch before 0.4 have none.
-UNREAD = ".num_batches_tracked"
+WEIGHTS = "pytorch-i3d's weights of Kinetics-400"
 
 
 class Program(Protocol):
@@ -76,19 +76,8 @@ def load_i3d(path: Path) -> InceptionI3d:
             f"{path} is a TorchScript program, not weights: refused, nothing of it was run; if you trust it, open it "
             "with allow_code=True"
         )
-    state = read_torch_file(path, "pytorch-i3d's weights of Kinetics-400")
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise CheckpointError(f"{path}: holds no weights by name; give pytorch-i3d's weights of Kinetics-400")
-    # Nothing is drawn at random only to be replaced.
-    with torch.device("meta"):
-        network = InceptionI3d()
-    wanted = network.state_dict()
-    if not any(name.endswith(UNREAD) for name in state):
-        state |= {name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(UNREAD)}
-    if found := state_problems(state, wanted):
-        raise CheckpointError(f"{path}: is not I3D of RGB clips, {len(found)} problems: {'; '.join(found)}")
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()}, assign=True)
-    return network.eval().requires_grad_(False)
+    state = require_named(path, read_torch_file(path, torch.load, WEIGHTS), WEIGHTS)
+    return with_weights(InceptionI3d, state, path, "I3D of RGB clips")
 
 
 def load_scripted_i3d(path: Path, device: str = "cpu", *, allow_code: bool) -> ScriptedI3D:
@@ -108,8 +97,8 @@ def load_scripted_i3d(path: Path, device: str = "cpu", *, allow_code: bool) -> S
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch announces TorchScript's end
             program = torch.jit.load(path, map_location=device).eval()
-    except DAMAGE as error:
-        raise CheckpointError(f"{path} is damaged: {first_line(error)}; get it again") from error
+    except CORRUPT as error:
+        raise CheckpointError(f"{path} is corrupt: {first_line(error)}; get it again") from error
     return ScriptedI3D(program, path)
 
 

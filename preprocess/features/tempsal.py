@@ -19,17 +19,17 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from con360av_jax.errors import CheckpointError, MediaError
+from con360av_jax.errors import MediaError
+from con360av_jax.runtime.torch_files import read_torch_file
 from preprocess.features.pnasnet import WIDTH, Map, PNASNet, Taps, tap_widths
-from preprocess.torch_files import read_torch_file, state_problems
+from preprocess.torch_weights import require_named, with_weights
 
 SIDE = 256
 """Pixels of a picture and of its map."""
 SECONDS = 5
 DECODED = (512, 256, 270, 96, 128)
 """Channels after each step of a decoder, each twice as large as the one before."""
-# Counts steps of training, which evaluation never reads.
-UNREAD = ".num_batches_tracked"
+WEIGHTS = "TempSAL's multilevel_tempsal.pt"
 # Pictures that are looked at together: bounds memory, about 0.2 GB each.
 PICTURES_AT_ONCE = 4
 
@@ -146,21 +146,8 @@ def load_tempsal(path: Path, width: int = WIDTH) -> TempSALNetwork:
     Raises CheckpointError if the file is missing, damaged or could run code, or has any key more, less or of another
     shape than the network; the message lists all of them.
     """
-    state = read_torch_file(path, "TempSAL's multilevel_tempsal.pt")
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise CheckpointError(f"{path}: holds no weights by name; give TempSAL's multilevel_tempsal.pt")
-    # Nothing is drawn at random only to be replaced.
-    with torch.device("meta"):
-        network = TempSALNetwork(width)
-    tensors = network.state_dict()
-    own = {published_key(name): name for name in tensors}
-    wanted = {key: tensors[name] for key, name in own.items()}
-    if not any(key.endswith(UNREAD) for key in state):
-        state |= {key: torch.zeros((), dtype=torch.int64) for key in wanted if key.endswith(UNREAD)}
-    if found := state_problems(state, wanted):
-        raise CheckpointError(f"{path}: is not TempSAL, {len(found)} problems: {'; '.join(found)}")
-    network.load_state_dict({own[key]: value.to(wanted[key].dtype) for key, value in state.items()}, assign=True)
-    return network.eval().requires_grad_(False)
+    state = require_named(path, read_torch_file(path, torch.load, WEIGHTS), WEIGHTS)
+    return with_weights(lambda: TempSALNetwork(width), state, path, "TempSAL", published_key)
 
 
 def published_key(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from con360av_jax.errors import CheckpointError, ConfigError, MediaError
+from con360av_jax.errors import CheckpointError, ConfigError, MediaError, first_line
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -108,8 +108,7 @@ def open_yamnet(weights: Path) -> YAMNet:
         )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        line = (str(error).strip() or repr(error)).splitlines()[0][:160]
-        raise CheckpointError(f"{weights} is damaged or no .tflite file: {line}; get it again") from error
+        raise CheckpointError(f"{weights} is damaged or no .tflite file: {first_line(error)}; get it again") from error
     return YAMNet(interpreter, _places(weights, interpreter), names)
 
 

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from con360av_jax.errors import CheckpointError
+from con360av_jax.runtime.torch_files import read_torch_file
 from preprocess.saliency.salvit360.network import SalViT360, Variant
-from preprocess.torch_files import read_torch_file, state_problems
+from preprocess.torch_weights import require_named, with_weights
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS = "SalViT360's published checkpoint"
 
 # What the published file of VAC holds beyond the network: a third decoder, which no forward pass reaches.
 KNOWN_EXTRAS = frozenset(
@@ -27,20 +29,17 @@ def load_salvit360(path: Path) -> SalViT360:
 
     Raises CheckpointError if the file is missing, damaged or could run code, or holds other weights than one variant's.
     """
-    state = {name.removeprefix("module."): value for name, value in _read(path).items()}
+    content = read_torch_file(path, torch.load, WEIGHTS)
+    model = content.get("model") if isinstance(content, Mapping) else None
+    state = {
+        name.removeprefix("module."): value
+        for name, value in require_named(path, model, WEIGHTS, " under 'model'").items()
+    }
     variant = variant_of(path, state)
     if variant == "vac" and (extras := sorted(KNOWN_EXTRAS & set(state))):
         logger.warning("%s: left out, for the published network has no use for them: %s", path, ", ".join(extras))
         state = {name: value for name, value in state.items() if name not in KNOWN_EXTRAS}
-    # Nothing is drawn at random only to be replaced.
-    with torch.device("meta"):
-        network = SalViT360(variant)
-    wanted = network.state_dict()
-    if found := state_problems(state, wanted):
-        raise CheckpointError(f"{path}: is not SalViT360 ({variant}), {len(found)} problems: {'; '.join(found)}")
-    tensors = {name: value.to(wanted[name].dtype) for name, value in state.items() if isinstance(value, Tensor)}
-    network.load_state_dict(tensors, assign=True)
-    return network.eval().requires_grad_(False)
+    return with_weights(lambda: SalViT360(variant), state, path, f"SalViT360 ({variant})")
 
 
 def variant_of(path: Path, names: Mapping[str, object]) -> Variant:
@@ -50,12 +49,3 @@ def variant_of(path: Path, names: Mapping[str, object]) -> Variant:
     if any(name.startswith("decoder.") for name in names):
         return "vsta"
     raise CheckpointError(f"{path}: has neither decoder.* nor decoders.*; give SalViT360's published VSTA or VAC file")
-
-
-def _read(path: Path) -> dict[str, object]:
-    """The named things of the file's "model", of which nothing was run."""
-    content = read_torch_file(path, "SalViT360's published checkpoint")
-    model = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(model, Mapping) or not all(isinstance(name, str) for name in model):
-        raise CheckpointError(f"{path}: has no weights by name under 'model'; give SalViT360's published checkpoint")
-    return dict(model)

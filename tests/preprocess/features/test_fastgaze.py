@@ -9,7 +9,7 @@ import pytest
 
 from con360av_jax.errors import CheckpointError, MediaError
 from con360av_jax.scenes.panorama import render_frame
-from con360av_jax.scenes.scenes import make_scene
+from con360av_jax.scenes.scene import make_scene
 from con360av_jax.sphere.geometry import direction_from_angles, render_view, rotation
 from tests.support.vxm_file import integers, layer_outputs, random_entries, read_file, tensor_entries, write_file
 

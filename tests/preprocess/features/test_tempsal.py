@@ -116,7 +116,7 @@ def test_one_error_names_every_key_that_is_not_the_networks(file: Path, tmp_path
     with pytest.raises(CheckpointError, match="no weights by name"):
         load_tempsal(path, WIDTH)
     path.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match="is corrupt"):
         load_tempsal(path, WIDTH)
 
 

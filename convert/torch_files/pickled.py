@@ -1,9 +1,5 @@
-"""PyTorch's own files (.bin, .ckpt, .pt, .pth): pickles, read without running anything that they hold."""
+"""Named tensors of PyTorch's own files (.bin, .ckpt, .pt, .pth), which are pickles, and tensors as NumPy arrays."""
 
-import pickle
-import re
-import struct
-import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,17 +7,13 @@ from typing import TYPE_CHECKING
 import ml_dtypes
 import numpy as np
 
-from con360av_jax.errors import CheckpointError
-from convert.wording import first_line, some
+from con360av_jax.errors import CheckpointError, some
+from con360av_jax.runtime.torch_files import read_torch_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-
-# What PyTorch's reader raises on damaged bytes, besides pickle.UnpicklingError.
-DAMAGE = (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError,
-          ArithmeticError, MemoryError, struct.error)  # fmt: skip
 
 
 def load_tensors(path: Path, dtypes: Collection[str], *, mapped: bool) -> "dict[str, Tensor]":
@@ -29,26 +21,16 @@ def load_tensors(path: Path, dtypes: Collection[str], *, mapped: bool) -> "dict[
 
     Args:
         path: file.
-        dtypes: those that are supported, by NumPy's names.
-        mapped: leave the bytes in the file until they are asked for. What was read of it then counts as resident for
-            as long as one of its tensors lives, although the system may drop it at any time. Else all is in memory.
+        dtypes: supported dtypes, by NumPy's names.
+        mapped: see `read_torch_file`.
 
-    Raises CheckpointError if the file is damaged, holds anything but plain tensors, or torch is not installed.
+    Raises CheckpointError if the file is corrupt, holds anything but plain tensors, or torch is not installed.
     """
     try:
         import torch
     except ImportError as error:
         raise CheckpointError(f"reading {path} needs torch: pip install -e '.[torch]'") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a TorchScript archive warns before it is refused
-            content = torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        stranger = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"asks for {stranger[1]}, which could run code" if stranger else "is damaged or holds more than tensors"
-        raise CheckpointError(f"{path} {what}: refused, nothing of it was run; get it as safetensors") from error
-    except DAMAGE as error:
-        raise CheckpointError(f"{path} is damaged or not PyTorch's: {first_line(error)}; get it again") from error
+    content = read_torch_file(path, torch.load, "the file", mapped=mapped)
     tensors = _state_dict(path, content)
     problems = []
     for name, tensor in tensors.items():
