@@ -1,4 +1,4 @@
-"""Random samples and batches of exactly the loader's structure, for tests, benchmarks and compiling ahead of data."""
+"""Random samples and batches with the loader's structure, for tests, benchmarks and compiling without data."""
 
 import jax
 import numpy as np
@@ -11,12 +11,14 @@ from con360av_jax.data.transforms import Example, to_example
 
 ALL_FIELDS = RAW_FIELDS + ENCODED_FIELDS + MAP_FIELDS
 VIEW_RANGE = np.radians([[-180, -60, 60, 60], [180, 60, 100, 100]])
-"""Lowest and highest yaw, pitch, horizontal and vertical field of view of a fake viewpoint, rad."""
+"""Lowest and highest yaw, pitch, horizontal and vertical field of view of fake viewpoints (rad)."""
 
 
 def fake_sample(config: Config, number: int, seed: int = 0, fields: tuple[str, ...] = ALL_FIELDS) -> Sample:
-    """Sample `number` of a fake dataset: noise of the right shapes and ranges, one constant viewpoint; equal arguments
-    give equal arrays."""
+    """Returns sample `number` of a fake dataset: noise of the right shapes and ranges and a constant viewpoint.
+
+    Equal arguments give equal arrays.
+    """
     random = np.random.default_rng([seed, number])
     specs = field_specs(config)
     arrays: dict[str, np.ndarray] = {}
@@ -46,14 +48,14 @@ def fake_sample(config: Config, number: int, seed: int = 0, fields: tuple[str, .
 
 
 def fake_batch(config: Config, batch_size: int, seed: int = 0) -> Example:
-    """A batch as the loader gives it, of random samples."""
+    """Returns a batch of random samples, structured as the loader's."""
     fields = ENCODED_FIELDS + MAP_FIELDS
     examples = [to_example(fake_sample(config, number, seed, fields), number) for number in range(batch_size)]
     return jax.tree.map(lambda *arrays: np.stack(arrays), *examples)
 
 
 def batch_spec(config: Config, batch_size: int) -> PyTree[jax.ShapeDtypeStruct]:
-    """Shape and dtype of every array of a batch, as jax.ShapeDtypeStruct in the batch's own structure."""
+    """Returns the structure of a batch with a jax.ShapeDtypeStruct in place of every array."""
 
     def spec(*shape: int, dtype: type = np.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch_size, *shape), dtype)

@@ -1,9 +1,9 @@
-"""What happens when a record cannot be used: the run stops, or another record takes its place.
+"""Reading of intact records: a corrupt record stops the run or is replaced by another record.
 
-Sample number n of a dataset of N records reads the record order[n + k N] with the smallest k >= 0 for which that record
-is sound: if the record of n is corrupt, the one that stands at the same place an epoch later, and so on. That depends
-on the seed, on n and on the bytes of the dataset alone, so neither threads, nor processes, nor where a run was stopped
-change what the model sees.
+Sample number n of a dataset of N records reads record order[n + k N] with the smallest k >= 0 for which
+that record is intact: if the record of n is corrupt, the one at the same place an epoch later is used,
+and so on. The result depends on the seed, n and the bytes of the dataset only, not on threads,
+processes or where a run was stopped.
 """
 
 import json
@@ -16,11 +16,10 @@ from typing import Generic, Literal, TypeVar, cast
 import grain
 
 from con360av_jax.data.source import Dataset
-from con360av_jax.errors import DatasetError, GeometryError
+from con360av_jax.errors import DatasetError, GeometryError, some
 
-# Damaged records in a row after which nothing sound is looked for: far more than chance makes of a share that may be.
+# Corrupt records in a row after which the search ends: far more than chance gives at any allowed share.
 ATTEMPTS = 100
-SHOWN = 5
 Made = TypeVar("Made")
 
 logger = logging.getLogger(__name__)
@@ -45,12 +44,15 @@ class SoundRecords(Generic[Made]):
 
     @property
     def corrupt(self) -> Mapping[int, str]:
-        """The corrupt records met so far, each with its place, key and reason."""
+        """Corrupt records found so far: number of the record -> its location, key and reason."""
         with self._lock:
             return dict(self._corrupt)
 
     def __getitem__(self, number: int) -> Made:
-        """Raises DatasetError for a corrupt record under "stop", for too many of them under "skip"."""
+        """Returns `make` of the record of sample `number`, or of its replacement.
+
+        Raises DatasetError for a corrupt record with policy "stop", for too many with "skip".
+        """
         for attempt in range(ATTEMPTS):
             record = cast(int, self._order[number + attempt * len(self._dataset)])
             if record in self._corrupt:
@@ -61,17 +63,17 @@ class SoundRecords(Generic[Made]):
                 if self._policy == "stop":
                     raise
                 reason = str(error)
-            # What a file system's hiccup does must not decide which records are seen: damage is there twice.
+            # A transient failure of the file system must not decide which records are seen: a corrupt one fails twice.
             try:
                 return self._make(record)
             except (DatasetError, GeometryError):
-                self._leave_out(record, reason)
+                self._replace(record, reason)
         raise DatasetError(
             f"{self._dataset.folder}: {ATTEMPTS} records in a row are corrupt, among them {self._named()}; "
             "copy or write the dataset again"
         )
 
-    def _leave_out(self, record: int, reason: str) -> None:
+    def _replace(self, record: int, reason: str) -> None:
         with self._lock:
             if record in self._corrupt:
                 return
@@ -82,16 +84,14 @@ class SoundRecords(Generic[Made]):
                 f"{self._dataset.folder}: {found} of {len(self._dataset)} records are corrupt, more than "
                 f"max_corrupt_share={self._max_share:g} allows: {self._named()}; copy or write the dataset again"
             )
-        logger.warning("record left out (%d so far): %s", found, self._corrupt[record])
+        logger.warning("corrupt record replaced by another one (%d so far): %s", found, self._corrupt[record])
 
     def _named(self) -> str:
-        corrupt = self.corrupt
-        more = f"; and {len(corrupt) - SHOWN} more" if len(corrupt) > SHOWN else ""
-        return "; ".join(list(corrupt.values())[:SHOWN]) + more
+        return some([*self.corrupt.values()], "; ")
 
 
 def locate(dataset: Dataset, record: int) -> str:
-    """Where record `record` lies: its number, its key if the index has it, its shard and its place there."""
+    """Describes the location of a record: its number, its key if the index has it, its shard and its place there."""
     starts = accumulate((shard.records for shard in dataset.manifest.shards), initial=0)
     start, shard = [pair for pair in zip(starts, dataset.manifest.shards, strict=False) if pair[0] <= record][-1]
     return f"record {record}{_key(dataset, record)}, number {record - start} of {shard.file}"
@@ -103,5 +103,5 @@ def _key(dataset: Dataset, record: int) -> str:
             line = next(islice(file, record, None), "")
         return f" ({json.loads(line)['key']})"
     except (OSError, ValueError, KeyError, TypeError):
-        # The index may be corrupt as well; its place names a record too.
+        # The index may be corrupt, too; the location without a key is enough to find the record.
         return ""

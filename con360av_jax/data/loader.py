@@ -3,8 +3,8 @@
 Sample number n (counted over the whole run) is record pi_e(n mod N) of a dataset of N records, where e = n div N is the
 epoch and pi_e a permutation drawn from (seed, e). Global batch s holds the sample numbers s B .. s B + B - 1, and
 process p of P loads the rows p B/P .. (p + 1) B/P - 1 of it. So neither threads, nor the number of processes, nor where
-a run was stopped changes what the model sees, and the whole state is one number: the next step. `corrupt` says what
-takes the place of a corrupt record.
+a run was stopped changes what the model sees, and the whole state is one number: the next step. A corrupt record is
+replaced as described in data/intact_records.py.
 """
 
 import sys
@@ -29,13 +29,13 @@ from con360av_jax.data.transforms import (
 from con360av_jax.errors import DatasetError
 
 SEEDS = 2**32
-# Finished batches that wait for each thread.
+# Batches per thread that are read ahead.
 BATCHES_AHEAD = 2
 AnyExample: TypeAlias = Example | RawExample
 
 
 def sample_order(records: int, seed: int) -> grain.MapDataset:
-    """The endless order of records: element n is the record read as sample number n.
+    """Returns the endless order of records: element n is the record of sample number n.
 
     Every epoch holds each record once, in an order of its own: the shuffle stands before `repeat`, and Grain draws a
     new permutation for every pass over what it shuffles. After `repeat` it would mix the epochs.
@@ -46,7 +46,7 @@ def sample_order(records: int, seed: int) -> grain.MapDataset:
 
 
 class Loader(Iterator[AnyExample]):
-    """Batches of one process, read ahead by threads; `get_state` and `set_state` move it to any step exactly."""
+    """Iterator over the batches of one process, read ahead by threads; its state is the number of the next step."""
 
     def __init__(self, records: SoundRecords[Any], batches: grain.MapDataset, start_step: int, threads: int):
         self._records = records
@@ -57,8 +57,10 @@ class Loader(Iterator[AnyExample]):
         self.set_state(start_step)
 
     def __next__(self) -> AnyExample:
-        """The batch of the next step, every array with a leading batch axis; raises DatasetError if a record is corrupt
-        and the config says "stop", or if too many are."""
+        """Returns the batch of the next step; every array has a leading batch axis.
+
+        Raises DatasetError for a corrupt record with on_corrupt=stop, for too many of them with skip.
+        """
         if self._reader is None:
             self._reader = iter(self._batches[self._step :].to_iter_dataset(self._options))
         batch = next(self._reader)
@@ -67,22 +69,22 @@ class Loader(Iterator[AnyExample]):
 
     @property
     def corrupt(self) -> Mapping[int, str]:
-        """The corrupt records that this process has met and left out, by position: where each lies and why."""
+        """Corrupt records that this process has replaced: number of the record -> its location and reason."""
         return self._records.corrupt
 
     def get_state(self) -> int:
-        """The step whose batch comes next; batches read ahead but not yet returned do not count."""
+        """Returns the step of the next batch; batches that were only read ahead do not count."""
         return self._step
 
     def set_state(self, step: int) -> None:
-        """Goes to `step`: the next batch is the one an uninterrupted run sees there."""
+        """Moves to `step`: the next batch is the one that an uninterrupted run gets there."""
         if step < 0:
             raise DatasetError(f"a loader cannot start at step {step}: steps count from 0")
         self.close()
         self._step = step
 
     def close(self) -> None:
-        """Stops the reading threads; the loader starts them again if it is asked for another batch."""
+        """Stops the reading threads; the next batch starts them again."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -98,18 +100,22 @@ def make_loader(
     process_count: int = 1,
     tokenise: Tokenise | None = None,
 ) -> Loader:
-    """Batches for training on `dataset`, from `start_step` on; see the module for their order.
+    """Returns the loader of this process for training on `dataset`, from `start_step` on.
 
-    `batch_size` counts the samples of all processes; a dataset smaller than a batch is repeated within it. Threads and
-    what happens to corrupt records are settings of `config.train`. A dataset without encoded fields gives batches of
-    RawExample and needs `tokenise`. Raises DatasetError if the dataset was made for another config, holds neither
-    encoded nor raw fields, or if `batch_size` does not divide over the processes.
+    The module's docstring defines the order of samples. `batch_size` counts the samples of all processes; a
+    dataset smaller than a batch is repeated within it. `config.train` sets the number of threads and the
+    treatment of corrupt records. A dataset without encoded fields gives batches of RawExample and needs
+    `tokenise`.
+
+    Raises:
+        DatasetError: the dataset was made for another config or has neither encoded nor raw fields, or
+            `batch_size` does not divide over the processes.
     """
     fields, settings = dataset.manifest.fields, config.train
     check_matches(dataset.manifest, config)
     check_trainable(fields, f"dataset {dataset.folder}")
     if not is_encoded(fields) and tokenise is None:
-        raise DatasetError(f"dataset {dataset.folder} is not encoded: its captions need the tokenizers of a base")
+        raise DatasetError(f"dataset {dataset.folder} is not encoded: give the tokenizers of a base for its captions")
     if not 0 <= process_index < process_count:
         raise DatasetError(f"process_index={process_index} is not one of {process_count} processes")
     if batch_size < 1 or batch_size % process_count:

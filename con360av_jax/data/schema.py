@@ -1,4 +1,4 @@
-"""The record format: what one sample holds, how it becomes bytes, and the manifest that describes a dataset folder."""
+"""The record format: the arrays of a sample, its encoding as bytes, and the manifest of a dataset folder."""
 
 import json
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ ENCODED_FIELDS = (
 )
 # Largest excess over [0, 1] that float32 min-max normalisation can leave behind.
 SALIENCY_TOLERANCE = 1e-5
-# What safetensors calls the types of `field_specs`, little-endian as it stores them.
+# Names of safetensors for the data types of `field_specs`; it stores them little-endian.
 STORED = {"F32": np.dtype("<f4"), "U8": np.dtype("u1"), "I16": np.dtype("<i2")}
 
 
@@ -42,8 +42,11 @@ class FieldSpec(NamedTuple):
 
 
 def field_specs(config: Config) -> dict[str, FieldSpec]:
-    """Every array a sample can hold: `video` (frame height width 3), `sound` (sample), `mel` (time mel), latents scaled
-    by the VAE's factor, text embeddings, `saliency` (frame height width 1) in [0, 1], `viewpoint` (frame 4) in rad."""
+    """Returns shape and dtype of every array that a sample can hold.
+
+    `video` (frame height width 3), `sound` (sample), `mel` (time mel), latents scaled by the VAE's factor,
+    text embeddings, `saliency` (frame height width 1) in [0, 1], `viewpoint` (frame 4) in rad.
+    """
     clip, latent, text = config.clip, latent_shapes(config), text_shapes(config)
     real = np.dtype(np.float32)
     specs = {
@@ -62,38 +65,42 @@ def field_specs(config: Config) -> dict[str, FieldSpec]:
 
 @dataclass(frozen=True)
 class SampleEntry:
-    """Everything about a sample except its arrays; one line of a dataset's index."""
+    """Description of a sample without its arrays; one line of a dataset's index."""
 
     key: str
-    """The name of the sample, unique in its dataset, see `sample_key`."""
+    """Name of the sample, unique in its dataset: clip, segment and viewpoint index joined by slashes."""
     clip: str
+    """Name of the recording."""
     start: float
-    """Where the segment begins in the clip, s."""
+    """Start of the segment in the recording (s)."""
     segment: int
+    """Number of the segment in the recording (0-based)."""
     viewpoint_index: int
+    """Number of the viewpoint in the segment (0-based)."""
     caption: str
+    """Description of the whole scene."""
 
 
 @dataclass(frozen=True)
 class Sample(SampleEntry):
-    """One record: a segment of a clip seen from one viewpoint."""
+    """One record: a segment of a recording seen from one viewpoint."""
 
     arrays: dict[str, np.ndarray]
-    """By field name, see `field_specs`; the manifest says which fields a dataset holds."""
+    """Arrays by field name, as in `field_specs`; the manifest lists the fields of a dataset."""
 
     @property
     def entry(self) -> SampleEntry:
-        """The sample without its arrays."""
+        """Description of the sample without its arrays."""
         return SampleEntry(self.key, self.clip, float(self.start), self.segment, self.viewpoint_index, self.caption)
 
 
 def sample_key(clip: str, segment: int, viewpoint_index: int) -> str:
-    """The one way to name a sample: clip, segment and viewpoint joined by slashes."""
+    """Returns the name of a sample: clip, segment and viewpoint index joined by slashes."""
     return f"{clip}/{segment}/{viewpoint_index}"
 
 
 def to_bytes(sample: Sample) -> bytes:
-    """`sample` as a safetensors byte string; equal samples give equal bytes."""
+    """Encodes `sample` as a safetensors byte string; equal samples give equal bytes."""
     # One metadata entry: safetensors writes several in an order that differs from call to call.
     metadata = {"sample": json.dumps(unstructure(sample.entry), sort_keys=True)}
     arrays = {name: np.ascontiguousarray(array) for name, array in sorted(sample.arrays.items())}
@@ -101,22 +108,22 @@ def to_bytes(sample: Sample) -> bytes:
 
 
 def from_bytes(data: bytes) -> Sample:
-    """The inverse of `to_bytes`; raises DatasetError if `data` is not a sample. Its arrays are read-only views."""
+    """Decodes the output of `to_bytes`; arrays are read-only views. Raises DatasetError if `data` is not a sample."""
     try:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
         entry = structure(json.loads(header.pop("__metadata__")["sample"]), SampleEntry)
-        # The library would copy every array, a tenth of the time that a record takes.
+        # safetensors would copy every array, which takes a tenth of the time of reading a record.
         arrays = {name: _view(data, 8 + length, **described) for name, described in header.items()}
     except BaseValidationError as error:
         raise DatasetError(f"a record's description is corrupt: {problems(error)}") from error
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DatasetError(f"a record of {len(data)} bytes is no sample: {error!r}; write the dataset again") from error
+        raise DatasetError(f"a record of {len(data)} bytes is not a sample ({error!r}): write it again") from error
     return Sample(**vars(entry), arrays=arrays)
 
 
 def _view(data: bytes, start: int, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
-    """One array of a safetensors byte string whose arrays begin at `start`."""
+    """Returns one array of a safetensors byte string whose arrays begin at byte `start`."""
     first, last = data_offsets
     if not 0 <= first <= last <= len(data) - start:
         raise ValueError(f"it ends before byte {start + last}")
@@ -131,7 +138,7 @@ def validate(sample: Sample, config: Config, fields: tuple[str, ...]) -> None:
     specs = field_specs(config)
     for name in fields:
         if name not in specs:
-            raise DatasetError(f"{name!r} is no field of a sample: use some of {', '.join(specs)}")
+            raise DatasetError(f"{name!r} is not a field of a sample: use some of {', '.join(specs)}")
         if name not in sample.arrays:
             raise DatasetError(
                 f"sample {sample.key} lacks the field {name!r}; it has {', '.join(sorted(sample.arrays))}"
@@ -158,39 +165,49 @@ class FileEntry:
     """One file of a dataset folder."""
 
     file: str
+    """File name."""
     records: int
+    """Number of records in a shard, or of lines in an index."""
     bytes: int
+    """Size of the file (bytes)."""
     sha256: str
+    """SHA-256 of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a dataset folder holds; manifest.json."""
+    """Contents of a dataset folder; manifest.json."""
 
     schema_version: int
+    """Version of the record format."""
     name: str
+    """Name of the dataset."""
     config: dict[str, object]
-    """`config_io.to_dict` of the config that the samples were made with."""
+    """Config that the samples were made with, as `config.files.to_dict` gives it."""
     fields: tuple[str, ...]
+    """Names of the arrays of every sample."""
     samples: int
+    """Number of samples."""
     clips: int
+    """Number of recordings."""
     rejected: int
-    """Lines of rejected.jsonl."""
+    """Number of lines of rejected.jsonl."""
     index: FileEntry
-    """index.jsonl: one SampleEntry per line, in the order of the records."""
+    """The index file: one SampleEntry per line, in the order of the records."""
     shards: tuple[FileEntry, ...]
+    """The ArrayRecord files, in the order of the records."""
     tools: dict[str, str]
     """Versions of the libraries that wrote the dataset."""
     settings: dict[str, object] = field(default_factory=dict)
-    """What the samples were made with beyond the config, as the caller described it."""
+    """Settings that the samples were made with besides the config, as given by the writer's caller."""
 
     def to_json(self) -> str:
-        """Indented JSON with a final newline."""
+        """Encodes the manifest as indented JSON with a final newline."""
         return json.dumps(unstructure(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> "Manifest":
-        """Reads `to_json`; raises DatasetError naming `source` if it is not JSON, of another schema or corrupt."""
+        """Decodes a manifest; raises DatasetError naming `source` if it is not JSON, of another schema or corrupt."""
         try:
             data = json.loads(text)
         except ValueError as error:
@@ -198,8 +215,8 @@ class Manifest:
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
             raise DatasetError(
-                f"{source} has schema version {version}, this program reads version {SCHEMA_VERSION}; "
-                "write the dataset again with this program or read it with the one that wrote it"
+                f"{source} has schema version {version}, this version reads {SCHEMA_VERSION}; "
+                "write the dataset again with this version, or read it with the one that wrote it"
             )
         try:
             return structure(data, cls)
@@ -208,15 +225,15 @@ class Manifest:
 
 
 def manifest_config(manifest: Manifest) -> Config:
-    """The config the dataset was made with; raises DatasetError if this program does not know its settings."""
+    """Returns the config of the dataset; raises DatasetError if this version does not know its settings."""
     try:
         return from_dict(manifest.config)
     except ConfigError as error:
-        raise DatasetError(f"dataset {manifest.name!r} has a config this program cannot read: {error}") from error
+        raise DatasetError(f"dataset {manifest.name!r} has a config that this version cannot read: {error}") from error
 
 
 def check_matches(manifest: Manifest, config: Config) -> None:
-    """Raises DatasetError naming each difference unless samples of `manifest` fit a model built from `config`."""
+    """Raises DatasetError naming each difference unless samples of `manifest` fit the model of `config`."""
     made = manifest_config(manifest)
     pairs = [
         (f"{part}.{name}", old, new)

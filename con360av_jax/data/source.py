@@ -1,4 +1,4 @@
-"""Dataset folders: ArrayRecord shards with a manifest, read by position or by name; data/writer.py writes them."""
+"""Reading of dataset folders, which data/writer.py writes: ArrayRecord shards with a manifest and an index."""
 
 import json
 from collections.abc import Iterator
@@ -30,13 +30,13 @@ REJECTED = "rejected.jsonl"
 
 
 def file_entry(path: Path, records: int) -> FileEntry:
-    """What a manifest says of a file that was just written."""
+    """Returns the manifest's entry for a file that is on disk."""
     return FileEntry(file=path.name, records=records, bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 @dataclass
 class _WholeShard:
-    """What ArrayRecordDataSource asks for to read all of one file (its FileInstruction protocol)."""
+    """Instruction to ArrayRecordDataSource to read all of one file (its FileInstruction protocol)."""
 
     filename: str
     skip: int
@@ -45,7 +45,7 @@ class _WholeShard:
 
 
 class Dataset:
-    """A folder of samples: `dataset[i]` reads record i, from any thread; a random-access source for Grain."""
+    """Dataset folder as a random-access source for Grain: `dataset[i]` reads record i, from any thread."""
 
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder, self.manifest = folder, manifest
@@ -61,7 +61,7 @@ class Dataset:
         return (self[position] for position in range(len(self)))
 
     def __getitem__(self, position: SupportsIndex) -> Sample:
-        """Record `position`; raises IndexError outside the dataset, DatasetError if the record is corrupt."""
+        """Reads record `position`; raises IndexError outside the dataset, DatasetError if the record is corrupt."""
         number = position.__index__()
         if not 0 <= number < len(self):
             raise IndexError(f"record {number} of {len(self)} in {self.folder}")
@@ -79,7 +79,7 @@ class Dataset:
 
     @cached_property
     def samples(self) -> tuple[SampleEntry, ...]:
-        """Every sample without its arrays, in the order of the records; read from the index only."""
+        """All samples without their arrays, read from the index, in the order of the records."""
         path = self.folder / self.manifest.index.file
         try:
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -91,13 +91,13 @@ class Dataset:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The key of every sample, in the order of the records."""
+        """Keys of all samples, in the order of the records."""
         return tuple(entry.key for entry in self.samples)
 
     def positions(
         self, clip: str | None = None, segment: int | None = None, viewpoint: int | None = None, key: str | None = None
     ) -> tuple[int, ...]:
-        """Positions of all samples of this clip, segment, viewpoint index and key; what is left out may be any."""
+        """Returns the positions of all samples that match the given clip, segment, viewpoint index and key."""
         wanted = {"clip": clip, "segment": segment, "viewpoint_index": viewpoint, "key": key}
         given = {name: value for name, value in wanted.items() if value is not None}
         return tuple(
@@ -109,9 +109,9 @@ class Dataset:
     def find(
         self, clip: str | None = None, segment: int | None = None, viewpoint: int | None = None, key: str | None = None
     ) -> Sample:
-        """The first sample of this clip, segment, viewpoint index and key; what is left out may be any.
+        """Reads the first sample that matches the given clip, segment, viewpoint index and key.
 
-        Raises DatasetError if there is none.
+        Raises DatasetError if none does.
         """
         positions = self.positions(clip, segment, viewpoint, key)
         if not positions:
@@ -125,7 +125,7 @@ class Dataset:
 
 
 def open_dataset(folder: str | Path, verify: Literal["sizes", "hashes"] = "hashes") -> Dataset:
-    """Opens what data/writer.py wrote, after checking every file's size and, with "hashes", its sha256.
+    """Opens a dataset folder after checking the size and, with "hashes", the SHA-256 of every file.
 
     Raises DatasetError if the folder or its manifest is missing, of another schema version or corrupt, or if a shard
     is missing, truncated, altered or holds another number of records than the manifest says.
@@ -135,7 +135,7 @@ def open_dataset(folder: str | Path, verify: Literal["sizes", "hashes"] = "hashe
         raise DatasetError(f"dataset folder {folder} does not exist: write it first, or check the path")
     path = folder / MANIFEST
     if not path.is_file():
-        raise DatasetError(f"{folder} is no dataset: it has no {MANIFEST}; write the dataset again")
+        raise DatasetError(f"{folder} is not a dataset: it has no {MANIFEST}; write the dataset again")
     manifest = Manifest.from_json(path.read_bytes(), str(path))
     for entry in (manifest.index, *manifest.shards):
         _check_file(folder / entry.file, entry, verify)
@@ -171,7 +171,7 @@ def _check_count(path: Path, entry: FileEntry) -> None:
         records = reader.num_records()
         reader.close()  # a corrupt footer is only reported here
     except RuntimeError as error:
-        raise DatasetError(f"{path} is no ArrayRecord file: {error}; copy it again") from error
+        raise DatasetError(f"{path} is not an ArrayRecord file: {error}; copy it again") from error
     if records != entry.records:
         raise DatasetError(
             f"{path} holds {records} records, the manifest says {entry.records}; write the dataset again"

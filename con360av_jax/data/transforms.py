@@ -14,64 +14,66 @@ from con360av_jax.sphere.geometry import basd
 
 TRAINING_FIELDS = ENCODED_FIELDS + MAP_FIELDS
 UNENCODED_FIELDS = ("video", "mel", *MAP_FIELDS)
-"""What a record needs at least to be encoded on the device; its caption comes with every record."""
+"""Fields that a record needs to be encoded on the device; the caption is part of every record."""
 
 
 class Example(TypedDict):
     """One training example, or a batch of them with a leading batch axis."""
 
     moments: dict[str, dict[str, Float32[np.ndarray, "..."]]]
-    """By modality: "mean" and "std" of the scaled latent; latent = mean + std * noise."""
+    """Modality -> "mean" and "std" of the scaled latent; latent = mean + std * noise."""
     text: dict[str, Float32[np.ndarray, "..."]]
-    """By modality: "audio" the CLAP embedding (channel), "video" CLIP's hidden states (token channel)."""
+    """Modality -> text embedding: "audio" that of CLAP (channel), "video" hidden states of CLIP (token channel)."""
     maps: Float32[np.ndarray, "*batch frame height width 2"]
     """Saliency and BASD in [0, 1]."""
     viewpoint: Float32[np.ndarray, "*batch frame 4"]
-    """Yaw, pitch, horizontal and vertical field of view, rad."""
+    """Yaw, pitch, horizontal and vertical field of view (rad)."""
     sample_id: Int64[np.ndarray, "*batch"]
     """Position of the sample in its dataset."""
 
 
 class CaptionTokens(TypedDict):
-    """A caption as one text encoder reads it."""
+    """Tokens of a caption for one text encoder."""
 
     ids: Int32[np.ndarray, "*batch token"]
+    """Token ids."""
     mask: Bool[np.ndarray, "*batch token"]
     """False on padding."""
 
 
 class RawExample(TypedDict):
-    """One training example before the frozen encoders, or a batch of them; see `train.encode`."""
+    """One training example before the frozen encoders (train/encode.py), or a batch of them."""
 
     video: UInt8[np.ndarray, "*batch frame height width 3"]
     mel: Float32[np.ndarray, "*batch time mel"]
     """Log-mel."""
     tokens: dict[str, CaptionTokens]
-    """By modality, as the base's tokenizers give them."""
+    """Modality -> tokens of the caption."""
     maps: Float32[np.ndarray, "*batch frame height width 2"]
     viewpoint: Float32[np.ndarray, "*batch frame 4"]
     sample_id: Int64[np.ndarray, "*batch"]
 
 
 Tokenise: TypeAlias = Callable[[str], dict[str, CaptionTokens]]
-"""The tokens of one caption by modality; called from several threads at once."""
+"""Returns the tokens of one caption per modality; called from several threads at once."""
 
 
 class MapPlanes(NamedTuple):
-    """The model's map input before its two planes are interleaved, which `collate` does in the batch itself."""
+    """The two maps of one sample as separate arrays; `collate` interleaves them in the batch."""
 
     saliency: Float32[np.ndarray, "frame height width 1"]
+    """Saliency in [0, 1]."""
     distance: Float32[np.ndarray, "frame height width"]
-    """BASD."""
+    """BASD (boundary-aware signed distance) in [0, 1]."""
 
     def interleave(self, out: Float32[np.ndarray, "frame height width 2"]) -> None:
-        """Writes both to `out`, which must be contiguous."""
-        # OpenCV interleaves two planes twice as fast as numpy, a frame at a time: it knows no fourth axis.
+        """Writes both maps to `out`, which must be contiguous."""
+        # OpenCV interleaves twice as fast as numpy, but only a frame at a time: it knows no fourth axis.
         for saliency, distance, both in zip(self.saliency[..., 0], self.distance, out, strict=True):
             cv2.merge((saliency, distance), both)
 
     def interleaved(self) -> Float32[np.ndarray, "frame height width 2"]:
-        """Both as a new array."""
+        """Returns both maps as a new array."""
         maps = np.empty((*self.saliency.shape[:-1], 2), np.float32)
         self.interleave(maps)
         return maps
@@ -80,7 +82,7 @@ class MapPlanes(NamedTuple):
 def map_planes(
     saliency: Float32[np.ndarray, "frame height width 1"], viewpoint: Float32[np.ndarray, "frame 4"]
 ) -> MapPlanes:
-    """The model's map input from saliency and a viewpoint track (rad).
+    """Returns the maps of one sample from its saliency and its viewpoint track (rad).
 
     BASD is made here, so that a viewpoint can change without rewriting the data.
     """
@@ -91,14 +93,15 @@ def map_planes(
 def stack_maps(
     saliency: Float32[np.ndarray, "frame height width 1"], viewpoint: Float32[np.ndarray, "frame 4"]
 ) -> Float32[np.ndarray, "frame height width 2"]:
-    """`map_planes` as the model takes them."""
+    """Returns the model's map input from saliency and a viewpoint track (rad)."""
     return map_planes(saliency, viewpoint).interleaved()
 
 
 def collate(examples: Sequence[Any]) -> Any:
-    """Examples, or one of their fields, as one batch with a leading axis; MapPlanes become maps on the way.
+    """Stacks examples, or one field of them, along a new leading axis; MapPlanes are interleaved.
 
-    Written straight into the batch: maps are most of an example, and each copy of them costs as much as reading them.
+    Maps are written straight into the batch: they are most of an example, and a copy of them costs as much
+    as reading them.
     """
     first = examples[0]
     if isinstance(first, MapPlanes):
@@ -112,9 +115,9 @@ def collate(examples: Sequence[Any]) -> Any:
 
 
 def to_parts(sample: Sample, sample_id: int, tokenise: Tokenise | None = None) -> dict[str, Any]:
-    """`sample` as what `collate` makes batches of: an Example, or with `tokenise` a RawExample, but with MapPlanes.
+    """Returns `sample` as an Example, or with `tokenise` as a RawExample, but with MapPlanes for `collate`.
 
-    Raises DatasetError if it lacks a field.
+    Raises DatasetError if the sample lacks a field.
     """
     arrays = sample.arrays
     _require(TRAINING_FIELDS if tokenise is None else UNENCODED_FIELDS, tuple(arrays), sample.key)
@@ -135,12 +138,12 @@ def to_parts(sample: Sample, sample_id: int, tokenise: Tokenise | None = None) -
 
 
 def to_example(sample: Sample, sample_id: int) -> Example:
-    """`sample` as a training example; raises DatasetError if it lacks an encoded field."""
+    """Returns `sample` as a training example; raises DatasetError if it lacks an encoded field."""
     return cast(Example, _with_maps(to_parts(sample, sample_id)))
 
 
 def to_raw_example(sample: Sample, sample_id: int, tokenise: Tokenise) -> RawExample:
-    """`sample` as a training example for the encoders on the device; raises DatasetError if it lacks a raw field."""
+    """Returns `sample` as an example for the encoders on the device; raises DatasetError if it lacks a raw field."""
     return cast(RawExample, _with_maps(to_parts(sample, sample_id, tokenise)))
 
 
@@ -149,12 +152,12 @@ def _with_maps(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_encoded(fields: tuple[str, ...]) -> bool:
-    """Whether records of these fields hold what the frozen encoders give; if not, the device encodes."""
+    """Whether records with these fields hold the outputs of the frozen encoders; otherwise the device encodes."""
     return all(name in fields for name in ENCODED_FIELDS)
 
 
 def check_trainable(fields: tuple[str, ...], source: str) -> None:
-    """Raises DatasetError naming `source` unless `fields` make a training example, encoded or raw."""
+    """Raises DatasetError naming `source` unless `fields` are enough for a training example, encoded or raw."""
     if not is_encoded(fields) and all(name in fields for name in UNENCODED_FIELDS):
         return
     _require(TRAINING_FIELDS, fields, source)
@@ -164,6 +167,6 @@ def _require(wanted: tuple[str, ...], fields: tuple[str, ...], source: str) -> N
     missing = [name for name in wanted if name not in fields]
     if missing:
         raise DatasetError(
-            f"{source} cannot be trained on: it lacks {', '.join(missing)}; preprocess with encoding, or keep "
-            "pictures and sound"
+            f"{source} cannot be trained on: it lacks {', '.join(missing)}; preprocess with encoding, or with "
+            "--keep-raw"
         )

@@ -1,12 +1,12 @@
-"""Writing datasets shard by shard: what is on disk stays there whatever happens, and clips can be added later.
+"""Writing of datasets shard by shard: finished shards survive any stop, and recordings can be added later.
 
-FOLDER.partial/begun.json                 what the samples are made with
+FOLDER.partial/begun.json                 settings that the samples are made with
                samples-00000.arrayrecord  a shard
-               samples-00000.json         what it holds; written after it: a shard without it is not finished
-               scratch/                   of whoever makes the samples; gone when the dataset is whole
+               samples-00000.json         its description, written last: a shard without it is not finished
+               scratch/                   for the maker of the samples; removed when the dataset is finished
 
-At the end the partial folder takes the dataset's name, or, where the dataset is there already, its shards move into it
-and a new manifest names them.
+At the end the partial folder is renamed to the dataset's name. If the dataset exists already, the shards move
+into it and a new manifest lists them.
 """
 
 import json
@@ -14,23 +14,21 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordWriter
-from cattrs.errors import BaseValidationError
 
-from con360av_jax.config.files import structure, to_dict, unstructure
+from con360av_jax.config.files import to_dict, unstructure
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import SCHEMA_VERSION, FileEntry, Manifest, Sample, SampleEntry, to_bytes, validate
 from con360av_jax.data.source import INDEX, MANIFEST, REJECTED, file_entry
-from con360av_jax.data.writer_state import BEGUN, Line, begin, existing
+from con360av_jax.data.writer_state import SETTINGS_FILE, Line, Shard, open_partial, read_finished, read_shards
 from con360av_jax.errors import DatasetError
 from con360av_jax.runtime.files import remove_leftovers, write_text
 from con360av_jax.runtime.provenance import package_version
 
-# One record per group: a random read reads nothing but the record it wants. Compression would save a tenth of a record
-# of latents and take four times as long to read.
+# One record per group: a random read touches only its record. Compression would save a tenth of a record of latents and
+# make reading four times as slow.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 SHARD_RECORDS = 256
 TOOLS = ("con360av-jax", "array-record", "safetensors", "numpy")
@@ -38,20 +36,8 @@ TOOLS = ("con360av-jax", "array-record", "safetensors", "numpy")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """A finished shard and what was known when it was finished."""
-
-    file: FileEntry
-    samples: tuple[SampleEntry, ...]
-    ended: tuple[str, ...]
-    """Clips that ended while it was written: all of their samples are in it or in shards before it."""
-    rejected: tuple[Line, ...]
-    """What was left out of these clips."""
-
-
 class DatasetWriter:
-    """Adds samples to a new dataset, to one whose writing was stopped, or to a whole one.
+    """Writes a new dataset, continues a partial one, or adds samples to a finished one.
 
     Equal samples in equal order give equal bytes, whether or not the writing was stopped in between.
     """
@@ -65,10 +51,18 @@ class DatasetWriter:
         shard_records: int = SHARD_RECORDS,
         on_shard: Callable[[tuple[str, ...]], None] = lambda ended: None,
     ):
-        """`settings`: what the samples are made with beyond the config; `on_shard` is told which clips ended with a
-        shard when it is safe on disk.
+        """Opens `folder` for writing.
 
-        Raises DatasetError if `folder` is neither empty nor a dataset, or if what is there was made otherwise.
+        Args:
+            folder: the dataset; new, partial or finished.
+            config: settings that the samples are made with.
+            fields: names of the arrays of every sample.
+            settings: further settings that the samples are made with, kept in the manifest.
+            shard_records: records per shard.
+            on_shard: called with the recordings that ended in a shard, when the shard is on disk.
+
+        Raises:
+            DatasetError: `folder` is neither empty nor a dataset, or was made with other settings.
         """
         if shard_records < 1:
             raise DatasetError(f"a shard needs at least one record, but shard_records={shard_records}")
@@ -81,10 +75,10 @@ class DatasetWriter:
             json.dumps({"config": to_dict(config), "fields": list(fields), "settings": dict(settings)})
         )
         if (self.partial / MANIFEST).is_file() and not self.folder.exists():
-            self._rename()  # all that a run had left to do when it was stopped
-        self._before, self._entries_before, self._rejected_before = existing(self.folder, self._made)
-        begin(self.partial, self._made | {"shard_records": shard_records})
-        self._shards = self._finished_shards()
+            self._rename()  # the last step of a writer that was stopped there
+        self._before, self._entries_before, self._rejected_before = read_finished(self.folder, self._made)
+        open_partial(self.partial, self._made | {"shard_records": shard_records})
+        self._shards = read_shards(self.partial, self.folder, self._before.shards if self._before else ())
         self._on_disk = {entry.key for entry in (*self._entries_before, *self._entries_done())}
         self._added: set[str] = set()
         self._writer: ArrayRecordWriter | None = None
@@ -94,17 +88,17 @@ class DatasetWriter:
 
     @property
     def finished(self) -> frozenset[str]:
-        """Clips that need not be added again: all of their samples are on disk."""
+        """Recordings whose samples are all on disk: they need not be added again."""
         return frozenset(entry.clip for entry in self._entries_before).union(*(shard.ended for shard in self._shards))
 
     def add(self, sample: Sample) -> None:
-        """Writes one sample; one that is on disk already, in a finished shard, is passed over.
+        """Writes one sample, unless it is in a finished shard already.
 
-        Raises DatasetError if it does not hold exactly the dataset's fields, or if two samples have the same key.
+        Raises DatasetError if the sample does not have exactly the dataset's fields, or if its key was added before.
         """
         validate(sample, self._config, self._fields)
         if sample.key in self._added:
-            raise DatasetError(f"two samples are called {sample.key}: give every clip its own name")
+            raise DatasetError(f"two samples are called {sample.key}: give every recording its own name")
         self._added.add(sample.key)
         if sample.key in self._on_disk:
             return
@@ -116,19 +110,19 @@ class DatasetWriter:
             self._finish_shard()
 
     def end_clip(self, name: str, rejected: Iterable[Mapping[str, object]] = ()) -> None:
-        """Says that all samples of this clip were added, and what was left out of it."""
+        """Marks the recording `name` as complete; `rejected` are its ledger lines."""
         self._ended.append(name)
         self._rejected += map(dict, rejected)
 
     def close(self) -> None:
-        """Stops without finishing: whole shards stay for another writer, the one at hand is lost."""
+        """Stops without finishing: finished shards stay for the next writer, the current one is lost."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     @property
     def clips_before(self) -> frozenset[str]:
-        """Clips of the dataset that samples are added to."""
+        """Recordings that the finished dataset held before this writer."""
         return frozenset(entry.clip for entry in self._entries_before)
 
     def finish(
@@ -136,9 +130,9 @@ class DatasetWriter:
         rejected: Iterable[Mapping[str, object]] = (),
         outdated: Callable[[Mapping[str, object]], bool] = lambda line: False,
     ) -> Manifest:
-        """Makes the dataset whole under its name; `rejected` lists what else was left out.
+        """Finishes the dataset under its name and returns its manifest.
 
-        Lines of the ledger that was there before are dropped where `outdated` says so.
+        `rejected` are further ledger lines; earlier lines for which `outdated` is true are dropped.
 
         Raises DatasetError if there is no sample at all.
         """
@@ -161,9 +155,9 @@ class DatasetWriter:
         return self._publish(target, entries, lines)
 
     def _publish(self, target: Path, entries: Sequence[SampleEntry], lines: Sequence[Line]) -> Manifest:
-        """Index, ledger and, last, the manifest that makes all of it count."""
+        """Writes index, ledger and, last, the manifest, which makes them valid."""
         shards = (*(self._before.shards if self._before else ()), *(shard.file for shard in self._shards))
-        # A new name, so that the manifest that still counts keeps its own index.
+        # A new name: the index that the old manifest names must stay as it is until the new manifest is written.
         index = target / (INDEX if self._before is None else f"index-{len(entries)}.jsonl")
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -187,15 +181,15 @@ class DatasetWriter:
         return manifest
 
     def _rename(self) -> None:
-        """Gives a partial folder with a manifest, which is whole, the dataset's name."""
+        """Renames the partial folder, which has a manifest and so is complete, to the dataset's name."""
         shutil.rmtree(self.scratch, ignore_errors=True)
         remove_leftovers(self.partial)
-        for file in (self.partial / BEGUN, *self.partial.glob("samples-*.json")):
+        for file in (self.partial / SETTINGS_FILE, *self.partial.glob("samples-*.json")):
             file.unlink(missing_ok=True)
         os.replace(self.partial, self.folder)
 
     def _tidy(self, manifest: Manifest) -> None:
-        """Removes what no manifest names any more, also from a run that was stopped while it did so."""
+        """Removes files that no manifest names any more, also those of a writer that was stopped here."""
         for path in self.folder.glob("index*.jsonl"):
             if path.name != manifest.index.file:
                 path.unlink()
@@ -205,9 +199,6 @@ class DatasetWriter:
     def _shard_name(self) -> str:
         number = len(self._shards) + (len(self._before.shards) if self._before else 0)
         return f"samples-{number:05d}.arrayrecord"
-
-    def _described(self, shard: Shard) -> Path:
-        return (self.partial / shard.file.file).with_suffix(".json")
 
     def _entries_done(self) -> tuple[SampleEntry, ...]:
         return tuple(entry for shard in self._shards for entry in shard.samples)
@@ -221,32 +212,12 @@ class DatasetWriter:
             ended=tuple(self._ended),
             rejected=tuple(self._rejected),
         )
-        write_text(self._described(shard), json.dumps(unstructure(shard), ensure_ascii=False) + "\n")
+        write_text(
+            (self.partial / name).with_suffix(".json"), json.dumps(unstructure(shard), ensure_ascii=False) + "\n"
+        )
         self._shards.append(shard)
         self._entries, self._ended, self._rejected = [], [], []
         self._on_shard(shard.ended)
-
-    def _finished_shards(self) -> list[Shard]:
-        shards: list[Shard] = []
-        # A run that was stopped at its very end may have left the descriptions of shards that the dataset has by now.
-        counted = {file.file for file in self._before.shards} if self._before else set[str]()
-        for path in sorted(self.partial.glob("samples-*.json")):
-            try:
-                shard = structure(json.loads(path.read_text(encoding="utf-8")), Shard)
-            except (OSError, ValueError, BaseValidationError) as error:
-                raise DatasetError(f"{path} is corrupt ({type(error).__name__}): delete {self.partial}") from error
-            if shard.file.file in counted:
-                path.unlink()
-                continue
-            places = (self.partial / shard.file.file, self.folder / shard.file.file)
-            if not any(place.is_file() and place.stat().st_size == shard.file.bytes for place in places):
-                raise DatasetError(f"{places[0]} is missing or cut off: delete {self.partial} and start again")
-            shards.append(shard)
-        described = {shard.file.file for shard in shards}
-        for path in self.partial.glob("*.arrayrecord"):
-            if path.name not in described:
-                path.unlink()
-        return shards
 
 
 def write_dataset(
@@ -258,10 +229,14 @@ def write_dataset(
     settings: Mapping[str, object],
     shard_records: int = SHARD_RECORDS,
 ) -> Manifest:
-    """Writes `samples` to `folder`, whole or not at all, and returns its manifest; equal arguments give equal bytes.
+    """Writes `samples` to the new dataset `folder`, completely or not at all, and returns its manifest.
 
-    `rejected` is read after the last sample, so that the same run may still append to it. Raises DatasetError if
-    `folder` is not empty, if there is no sample, if two have the same key or if one does not hold exactly `fields`.
+    Equal arguments give equal bytes. `rejected` is read after the last sample, so the caller may append to it
+    while it yields samples.
+
+    Raises:
+        DatasetError: `folder` is not empty, there is no sample, two samples have the same key, or one does not
+            have exactly `fields`.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -283,7 +258,7 @@ def write_dataset(
 
 
 def _distinct(lines: Iterable[Line]) -> list[Line]:
-    """`lines` without repetitions, in order: adding clips reads those again that were left out before."""
+    """Returns `lines` in order without repetitions: what was rejected before is rejected again."""
     return [json.loads(text) for text in dict.fromkeys(json.dumps(line, ensure_ascii=False) for line in lines)]
 
 

@@ -187,7 +187,7 @@ def test_a_manifest_that_is_not_json_or_corrupt_is_named(write):
 def test_another_schema_version_names_both(write, version):
     folder = write()
     edit_manifest(folder, schema_version=version)
-    with pytest.raises(DatasetError, match=f"schema version {version}, this program reads version {SCHEMA_VERSION}"):
+    with pytest.raises(DatasetError, match=f"schema version {version}, this version reads {SCHEMA_VERSION}"):
         open_dataset(folder)
 
 
@@ -225,7 +225,7 @@ def test_an_altered_record_is_named_when_read_if_hashes_were_not_checked(write):
 def test_a_shard_that_is_no_arrayrecord_is_named(write):
     path = write() / "samples-00001.arrayrecord"
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(DatasetError, match=r"samples-00001\.arrayrecord is no ArrayRecord file"):
+    with pytest.raises(DatasetError, match=r"samples-00001\.arrayrecord is not an ArrayRecord file"):
         open_dataset(path.parent, verify="sizes")
 
 
@@ -275,5 +275,5 @@ def test_a_config_of_another_program_version_is_named(write):
     folder = write()
     config = json.loads((folder / "manifest.json").read_text())["config"]
     edit_manifest(folder, config=config | {"smell": True})
-    with pytest.raises(DatasetError, match="'data' has a config this program cannot read: unknown setting smell"):
+    with pytest.raises(DatasetError, match="'data' has a config that this version cannot read: unknown setting smell"):
         open_dataset(folder)

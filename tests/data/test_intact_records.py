@@ -1,4 +1,4 @@
-"""Damaged records: stopped at or left out, named, counted, replaced by what seed and sample number say alone."""
+"""Corrupt records stop a run or are named, counted and replaced by records that seed and sample number determine."""
 
 import dataclasses
 import itertools
@@ -111,7 +111,9 @@ def test_every_corrupt_record_is_counted_and_logged_once_with_its_name_and_reaso
         assert loader.corrupt[record].startswith(place) and reason in loader.corrupt[record]
     logged = [entry.getMessage() for entry in caplog.records]
     assert sorted(line.partition(": ")[2] for line in logged) == sorted(loader.corrupt.values())
-    assert sorted(line.partition(":")[0] for line in logged) == [f"record left out ({n} so far)" for n in (1, 2, 3, 4)]
+    assert sorted(line.partition(":")[0] for line in logged) == [
+        f"corrupt record replaced by another one ({n} so far)" for n in (1, 2, 3, 4)
+    ]
 
 
 def test_a_run_keeps_what_it_left_out_once_also_when_it_goes_on(dataset, tolerant, tmp_path):

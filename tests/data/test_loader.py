@@ -199,7 +199,7 @@ def test_a_dataset_of_raw_fields_gives_pictures_mels_and_tokens(tiny, tmp_path):
     sample = fake_sample(tiny, 0, fields=raw)
     write_dataset(tmp_path / "raw", [sample], tiny, raw, [], {})
     dataset = open_dataset(tmp_path / "raw")
-    with pytest.raises(DatasetError, match="raw is not encoded: its captions need the tokenizers of a base"):
+    with pytest.raises(DatasetError, match="raw is not encoded: give the tokenizers of a base"):
         make_loader(dataset, tiny, 2, 0)
 
     def tokenise(caption: str) -> dict[str, CaptionTokens]:

@@ -52,12 +52,12 @@ def test_equal_samples_give_equal_bytes_whatever_their_memory_layout(tiny):
 
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-7], lambda b: b[:40], lambda b: b"x" * 64])
 def test_bytes_that_are_no_sample_are_refused(tiny, damage):
-    with pytest.raises(DatasetError, match="no sample"):
+    with pytest.raises(DatasetError, match="not a sample"):
         from_bytes(damage(to_bytes(fake_sample(tiny, 0, fields=FIELDS))))
 
 
 def test_a_safetensors_file_without_description_is_refused():
-    with pytest.raises(DatasetError, match="no sample.*metadata"):
+    with pytest.raises(DatasetError, match="not a sample.*metadata"):
         from_bytes(safetensors.numpy.save({"mel": np.zeros(3, np.float32)}))
 
 
@@ -101,7 +101,7 @@ def test_missing_undeclared_and_unknown_fields_and_false_keys_are_refused(tiny):
         validate(sample, tiny, (*FIELDS, "mel"))
     with pytest.raises(DatasetError, match="holds clap_text, which the dataset does not declare"):
         validate(sample, tiny, tuple(name for name in FIELDS if name != "clap_text"))
-    with pytest.raises(DatasetError, match="'depth' is no field"):
+    with pytest.raises(DatasetError, match="'depth' is not a field"):
         validate(sample, tiny, (*FIELDS, "depth"))
     with pytest.raises(DatasetError, match="must be called 'fake_000000/1/0'"):
         validate(dataclasses.replace(sample, segment=1), tiny, FIELDS)

@@ -146,7 +146,7 @@ def test_other_settings_never_join(tiny: Config, tmp_path: Path):
     with pytest.raises(Killed):
         write(folder, tiny, CLIPS, kill_at=5)
     for _ in ("begun", "whole"):
-        with pytest.raises(DatasetError, match=r"with 1 other settings \(settings.viewpoints is 2 there, 3 here"):
+        with pytest.raises(DatasetError, match=r"with 1 other settings \(settings.viewpoints: 2 -> 3"):
             DatasetWriter(folder, tiny, FIELDS, {**SETTINGS, "viewpoints": 3}, 4)
         write(folder, tiny, CLIPS)
     with pytest.raises(DatasetError, match="config.clip.hop_seconds"):
