@@ -25,26 +25,26 @@ import numpy as np
 from con360av_jax.base.tokenizer import train_tokenizers
 from con360av_jax.config.files import config_hash, load_config
 from con360av_jax.config.settings import Config
-from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import flatten
+from con360av_jax.models.joint import joint_model
 from con360av_jax.runtime.provenance import commit, processor
-from convert import published
+from convert.config_json import from_settings
 from convert.export import DIFFUSERS, connectors_json, names_and_shapes
 from convert.tables.joint import CONNECTORS
-from convert.weights import write_weights
+from convert.torch_files.weights import write_weights
 
 
 def networks(config: Config) -> dict[str, dict[str, object]]:
     """config.json of every network that a public library builds, by folder."""
     model = config.model
     return {
-        "unet_a": published.audio_unet_json(model.unet_audio),
-        "unet_v": published.video_unet_json(model.unet_video),
-        "vae_a": published.vae_json(model.vae.audio),
-        "vae_v": published.vae_json(model.vae.video),
-        "text_encoder_a": published.clap_text_json(model.text.audio),
-        "text_encoder_v": published.clip_text_json(model.text.video),
-        "vocoder": published.vocoder_json(model.vocoder, config.mel.sample_rate),
+        "unet_a": from_settings.audio_unet_json(model.unet_audio),
+        "unet_v": from_settings.video_unet_json(model.unet_video),
+        "vae_a": from_settings.vae_json(model.vae.audio),
+        "vae_v": from_settings.vae_json(model.vae.video),
+        "text_encoder_a": from_settings.clap_text_json(model.text.audio),
+        "text_encoder_v": from_settings.clip_text_json(model.text.video),
+        "vocoder": from_settings.vocoder_json(model.vocoder, config.mel.sample_rate),
     }
 
 
@@ -91,7 +91,7 @@ def make_pipeline(config: Config, folder: Path) -> None:
     for suffix, schedule in (("a", config.schedule.audio), ("v", config.schedule.video)):
         path = folder / f"scheduler_{suffix}" / "scheduler_config.json"
         path.parent.mkdir()
-        path.write_text(json.dumps(published.schedule_json(schedule)))
+        path.write_text(json.dumps(from_settings.schedule_json(schedule)))
 
 
 def timed(command: list[str]) -> dict[str, float]:

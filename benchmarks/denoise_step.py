@@ -16,52 +16,53 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, originals
+from benchmarks import comparison, harness
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES, latent_shapes, padded_time
-from con360av_jax.denoiser import joint_model
+from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.models import functional
 from con360av_jax.models.functional import KeyStream, Params
-from con360av_jax.models.joint import additions
+from con360av_jax.models.joint import additions, joint_model
 from convert.base import cast_floating
 
 UNETS = {"audio": "unet_a", "video": "unet_v"}
 
 
-def inputs(config: Config) -> dict[str, Any]:
-    """Random arguments of the joint model for one clip, float32."""
+def inputs(config: Config) -> DenoiserInputs:
+    """Random inputs of the joint model for one clip, float32."""
     random, model, clip = np.random.default_rng(0), config.model, config.clip
     shapes = latent_shapes(config)
 
-    def normal(*shape: int) -> np.ndarray:
-        return random.standard_normal(shape, np.float32)
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(random.standard_normal(shape, np.float32))
 
-    return {
-        "latents": {name: normal(1, *shapes[name]) for name in MODALITIES},
-        "timesteps": {name: np.full((1,), 500, np.int32) for name in MODALITIES},
-        "text": {
+    return DenoiserInputs(
+        latents={name: normal(1, *shapes[name]) for name in MODALITIES},
+        timesteps={name: jnp.full((1,), 500, jnp.int32) for name in MODALITIES},
+        text={
             "audio": normal(1, model.unet_audio.class_width),
             "video": normal(1, model.text.video.tokens, model.unet_video.context_width),
         },
-        "clean_estimates": {name: normal(1, *shapes[name]) for name in MODALITIES},
-        "maps": random.random((1, clip.frames, clip.map_height, clip.map_width, 2), np.float32),
-    }
+        clean_estimates={name: normal(1, *shapes[name]) for name in MODALITIES},
+        maps=jnp.asarray(random.random((1, clip.frames, clip.map_height, clip.map_width, 2), np.float32)),
+    )
 
 
 def torch_step(
-    models: dict[str, Any], given: dict[str, Any], dtype: str, device: str | None = None
+    models: dict[str, Any], inputs: DenoiserInputs, dtype: str, device: str | None = None
 ) -> Callable[[], dict[str, Any]]:
     """Both U-Nets of diffusers, one after the other, from the same arguments."""
+    given: Any = jax.tree.map(np.array, inputs)
     # Our model pads sound's time to what halves evenly; diffusers is given the padded latent.
-    sound = given["latents"]["audio"]
+    sound = given.latents["audio"]
     sound = np.pad(sound, ((0, 0), (0, padded_time(sound.shape[1]) - sound.shape[1]), (0, 0), (0, 0)))
-    picture, text = given["latents"]["video"], given["text"]["video"]
+    picture, text = given.latents["video"], given.text["video"]
     arguments = {
-        "audio": (np.moveaxis(sound, -1, 1), given["timesteps"]["audio"], given["text"]["audio"]),
+        "audio": (np.moveaxis(sound, -1, 1), given.timesteps["audio"], given.text["audio"]),
         # AnimateDiff's pipeline repeats the text for every frame, the network does not.
         "video": (
             np.moveaxis(picture, -1, 1),
-            given["timesteps"]["video"],
+            given.timesteps["video"],
             np.repeat(text, picture.shape[1], axis=0),
         ),
     }
@@ -69,7 +70,7 @@ def torch_step(
         "audio": lambda unet, x, t, text: unet(x, t, encoder_hidden_states=None, class_labels=text).sample,
         "video": lambda unet, x, t, text: unet(x, t, encoder_hidden_states=text).sample,
     }
-    steps = {name: originals.theirs(models[name], runs[name], arguments[name], dtype, device) for name in MODALITIES}
+    steps = {name: comparison.theirs(models[name], runs[name], arguments[name], dtype, device) for name in MODALITIES}
     return lambda: {name: step() for name, step in steps.items()}
 
 
@@ -78,7 +79,7 @@ def parameters(config: Config, models: dict[str, Any], dtype: str) -> Params:
     # The largest first: while it is converted it stands in memory twice.
     params: Params = {"unet": {}}
     for name in ("video", "audio"):
-        params["unet"][name] = originals.convert(UNETS[name], config, models[name], dtype)[1]
+        params["unet"][name] = comparison.convert(UNETS[name], config, models[name], dtype)[1]
     builders: Any = additions(config.model, rngs=KeyStream(jax.random.key(0)))
     for name, build in builders.items():
         fresh = functional.split(build())[1]
@@ -89,7 +90,8 @@ def parameters(config: Config, models: dict[str, Any], dtype: str) -> Params:
 def errors(found: dict[str, Any], wanted: dict[str, np.ndarray]) -> dict[str, float]:
     """Relative L2 error of each modality's noise prediction."""
     return {
-        name: originals.relative_error(np.asarray(found[name].astype(jnp.float32)), wanted[name]) for name in MODALITIES
+        name: comparison.relative_error(np.asarray(found[name].astype(jnp.float32)), wanted[name])
+        for name in MODALITIES
     }
 
 
@@ -110,11 +112,11 @@ def main() -> None:
     harness.publish(results, arguments.out)
 
 
-def reference(models: dict[str, Any], given: dict[str, Any]) -> dict[str, np.ndarray]:
+def reference(models: dict[str, Any], given: DenoiserInputs) -> dict[str, np.ndarray]:
     """The original's noise predictions in float32 on the CPU, in our layout."""
     found = torch_step(models, given, "float32", device="cpu")()
-    ours = {name: np.moveaxis(originals.as_numpy(noise), 1, -1) for name, noise in found.items()}
-    return {**ours, "audio": ours["audio"][:, : given["latents"]["audio"].shape[1]]}
+    ours = {name: np.moveaxis(comparison.as_numpy(noise), 1, -1) for name, noise in found.items()}
+    return {**ours, "audio": ours["audio"][:, : given.latents["audio"].shape[1]]}
 
 
 def race(config: Config, arguments: Any) -> harness.Json:
@@ -122,24 +124,17 @@ def race(config: Config, arguments: Any) -> harness.Json:
     import torch
 
     given = inputs(config)
-    models = {name: originals.build(component, config) for name, component in UNETS.items()}
+    models = {name: comparison.build(component, config) for name, component in UNETS.items()}
     params = parameters(config, models, arguments.dtype)
     denoise, _ = joint_model(config)
-    on_device = jax.tree.map(jnp.asarray, given)
 
-    def unets(params: Params, latents: Any, timesteps: Any, text: Any) -> dict[str, jax.Array]:
-        return {
-            name: denoise(params, latents, timesteps, text, modalities=(name,))[name]  # one alone: no connectors
-            for name in MODALITIES
-        }
+    def unets(params: Params, inputs: DenoiserInputs) -> Latents:
+        # One modality alone runs without connectors.
+        return {name: denoise(params, replace(inputs, modalities=(name,)))[name] for name in MODALITIES}
 
-    def joint(params: Params, given: Any) -> dict[str, jax.Array]:
-        return denoise(params, **given)
-
-    alone = [on_device[name] for name in ("latents", "timesteps", "text")]
     with ThreadPoolExecutor() as threads:  # neither compiling nor PyTorch's reference keeps the other waiting
-        compiling = threads.submit(originals.compiled, unets, params, *alone)
-        compiling_joint = threads.submit(originals.compiled, joint, params, on_device)
+        compiling = threads.submit(comparison.compiled, unets, params, given)
+        compiling_joint = threads.submit(comparison.compiled, denoise, params, given)
         wanted = reference(models, given)
     run, program = compiling.result()
     run_joint, joint_program = compiling_joint.result()

@@ -32,7 +32,7 @@ from con360av_jax.data.writer import write_dataset
 from con360av_jax.media.files import write_clip
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.synthetic import render_clip
-from preprocess.captions.measured import template_caption
+from preprocess.captions.template import template_caption
 from preprocess.inputs import find_inputs
 from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import ContrastSaliency

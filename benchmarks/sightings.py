@@ -24,10 +24,10 @@ from con360av_jax.bench.results import Json, environment, publish
 from con360av_jax.config.files import load_config
 from con360av_jax.evaluate.metrics.av_align import direction_error
 from con360av_jax.media.files import read_frames, write_clip
-from con360av_jax.scenes.scenes import CLASSES, Scene, SceneObject, make_scene
+from con360av_jax.scenes.ground_truth import in_view
+from con360av_jax.scenes.scene import CLASSES, Scene, SceneObject, make_scene
 from con360av_jax.scenes.sighting import find_object
 from con360av_jax.scenes.synthetic import render_scene
-from con360av_jax.scenes.truth import in_view
 from con360av_jax.sphere.geometry import direction_from_angles
 from preprocess.stages.views import render_track
 

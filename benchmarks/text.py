@@ -5,12 +5,12 @@ python -m benchmarks.text --out benchmarks/results/text_cpu.json
 
 import numpy as np
 
-from benchmarks import originals
+from benchmarks import comparison
 from con360av_jax.base.codecs import CAPTIONS_AT_ONCE
 from con360av_jax.config.settings import Config
 
 
-def cases(config: Config) -> list[originals.Case]:
+def cases(config: Config) -> list[comparison.Case]:
     """One caption and a batch of captions, as long as the pipelines pad them."""
     random = np.random.default_rng(0)
     found = []
@@ -18,7 +18,7 @@ def cases(config: Config) -> list[originals.Case]:
         clip, clap = config.model.text.video, config.model.text.audio
         tokens = random.integers(3, clip.vocabulary - 2, (captions, clip.tokens)).astype(np.int32)
         found.append(
-            originals.Case(
+            comparison.Case(
                 name=f"CLIP, {captions} x {clip.tokens} tokens",
                 component="text_encoder_v",
                 inputs=(tokens,),
@@ -33,7 +33,7 @@ def cases(config: Config) -> list[originals.Case]:
         mask = np.broadcast_to(np.arange(clap.tokens) < 24, tokens.shape)
         tokens = np.where(mask, tokens, clap.pad_token).astype(np.int32)
         found.append(
-            originals.Case(
+            comparison.Case(
                 name=f"CLAP, {captions} x {clap.tokens} tokens",
                 component="text_encoder_a",
                 inputs=(tokens, mask),
@@ -54,4 +54,4 @@ def _clap(encoder, tokens, mask):  # noqa: ANN001, ANN202
 
 
 if __name__ == "__main__":
-    originals.main(__doc__, cases)
+    comparison.main(__doc__, cases)

@@ -24,14 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import harness, originals
+from benchmarks import comparison, harness
 from benchmarks.peer.joint import TABLE, JointPeer, Tensors
 from benchmarks.peer.step import Objective, TrainStep, same_draws, to_torch_layout
 from con360av_jax.config.settings import Config, MeshConfig
 from con360av_jax.data.fake import fake_batch
-from con360av_jax.denoiser import joint_model
 from con360av_jax.diffusion.loss import Draws, denoising_loss, draw
 from con360av_jax.models.functional import Params, flatten, unflatten
+from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import make_mesh, replicate
 from con360av_jax.train.loop import on_mesh
 from con360av_jax.train.optimizer import make_optimizer, merge
@@ -51,7 +51,7 @@ WITHOUT_COUNTERPART = "map_encoder.lstm.bias_hh_l0"
 
 def build(config: Config, seed: int = 0) -> JointPeer:
     """The peer on the CPU in float32, with the libraries' random weights."""
-    unets = {name: originals.build(component, config, seed) for name, component in UNETS.items()}
+    unets = {name: comparison.build(component, config, seed) for name, component in UNETS.items()}
     torch.manual_seed(seed)
     return JointPeer(config, unets)
 
@@ -118,12 +118,12 @@ def draws(config: Config) -> tuple[Draws, jax.Array]:
 
 def our_gradients(config: Config, state: TrainState, frozen: Params, drawn: Draws, maps: jax.Array) -> Gradients:
     """Ours, in the compute dtype."""
-    apply, _ = joint_model(config)
+    denoiser, _ = joint_model(config)
 
     @jax.jit
     def run(params: Params, frozen: Params, drawn: Draws, maps: jax.Array) -> tuple[jax.Array, Params]:
         def loss(params: Params) -> jax.Array:
-            return denoising_loss(apply, merge(params, frozen), drawn, maps, config.schedule, config.train)[0]
+            return denoising_loss(denoiser, merge(params, frozen), drawn, maps, config.schedule, config.train)[0]
 
         return jax.value_and_grad(loss)(params)
 

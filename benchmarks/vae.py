@@ -5,13 +5,13 @@ python -m benchmarks.vae --out benchmarks/results/vae_cpu.json
 
 import numpy as np
 
-from benchmarks import originals
+from benchmarks import comparison
 from con360av_jax.base.codecs import FRAMES_AT_ONCE
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import latent_shapes, mel_frames
 
 
-def cases(config: Config) -> list[originals.Case]:
+def cases(config: Config) -> list[comparison.Case]:
     """Eight frames of picture, and one clip's log-mel, both ways."""
     random = np.random.default_rng(0)
     latents = latent_shapes(config)
@@ -25,7 +25,7 @@ def cases(config: Config) -> list[originals.Case]:
         size = " x ".join(map(str, picture[:-1]))
         layout = {"to_theirs": channels_first, "from_theirs": lambda output: np.moveaxis(output, 1, -1)}
         found += [
-            originals.Case(
+            comparison.Case(
                 name=f"decode {name}, {size}",
                 component=f"vae_{name[0]}",
                 inputs=(z,),
@@ -33,7 +33,7 @@ def cases(config: Config) -> list[originals.Case]:
                 theirs=lambda vae, z: vae.decode(z).sample,
                 **layout,
             ),
-            originals.Case(
+            comparison.Case(
                 name=f"encode {name}, {size}",
                 component=f"vae_{name[0]}",
                 inputs=(x,),
@@ -51,4 +51,4 @@ def channels_first(x: np.ndarray) -> tuple[np.ndarray]:
 
 
 if __name__ == "__main__":
-    originals.main(__doc__, cases)
+    comparison.main(__doc__, cases)

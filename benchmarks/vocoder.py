@@ -5,18 +5,18 @@ python -m benchmarks.vocoder --out benchmarks/results/vocoder_cpu.json
 
 import numpy as np
 
-from benchmarks import originals
+from benchmarks import comparison
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import mel_frames
 
 
-def cases(config: Config) -> list[originals.Case]:
+def cases(config: Config) -> list[comparison.Case]:
     """A clip's log-mel to its sound."""
     frames, bands = mel_frames(config), config.mel.bands
     mel = np.random.default_rng(0).normal(-5, 2, (1, frames, bands)).astype(np.float32)
     samples = frames * int(np.prod(config.model.vocoder.upsample_rates))
     return [
-        originals.Case(
+        comparison.Case(
             name=f"vocoder, {samples / config.mel.sample_rate:.2f} s of sound",
             component="vocoder",
             inputs=(mel,),
@@ -29,4 +29,4 @@ def cases(config: Config) -> list[originals.Case]:
 
 
 if __name__ == "__main__":
-    originals.main(__doc__, cases)
+    comparison.main(__doc__, cases)

@@ -29,15 +29,15 @@ from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
-from convert import settings
+from convert.config_json import to_settings
+from convert.part_source import FreshAdditions, Tensors
 from convert.rules import Table, to_jax, under
-from convert.sources import Component, Sources
 from convert.tables.joint import CONNECTORS, UNET
 from convert.tables.motion import ANIMATEDIFF, MOTION_ADAPTER
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
-from convert.tensors import FreshAdditions, Tensors
+from convert.torch_files.folders import Component, Sources
 
 # What no published file holds; connectors join them where the baseline's are not given.
 CONTROL = r"(map_encoder|film)/.*"
@@ -139,18 +139,18 @@ def make_config(sources: Sources, name: str, given: Config | None) -> Config:
             found == wanted, f"the vocoder has {option}={found}, the config's mels want {wanted}: change config.mel"
         )
     model = ModelConfig(
-        unet_audio=settings.audio_unet(files["unet_a"]),
-        unet_video=settings.video_unet(files["unet_v"], motion_config(sources)),
+        unet_audio=to_settings.audio_unet(files["unet_a"]),
+        unet_video=to_settings.video_unet(files["unet_v"], motion_config(sources)),
         connector=connector_config(sources, given.model.connector if given else ConnectorConfig()),
         map_encoder=map_encoder,
-        vae=PerModality(audio=settings.vae(files["vae_a"]), video=settings.vae(files["vae_v"])),
+        vae=PerModality(audio=to_settings.vae(files["vae_a"]), video=to_settings.vae(files["vae_v"])),
         text=PerModality(
-            audio=settings.clap_text(files["text_encoder_a"]), video=settings.clip_text(files["text_encoder_v"])
+            audio=to_settings.clap_text(files["text_encoder_a"]), video=to_settings.clip_text(files["text_encoder_v"])
         ),
-        vocoder=settings.vocoder(files["vocoder"]),
+        vocoder=to_settings.vocoder(files["vocoder"]),
     )
     schedule = PerModality(
-        audio=settings.schedule(sources.schedulers["audio"]), video=settings.schedule(sources.schedulers["video"])
+        audio=to_settings.schedule(sources.schedulers["audio"]), video=to_settings.schedule(sources.schedulers["video"])
     )
     if given:
         return replace(given, name=name, model=model, schedule=schedule)

@@ -16,7 +16,7 @@ from con360av_jax.errors import Con360Error, ConfigError
 from con360av_jax.runtime.compile_flags import choose_fast_run
 
 if TYPE_CHECKING:
-    from convert.sources import Sources
+    from convert.torch_files.folders import Sources
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -43,8 +43,8 @@ class _FromPublished:
 
     def sources(self) -> "Sources":
         """Opens them; raises ConfigError if they are no full set, CheckpointError if one is missing or damaged."""
-        from convert.hub import local
-        from convert.sources import baseline, published
+        from convert.torch_files.folders import baseline, published
+        from convert.torch_files.hub import local
 
         paths = (self.baseline, self.audioldm, self.stable_diffusion, self.motion, self.connectors)
         pipeline, sound, picture, motion, connectors = (
@@ -100,8 +100,8 @@ class Verify(_FromPublished):
     def execute(self, console: Console) -> int:
         """Compares, prints the table, writes page and JSON; 1 if anything is above its tolerance."""
         from con360av_jax.runtime.compile_cache import enable_compile_cache
-        from convert.verification import passed, verify
-        from convert.verification_report import environment, render, write_html, write_json
+        from convert.verify.compare import passed, verify
+        from convert.verify.report import environment, render, write_html, write_json
 
         enable_compile_cache()
         sources = self.sources()

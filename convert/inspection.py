@@ -19,8 +19,8 @@ from convert.tables.motion import ANIMATEDIFF, MOTION_ADAPTER
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
-from convert.weight_norm import fold_weight_norm, folded_name
-from convert.weights import NAMED, Weights, open_weights, weight_files
+from convert.torch_files.weight_norm import fold_weight_norm, folded_name
+from convert.torch_files.weights import NAMED, Weights, open_weights, weight_files
 
 OWN = "con360av-jax"
 UNKNOWN = "unknown"

@@ -77,7 +77,7 @@ def under(source: str, target: str, table: Iterable[Rule | Skip]) -> list[Rule |
 
 @runtime_checkable
 class Described(Protocol):
-    """A mapping that knows its tensors' shapes without reading them (convert.weights.Weights)."""
+    """A mapping that knows its tensors' shapes without reading them (convert.torch_files.weights.Weights)."""
 
     @property
     def infos(self) -> Mapping[str, Any]:

@@ -19,10 +19,9 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from con360av_jax.errors import CheckpointError
+from con360av_jax.errors import CheckpointError, first_line, some
 from con360av_jax.runtime.files import replacing
 from convert.torch_files.pickled import PICKLES, dtype_name, load_tensors, to_numpy
-from convert.wording import first_line, some
 
 INDEX = ".index.json"
 

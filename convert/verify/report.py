@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
-from jinja2 import Environment, PackageLoader
 from rich.table import Table as Grid
 from rich.text import Text
 
 from con360av_jax.base.pretrained import base_hash, open_pretrained
 from con360av_jax.errors import CheckpointError
+from con360av_jax.pages.environment import page_environment
 from con360av_jax.runtime.files import write_text
 from con360av_jax.runtime.provenance import package_version
 from convert.torch_files.folders import Sources
@@ -78,11 +78,9 @@ def write_html(results: Sequence[PartResult], path: Path, environment: Mapping[s
 
     Raises CheckpointError if it cannot be written.
     """
-    templates = Environment(loader=PackageLoader("convert.verify", "."), autoescape=True)
-    templates.globals.update(number=number_or_dash, seconds=seconds, worst_layer=worst_layer, verdicts=VERDICTS)
-    page = templates.get_template("report.html").render(
-        results=results, passed=passed(results), environment=environment
-    )
+    filters = {"number": number_or_dash, "worst_layer": worst_layer, "seconds": seconds}
+    template = page_environment("convert.verify", **filters).get_template("report.html")
+    page = template.render(results=results, passed=passed(results), environment=environment, verdicts=VERDICTS)
     write_text(path, page, CheckpointError)
 
 

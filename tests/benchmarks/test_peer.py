@@ -11,9 +11,10 @@ import pytest
 from einops import rearrange
 
 from con360av_jax.config.settings import Config
-from con360av_jax.denoiser import joint_model
+from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.diffusion.loss import denoising_loss
 from con360av_jax.models.functional import Params, flatten
+from con360av_jax.models.joint import joint_model
 from con360av_jax.train.optimizer import make_optimizer, merge
 from tests.support import tiny_world
 
@@ -58,7 +59,7 @@ def half_of_each(config: Config) -> tuple[Any, jax.Array]:
 
 
 def ours(config: Config, state: Any, frozen: Params) -> Found:
-    apply, _ = joint_model(config)
+    denoiser, _ = joint_model(config)
     drawn, maps = half_of_each(config)
 
     @jax.jit
@@ -66,8 +67,8 @@ def ours(config: Config, state: Any, frozen: Params) -> Found:
         def loss(params: Params) -> Any:
             seen: list[Any] = []
 
-            def watched(*given: Any) -> Any:
-                seen.append(apply(*given))
+            def watched(params: Params, inputs: DenoiserInputs) -> Latents:
+                seen.append(denoiser(params, inputs))
                 return seen[-1]
 
             value, _ = denoising_loss(watched, merge(params, frozen), drawn, maps, config.schedule, config.train)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.own_run import NETWORKS
+from convert.verify.jax_networks import NETWORKS
 from tests.support.paths import ROOT
 
 pytest.importorskip("torch", reason="the originals are PyTorch models")

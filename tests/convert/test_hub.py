@@ -6,7 +6,7 @@ import pytest
 
 from con360av_jax.errors import CheckpointError
 from convert.cli import main
-from convert.hub import local, wanted_files
+from convert.torch_files.hub import local, wanted_files
 
 FILES = [
     "README.md", "model_index.json", "v1-5-pruned.safetensors", "unet/config.json",

@@ -13,10 +13,10 @@ import pytest
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import flatten
+from convert.part_source import FreshAdditions, Tensors, initial_additions
 from convert.rules import Rule, conv2d, linear, pointwise, same, to_jax, vector
-from convert.sources import Component
-from convert.tensors import FreshAdditions, Tensors, initial_additions
-from convert.weights import TensorInfo, open_weights, write_weights
+from convert.torch_files.folders import Component
+from convert.torch_files.weights import TensorInfo, open_weights, write_weights
 
 TABLE = (Rule(r"(a|b)\.weight", r"\1.kernel", linear), Rule(r"(a|b)\.bias", r"\1.bias"))
 SHAPES = {"b.weight": (3, 2), "b.bias": (3,), "a.weight": (4, 3), "a.bias": (4,)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from convert.weights import open_weights
+from convert.torch_files.weights import open_weights
 from tests.support.stored_tensors import assert_damage_is_told, assert_same, refusal, resident_bytes, tensors
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from einops import rearrange
 
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.config.settings import Config, PerModality, SamplerConfig
-from con360av_jax.denoiser import joint_model
-from con360av_jax.diffusion.process import Latents
+from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.diffusion.sampler import sample, trajectories
 from con360av_jax.models.functional import Params
+from con360av_jax.models.joint import joint_model
 from convert.base import convert_base
-from convert.settings import schedule
-from convert.sources import published
+from convert.config_json.to_settings import schedule
+from convert.torch_files.folders import published
 from tests.support.published_folders import PublishedFolders, write_published
 
 torch = pytest.importorskip("torch", reason="the originals are PyTorch models")
@@ -139,8 +139,8 @@ def converted(modality: str, params: Params, config: Config, inputs: Inputs, ste
     denoise, _ = joint_model(config)
 
     def run(params: Params, noise: Latents, text: Latents, negative_text: Latents) -> Latents:
-        def alone(*arguments: Any) -> Latents:
-            return denoise(params, *arguments, modalities=(modality,))
+        def alone(inputs: DenoiserInputs) -> Latents:
+            return denoise(params, replace(inputs, modalities=(modality,)))
 
         return sample(alone, noise, text, negative_text, None, config.schedule, plain_ddim(steps))
 

@@ -15,7 +15,7 @@ from con360av_jax.errors import CheckpointError
 from con360av_jax.models import functional
 from con360av_jax.models.motion import frame_positions
 from con360av_jax.models.unet import UNet
-from convert import settings
+from convert.config_json import to_settings
 from convert.rules import Rule, Table, place, to_jax, to_torch, under
 from convert.tables import motion, text
 from convert.tables.joint import UNET
@@ -131,7 +131,7 @@ def adapted() -> dict[str, Any]:
     unet, adapter = original(config), original(adapter_config(config))
     sources = {"unet_v": arrays(randomise(unet, seed=2)), "motion": arrays(randomise(adapter, seed=3))}
     whole = type(original(PICTURE)).from_unet2d(unet, adapter)
-    ours = settings.video_unet(dict(unet.config), dict(adapter.config))
+    ours = to_settings.video_unet(dict(unet.config), dict(adapter.config))
     _, params = functional.abstract(lambda rngs: UNet(ours, rngs=rngs, dtype=jnp.float32))
     paths = {f"unet/video/{path}": leaf.shape for path, leaf in functional.flatten(params).items()}
     table = tuple(under("unet_v", "unet.video", UNET))
@@ -150,7 +150,7 @@ def both(unet: dict[str, np.ndarray], modules: dict[str, np.ndarray]) -> dict[st
 
 
 def test_an_adapter_joins_the_image_unet_as_in_diffusers(adapted: dict[str, Any]):
-    assert adapted["ours"] == settings.video_unet(dict(adapted["whole"].config), None)
+    assert adapted["ours"] == to_settings.video_unet(dict(adapted["whole"].config), None)
     table = (*adapted["table"], *under("motion", "", MOTION_ADAPTER))
     found = to_jax(both(*adapted["sources"].values()), table, adapted["paths"])
     assert_same_tensors(found, adapted["joined"])

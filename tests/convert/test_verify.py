@@ -21,15 +21,15 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import flatten, unflatten
-from convert import originals_run, own_run
 from convert.base import cast_floating
+from convert.config_json.from_settings import image_unet_json
 from convert.export import export
-from convert.layers import Comparison
-from convert.published import image_unet_json
-from convert.sources import Sources, baseline, component
-from convert.verification import PartResult, passed, verify
-from convert.verification_report import environment, render, write_html, write_json
-from convert.weights import open_weights, write_weights
+from convert.torch_files.folders import Sources, baseline, component
+from convert.torch_files.weights import open_weights, write_weights
+from convert.verify import jax_networks, torch_networks
+from convert.verify.compare import PartResult, passed, verify
+from convert.verify.layers import Comparison
+from convert.verify.report import environment, render, write_html, write_json
 from tests.convert.test_base import _animatediff_name
 
 torch = pytest.importorskip("torch", reason="the originals are PyTorch models")
@@ -71,7 +71,7 @@ def results(base: Path, sources: Sources) -> list[PartResult]:
 
 
 def test_every_part_equals_its_original(results: list[PartResult]):
-    assert [result.part for result in results] == [*own_run.NETWORKS, "unet_svg"]
+    assert [result.part for result in results] == [*jax_networks.NETWORKS, "unet_svg"]
     for result in results[:-1]:
         assert result.passed, (result.part, result.error, result.diverging)
     assert passed(results)
@@ -167,7 +167,7 @@ def test_published_parts_are_put_together_by_the_library(base: Path, sources: So
     (tmp_path / "unet" / "config.json").write_text(json.dumps(image_unet_json(video)))
     parts = {"unet_v": component(tmp_path / "unet"), "motion": component(tmp_path / "mm.ckpt")}
     split = replace(sources, components={**sources.components, **parts})
-    model: Any = originals_run.build("unet_v", "joint", split)
+    model: Any = torch_networks.build("unet_v", "joint", split)
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     assert state.keys() == set(unet.weights)
     for name, tensor in unet.weights.items():
@@ -190,24 +190,24 @@ def test_old_names_of_an_autoencoder_are_understood(sources: Sources, tmp_path: 
     tensors = {renamed(name): tensor for name, tensor in vae.weights.items()}
     write_weights(tmp_path / "vae.safetensors", tensors, {})
     components = {**sources.components, "vae_v": replace(vae, weights=open_weights(tmp_path / "vae.safetensors"))}
-    state = originals_run.build("vae_v", "vae_video", replace(sources, components=components)).state_dict()
+    state = torch_networks.build("vae_v", "vae_video", replace(sources, components=components)).state_dict()
     for name, tensor in vae.weights.items():
         np.testing.assert_array_equal(state[name].numpy(), tensor, err_msg=name)
     tensors.pop("decoder.conv_in.bias")
     write_weights(tmp_path / "less.safetensors", tensors, {})
     components["vae_v"] = replace(vae, weights=open_weights(tmp_path / "less.safetensors"))
     with pytest.raises(CheckpointError, match=r"decoder.conv_in.bias: no tensor for it"):
-        originals_run.build("vae_v", "vae_video", replace(sources, components=components))
+        torch_networks.build("vae_v", "vae_video", replace(sources, components=components))
 
 
 def test_an_error_leaves_the_layers_as_they_were(tiny: Config):
-    vocoder: Any = own_run.NETWORKS["vocoder"].make(tiny, nnx.Rngs(0))
+    vocoder: Any = jax_networks.NETWORKS["vocoder"].make(tiny, nnx.Rngs(0))
     before = nnx.Conv.__call__
 
     def refuse(path: str, output: object, options: object) -> None:
         raise CheckpointError(path)
 
-    with pytest.raises(CheckpointError, match="conv_pre"), own_run.watched(vocoder, refuse):
+    with pytest.raises(CheckpointError, match="conv_pre"), jax_networks.watched(vocoder, refuse):
         vocoder(jnp.zeros((1, 2, 32)))
     assert nnx.Conv.__call__ is before
 

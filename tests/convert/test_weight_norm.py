@@ -13,12 +13,12 @@ import pytest
 from con360av_jax.errors import CheckpointError
 from convert.base import Tensors
 from convert.inspection import inspect_path, render
-from convert.originals_run import build
 from convert.rules import to_jax, under
-from convert.sources import Sources, component
 from convert.tables.vocoder import VOCODER
-from convert.weight_norm import fold_weight_norm
-from convert.weights import open_weights, write_weights
+from convert.torch_files.folders import Sources, component
+from convert.torch_files.weight_norm import fold_weight_norm
+from convert.torch_files.weights import open_weights, write_weights
+from convert.verify.torch_networks import build
 from tests.support.original_networks import HIFIGAN, Json, arrays, original, randomise, torch, wanted
 
 TINY: Json = {

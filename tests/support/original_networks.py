@@ -18,7 +18,7 @@ from con360av_jax.models.text import ClapTextModel, ClipTextModel
 from con360av_jax.models.unet import UNet
 from con360av_jax.models.vae import AutoencoderKL
 from con360av_jax.models.vocoder import HiFiGAN
-from convert import originals, published, settings
+from convert.config_json import from_settings, library_classes, to_settings
 from convert.rules import Table
 from convert.tables.joint import UNET
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
@@ -155,35 +155,35 @@ def _unet(config: Any) -> Callable[[nnx.Rngs], nnx.Module]:
 
 PARTS: Mapping[str, Part] = {
     "UNet2DConditionModel": Part(
-        read=settings.audio_unet, write=published.audio_unet_json, factory=_unet, table=UNET
+        read=to_settings.audio_unet, write=from_settings.audio_unet_json, factory=_unet, table=UNET
     ),
     "UNetMotionModel": Part(
-        read=lambda config: settings.video_unet(config, None),
-        write=published.video_unet_json,
+        read=lambda config: to_settings.video_unet(config, None),
+        write=from_settings.video_unet_json,
         factory=_unet,
         table=UNET,
     ),
     "AutoencoderKL": Part(
-        read=settings.vae,
-        write=published.vae_json,
+        read=to_settings.vae,
+        write=from_settings.vae_json,
         factory=lambda config: lambda rngs: AutoencoderKL(config, rngs=rngs, dtype=jnp.float32),
         table=VAE,
     ),
     "CLIPTextModel": Part(
-        read=settings.clip_text,
-        write=published.clip_text_json,
+        read=to_settings.clip_text,
+        write=from_settings.clip_text_json,
         factory=lambda config: lambda rngs: ClipTextModel(config, rngs=rngs, dtype=jnp.float32),
         table=CLIP_TEXT,
     ),
     "ClapTextModelWithProjection": Part(
-        read=settings.clap_text,
-        write=published.clap_text_json,
+        read=to_settings.clap_text,
+        write=from_settings.clap_text_json,
         factory=lambda config: lambda rngs: ClapTextModel(config, rngs=rngs, dtype=jnp.float32),
         table=CLAP_TEXT,
     ),
     "SpeechT5HifiGan": Part(
-        read=settings.vocoder,
-        write=published.vocoder_json,
+        read=to_settings.vocoder,
+        write=from_settings.vocoder_json,
         factory=lambda config: lambda rngs: HiFiGAN(config, rngs=rngs, dtype=jnp.float32),
         table=VOCODER,
     ),
@@ -260,12 +260,12 @@ def wanted(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 LIBRARY = {
-    "UNet2DConditionModel": originals.UNET2D,
-    "UNetMotionModel": originals.MOTION_UNET,
-    "MotionAdapter": originals.MOTION_ADAPTER,
-    "AutoencoderKL": originals.VAE,
-    "CLIPTextModel": originals.CLIP_TEXT,
-    "ClapTextModelWithProjection": originals.CLAP_TEXT,
-    "SpeechT5HifiGan": originals.VOCODER,
-    **originals.SCHEDULERS,
+    "UNet2DConditionModel": library_classes.UNET2D,
+    "UNetMotionModel": library_classes.MOTION_UNET,
+    "MotionAdapter": library_classes.MOTION_ADAPTER,
+    "AutoencoderKL": library_classes.VAE,
+    "CLIPTextModel": library_classes.CLIP_TEXT,
+    "ClapTextModelWithProjection": library_classes.CLAP_TEXT,
+    "SpeechT5HifiGan": library_classes.VOCODER,
+    **library_classes.SCHEDULERS,
 }

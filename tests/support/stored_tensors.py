@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import CheckpointError
-from convert.weights import open_weights
+from convert.torch_files.weights import open_weights
 
 
 def tensors() -> dict[str, np.ndarray]:

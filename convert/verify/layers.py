@@ -16,7 +16,7 @@ from flax import nnx
 
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
-from convert.own_run import Arrays, Network, watched
+from convert.verify.jax_networks import Arrays, Network, watched
 
 # Dense layers of ours whose counterpart in transformers ends in the activation that ours leaves to its caller.
 ACTIVATED_INSIDE = r"text_model\.(encoder\.layer\.\d+\.intermediate|pooler)"

@@ -26,11 +26,11 @@ from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
-from convert import originals_run
 from convert.base import make_config
-from convert.layers import Comparison, compare, compare_layers, layer_names
-from convert.own_run import NETWORKS, Network
-from convert.sources import Sources
+from convert.torch_files.folders import Sources
+from convert.verify import torch_networks
+from convert.verify.jax_networks import NETWORKS, Network
+from convert.verify.layers import Comparison, compare, compare_layers, layer_names
 
 # What the design promises in float32, and what weights rounded to half precision keep of it.
 LAYER_TOLERANCE, NETWORK_TOLERANCE, ROUNDED_TOLERANCE = 1e-5, 1e-4, 2e-2
@@ -94,7 +94,7 @@ def verify(
         sources: the originals.
         base: the pretrained folder.
         seed: of the random inputs.
-        parts: which components, see own_run.NETWORKS; all if left out.
+        parts: which components, see jax_networks.NETWORKS; all if left out.
         tolerance: of a network's error; 1e-4 if left out, 2e-2 where the folder's weights were rounded.
 
     Raises:
@@ -133,11 +133,11 @@ def _verify_part(
 ) -> PartResult:
     network, model = NETWORKS[component], pretrained.config.model
     inputs = network.inputs(model, np.random.default_rng((seed, list(NETWORKS).index(component))))
-    original = originals_run.build(component, network.part, sources)
-    with originals_run.recording(original) as layers:
-        wanted = originals_run.run(component, original, inputs)
-    original_seconds = _median_seconds(partial(originals_run.run, component, original, inputs))
-    names = layer_names(originals_run.names_in_library(original, component, network.part, sources), network.below)
+    original = torch_networks.build(component, network.part, sources)
+    with torch_networks.recording(original) as layers:
+        wanted = torch_networks.run(component, original, inputs)
+    original_seconds = _median_seconds(partial(torch_networks.run, component, original, inputs))
+    names = layer_names(torch_networks.names_in_library(original, component, network.part, sources), network.below)
     # So that the two networks, 5 GB each at full size, never stand in memory together.
     del original
     gc.collect()
@@ -148,7 +148,7 @@ def _verify_part(
     converted = jax.jit(partial(_run, network, graphdef))
     found = jax.device_get(converted(params, given))
     rounded = _rounded(component, network, sources, pretrained)
-    library, kind = originals_run.CLASSES[component]
+    library, kind = torch_networks.CLASSES[component]
     return PartResult(
         part=component,
         original=f"{library} {kind}",
@@ -178,7 +178,7 @@ def _not_run(part: str, why: str) -> PartResult:
 
 def _rounded(component: str, network: Network, sources: Sources, pretrained: Pretrained) -> str:
     """The half-precision types of those tensors that the source holds in another type; "" if there are none."""
-    stored = originals_run.stored_types(component, network.part, sources)
+    stored = torch_networks.stored_types(component, network.part, sources)
     tensors: Any = pretrained.report["tensors"]
     held = {row["path"]: row["dtype"] for row in tensors if row["part"] == network.part and row["path"] in stored}
     return ", ".join(sorted({kind for path, kind in held.items() if kind.endswith("float16") and kind != stored[path]}))

@@ -9,7 +9,7 @@ import pytest
 
 from con360av_jax.diffusion.schedule import alphas_cumprod, sampling_timesteps
 from con360av_jax.errors import ConfigError
-from convert import published, settings
+from convert.config_json import from_settings, to_settings
 from convert.rules import place
 from convert.tables.motion import MOTION_ADAPTER
 from tests.support.original_networks import (
@@ -105,9 +105,9 @@ def _deciding(model: Any) -> dict[str, object]:
 
 
 def test_an_image_unet_and_an_adapter_come_back_too():
-    config = replace(settings.video_unet(IMAGE_UNET, ADAPTER), motion_heads=4, motion_mid_block=False)
-    image, adapter = published.image_unet_json(config), published.motion_adapter_json(config)
-    assert settings.video_unet(image, adapter) == config
+    config = replace(to_settings.video_unet(IMAGE_UNET, ADAPTER), motion_heads=4, motion_mid_block=False)
+    image, adapter = from_settings.image_unet_json(config), from_settings.motion_adapter_json(config)
+    assert to_settings.video_unet(image, adapter) == config
     with torch.device("meta"):
         assert _shapes(original(image)) == _shapes(original(IMAGE_UNET))
         assert _shapes(original(adapter)) == _shapes(original({**ADAPTER, "use_motion_mid_block": False}))
@@ -115,16 +115,16 @@ def test_an_image_unet_and_an_adapter_come_back_too():
 
 def test_what_an_original_has_no_option_for_cannot_be_written():
     with pytest.raises(ConfigError, match="motion_norm_groups=16 and norm_groups=32"):
-        published.video_unet_json(replace(settings.video_unet(motion_unet(), None), motion_norm_groups=16))
+        from_settings.video_unet_json(replace(to_settings.video_unet(motion_unet(), None), motion_norm_groups=16))
     with pytest.raises(ConfigError, match="AutoencoderKL's norm_eps is 1e-06, but norm_eps=1e-05"):
-        published.vae_json(replace(settings.vae(AUDIO_VAE), norm_eps=1e-5))
+        from_settings.vae_json(replace(to_settings.vae(AUDIO_VAE), norm_eps=1e-5))
 
 
 @pytest.mark.parametrize("config", [DDIM, PNDM, {**PNDM, "timestep_spacing": "linspace", "beta_schedule": "linear"}])
 def test_schedules_are_those_of_diffusers_both_ways(config: Json):
-    schedule = settings.schedule(config)
-    written = published.schedule_json(schedule)
-    assert settings.schedule(written) == schedule
+    schedule = to_settings.schedule(config)
+    written = from_settings.schedule_json(schedule)
+    assert to_settings.schedule(written) == schedule
     theirs, again = _scheduler(config), _scheduler(written)
     # diffusers multiplies a thousand float32, ours are float64 until the end.
     np.testing.assert_allclose(alphas_cumprod(schedule), theirs.alphas_cumprod.numpy(), rtol=1e-5)

@@ -13,8 +13,8 @@ from con360av_jax.config.settings import ModelConfig
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.models.joint import additions
-from convert.sources import Component
-from convert.weights import TensorInfo, require_finite
+from convert.torch_files.folders import Component
+from convert.torch_files.weights import TensorInfo, require_finite
 
 
 @dataclass

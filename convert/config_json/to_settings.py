@@ -17,13 +17,13 @@ from con360av_jax.config.settings import (
     VocoderConfig,
 )
 from con360av_jax.errors import ConfigError
-from convert import originals
-from convert.options import Json, Options, entries, whole_numbers
+from convert.config_json import library_classes
+from convert.config_json.options import Json, Options, entries, whole_numbers
 
 
 def audio_unet(config: Json) -> AudioUNetConfig:
     """AudioLDM's U-Net from diffusers' UNet2DConditionModel; raises ConfigError."""
-    options = Options(originals.UNET2D, config)
+    options = Options(library_classes.UNET2D, config)
     options.only("class_embed_type", "simple_projection")
     options.only("class_embeddings_concat", True)
     levels = _levels(options)
@@ -49,7 +49,7 @@ def video_unet(config: Json, motion: Json | None) -> VideoUNetConfig:
     In `motion`, widths, layers and groups may be missing (AnimateDiff's own files come without a config): they are the
     U-Net's.
     """
-    options = Options(originals.MOTION_UNET if motion is None else originals.UNET2D, config)
+    options = Options(library_classes.MOTION_UNET if motion is None else library_classes.UNET2D, config)
     if motion is not None:
         options.only("class_embed_type", None)
         options.only("class_embeddings_concat", False)
@@ -75,7 +75,7 @@ def video_unet(config: Json, motion: Json | None) -> VideoUNetConfig:
 
 
 def _motion_options(motion: Json, levels: tuple[UNetLevel, ...], groups: int) -> Options:
-    options, count = Options(originals.MOTION_ADAPTER, motion), len(levels)
+    options, count = Options(library_classes.MOTION_ADAPTER, motion), len(levels)
     for name, wanted in (
         ("block_out_channels", [level.width for level in levels]),
         ("motion_layers_per_block", [level.layers for level in levels]),
@@ -90,7 +90,7 @@ def _motion_options(motion: Json, levels: tuple[UNetLevel, ...], groups: int) ->
 def _levels(options: Options) -> tuple[UNetLevel, ...]:
     """The levels of a U-Net; its up blocks must mirror its down blocks."""
     widths = options.integers("block_out_channels")
-    kind = "Motion" if options.original is originals.MOTION_UNET else "2D"
+    kind = "Motion" if options.original is library_classes.MOTION_UNET else "2D"
     downwards = _blocks(options, "down_block_types", (f"CrossAttnDownBlock{kind}", f"DownBlock{kind}"), len(widths))
     upwards = _blocks(options, "up_block_types", (f"CrossAttnUpBlock{kind}", f"UpBlock{kind}"), len(widths))
     attention = ["CrossAttn" in block for block in downwards]
@@ -127,7 +127,7 @@ def _latent_channels(options: Options) -> int:
 
 def vae(config: Json) -> VAEConfig:
     """An autoencoder from diffusers' AutoencoderKL; raises ConfigError."""
-    options = Options(originals.VAE, config)
+    options = Options(library_classes.VAE, config)
     widths = options.integers("block_out_channels")
     _blocks(options, "down_block_types", ("DownEncoderBlock2D",), len(widths))
     _blocks(options, "up_block_types", ("UpDecoderBlock2D",), len(widths))
@@ -141,20 +141,20 @@ def vae(config: Json) -> VAEConfig:
         scaling_factor=options.number("scaling_factor"),
         layers=options.integer("layers_per_block"),
         norm_groups=options.integer("norm_num_groups"),
-        norm_eps=originals.VAE_NORM_EPS,
+        norm_eps=library_classes.VAE_NORM_EPS,
     )
 
 
 def clip_text(config: Json) -> TextConfig:
     """The picture's text encoder from transformers' CLIPTextModel; raises ConfigError."""
-    options = Options(originals.CLIP_TEXT, _text_part(config))
+    options = Options(library_classes.CLIP_TEXT, _text_part(config))
     positions = options.integer("max_position_embeddings")
     return _text(options, tokens=positions, positions=positions)
 
 
 def clap_text(config: Json) -> TextConfig:
     """The sound's text encoder from transformers' ClapTextModelWithProjection; raises ConfigError."""
-    options = Options(originals.CLAP_TEXT, _text_part(config))
+    options = Options(library_classes.CLAP_TEXT, _text_part(config))
     positions = options.integer("max_position_embeddings")
     # RoBERTa's positions begin behind the padding token's.
     return _text(options, tokens=positions - options.integer("pad_token_id", least=0) - 1, positions=positions)
@@ -187,7 +187,7 @@ def _text(options: Options, tokens: int, positions: int) -> TextConfig:
 
 def vocoder(config: Json) -> VocoderConfig:
     """The vocoder from transformers' SpeechT5HifiGan; raises ConfigError."""
-    options = Options(originals.VOCODER, config)
+    options = Options(library_classes.VOCODER, config)
     kernels, dilations = options.integers("resblock_kernel_sizes"), options["resblock_dilation_sizes"]
     lists = [whole_numbers(entry) for entry in dilations] if isinstance(dilations, list | tuple) else []
     complete = sum(map(len, lists)) == len(entries(dilations))
@@ -217,10 +217,10 @@ def schedule(config: Json) -> NoiseSchedule:
     name = str(config.get("_class_name", "DDIMScheduler"))
     # The baseline saves its pipeline with a scheduler class of its own, whose noise is DDIM's.
     name = "DDIMScheduler" if name == "DDIMSchedulerRev" else name
-    if name not in originals.SCHEDULERS:
-        names = " or ".join(originals.SCHEDULERS)
+    if name not in library_classes.SCHEDULERS:
+        names = " or ".join(library_classes.SCHEDULERS)
         raise ConfigError(f"scheduler {name!r} is not implemented, supported is {names}: write one of these")
-    options = Options(originals.SCHEDULERS[name], config)
+    options = Options(library_classes.SCHEDULERS[name], config)
     options.only("clip_sample", False)
     options.only("beta_schedule", "linear", "scaled_linear")
     options.only("timestep_spacing", *_SPACINGS)

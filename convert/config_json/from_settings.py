@@ -12,7 +12,7 @@ from con360av_jax.config.settings import (
     VocoderConfig,
     require,
 )
-from convert.originals import VAE_NORM_EPS
+from convert.config_json.library_classes import VAE_NORM_EPS
 
 
 def audio_unet_json(config: AudioUNetConfig) -> dict[str, object]:

@@ -8,8 +8,8 @@ import pytest
 
 from con360av_jax.config.settings import AUDIO_SCHEDULE, NoiseSchedule, TextConfig, UNetLevel, VAEConfig, VocoderConfig
 from con360av_jax.errors import ConfigError
-from convert import originals, settings
-from convert.options import Original
+from convert.config_json import library_classes, to_settings
+from convert.config_json.options import Original
 from tests.support.original_networks import (
     ADAPTER,
     AUDIO_VAE,
@@ -32,41 +32,41 @@ from tests.support.original_networks import (
 
 
 def test_published_files_give_the_settings_of_their_models():
-    sound, picture = settings.audio_unet(SOUND), settings.video_unet(IMAGE_UNET, ADAPTER)
+    sound, picture = to_settings.audio_unet(SOUND), to_settings.video_unet(IMAGE_UNET, ADAPTER)
     assert sound.levels == tuple(UNetLevel(width=w, attention=w > 192) for w in (192, 384, 576, 960))
     assert (sound.latent_channels, sound.class_width, sound.norm_groups, sound.norm_eps) == (8, 512, 32, 1e-5)
     assert picture.levels == tuple(UNetLevel(width=w, attention=n < 3) for n, w in enumerate((320, 640, 1280, 1280)))
     assert (picture.context_width, picture.motion_heads, picture.motion_max_frames) == (768, 8, 32)
-    assert settings.video_unet(motion_unet(), None) == picture
-    assert settings.vae(AUDIO_VAE) == VAEConfig(
+    assert to_settings.video_unet(motion_unet(), None) == picture
+    assert to_settings.vae(AUDIO_VAE) == VAEConfig(
         widths=(128, 256, 512), in_channels=1, latent_channels=8, scaling_factor=0.9392935633659363
     )
     # Stable Diffusion's file does not say it; it is the library's default.
-    assert settings.vae(IMAGE_VAE).scaling_factor == 0.18215
-    assert settings.clip_text(CLIP) == TextConfig(vocabulary=49408, projection=768)
-    assert settings.clap_text(CLAP) == TextConfig(
+    assert to_settings.vae(IMAGE_VAE).scaling_factor == 0.18215
+    assert to_settings.clip_text(CLIP) == TextConfig(vocabulary=49408, projection=768)
+    assert to_settings.clap_text(CLAP) == TextConfig(
         vocabulary=50265, tokens=512, norm_eps=1e-12, activation="gelu", max_positions=514
     )
-    assert settings.vocoder(HIFIGAN) == VocoderConfig()
-    assert settings.schedule(DDIM) == AUDIO_SCHEDULE
-    assert settings.schedule({**DDIM, "_class_name": "DDIMSchedulerRev"}) == AUDIO_SCHEDULE
-    assert settings.schedule(PNDM) == NoiseSchedule(beta_start=0.00085, beta_end=0.012, kind="scaled_linear")
+    assert to_settings.vocoder(HIFIGAN) == VocoderConfig()
+    assert to_settings.schedule(DDIM) == AUDIO_SCHEDULE
+    assert to_settings.schedule({**DDIM, "_class_name": "DDIMSchedulerRev"}) == AUDIO_SCHEDULE
+    assert to_settings.schedule(PNDM) == NoiseSchedule(beta_start=0.00085, beta_end=0.012, kind="scaled_linear")
 
 
 def test_head_counts_are_read_per_level_and_the_clearer_name_wins():
     config = {**SOUND, "attention_head_dim": [4, 8, 12, 16]}
-    assert [level.heads for level in settings.audio_unet(config).levels] == [4, 8, 12, 16]
+    assert [level.heads for level in to_settings.audio_unet(config).levels] == [4, 8, 12, 16]
     config["num_attention_heads"] = 6
-    assert [level.heads for level in settings.audio_unet(config).levels] == [6] * 4
+    assert [level.heads for level in to_settings.audio_unet(config).levels] == [6] * 4
 
 
 def test_a_text_encoder_in_the_file_of_a_whole_clip_is_found():
-    assert settings.clip_text({"model_type": "clip", "text_config": CLIP}) == settings.clip_text(CLIP)
+    assert to_settings.clip_text({"model_type": "clip", "text_config": CLIP}) == to_settings.clip_text(CLIP)
 
 
 def test_an_adapter_without_a_config_has_the_widths_and_groups_of_the_unet():
     wide = {**IMAGE_UNET, "norm_num_groups": 16, "layers_per_block": 1}
-    found = settings.video_unet(wide, {"motion_max_seq_length": 24, "use_motion_mid_block": False})
+    found = to_settings.video_unet(wide, {"motion_max_seq_length": 24, "use_motion_mid_block": False})
     assert (found.motion_norm_groups, found.motion_max_frames, found.motion_mid_block) == (16, 24, False)
 
 
@@ -82,7 +82,7 @@ def test_missing_options_have_the_library_s_defaults_and_no_option_of_a_network_
             defaults = {name: parameter.default for name, parameter in signature.items() if name != "self"}
             named = {*known.read, *known.fixed, *known.idle}
             assert defaults.keys() <= named
-            assert not known.strict or named - defaults.keys() <= {*originals.EMA}
+            assert not known.strict or named - defaults.keys() <= {*library_classes.EMA}
         else:
             kind = getattr(transformers, known.name).config_class
             defaults = kind().to_dict()
@@ -94,7 +94,7 @@ def test_missing_options_have_the_library_s_defaults_and_no_option_of_a_network_
 
 
 def _adapted(options: Json) -> object:
-    return settings.video_unet(IMAGE_UNET, {**ADAPTER, **options})
+    return to_settings.video_unet(IMAGE_UNET, {**ADAPTER, **options})
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_an_adapter_that_does_not_fit_is_refused(option: str, value: object, mes
 )
 def test_a_schedule_that_our_sampler_does_not_have_is_refused(option: str, value: object, message: str):
     with pytest.raises(ConfigError, match=message):
-        settings.schedule({**DDIM, option: value})
+        to_settings.schedule({**DDIM, option: value})
 
 
 @pytest.mark.parametrize("config", [SOUND, motion_unet(), IMAGE_VAE, CLIP, CLAP, HIFIGAN], ids=class_name)

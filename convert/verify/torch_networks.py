@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from con360av_jax.errors import CheckpointError
-from convert import published, settings
 from convert.base import motion_config, part_table
+from convert.config_json import from_settings, to_settings
 from convert.rules import place
-from convert.sources import Component, Sources
-from convert.weights import require_finite
+from convert.torch_files.folders import Component, Sources
+from convert.torch_files.weights import require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,7 @@ def build(component: str, pretrained_part: str, sources: Sources) -> "Module":
 def _config(component: str, sources: Sources) -> Mapping[str, object]:
     config = sources.components[component].config
     if component == "unet_v" and "motion" in sources.components:
-        return published.video_unet_json(settings.video_unet(config, motion_config(sources)))
+        return from_settings.video_unet_json(to_settings.video_unet(config, motion_config(sources)))
     section = config.get("text_config")
     return section if isinstance(section, Mapping) else config
 
@@ -174,7 +174,7 @@ def _main_tensor(output: object) -> "Tensor | None":
 
 
 def run(component: str, model: Any, inputs: Arrays) -> Arrays:
-    """The original's outputs; inputs and outputs are in our layout and under our names (own_run.py)."""
+    """The original's outputs; inputs and outputs are in our layout and under our names (jax_networks.py)."""
     import torch
 
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}

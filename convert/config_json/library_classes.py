@@ -6,7 +6,7 @@ An option of an original is either read (`read`, with the library's default), or
 
 from collections.abc import Mapping
 
-from convert.options import Json, Original
+from convert.config_json.options import Json, Original
 
 # What diffusers' EMA adds to the config.json of the network it averages.
 EMA = ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from con360av_jax.errors import CheckpointError
-from convert.weight_norm import fold_weight_norm
-from convert.weights import Weights, open_weights
+from convert.torch_files.weight_norm import fold_weight_norm
+from convert.torch_files.weights import Weights, open_weights
 
 Json = Mapping[str, object]
 

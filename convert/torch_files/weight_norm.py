@@ -12,9 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from con360av_jax.errors import CheckpointError
-from convert.weights import Weights
-from convert.wording import some
+from con360av_jax.errors import CheckpointError, some
+from convert.torch_files.weights import Weights
 
 # How the names of g and v end, which is also their alphabetical order.
 ENDINGS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))

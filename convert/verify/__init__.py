@@ -1,0 +1,1 @@
+"""The `verify` command: original PyTorch networks and converted ones, run side by side."""
