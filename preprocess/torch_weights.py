@@ -1,4 +1,4 @@
-"""Published PyTorch weights into the networks that they belong to: every tensor fits, or one error lists all problems."""
+"""Published PyTorch weights into the networks that they belong to: every tensor fits, or one error lists all."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

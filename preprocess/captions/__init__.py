@@ -1,1 +1,1 @@
-"""Captions of segments: contract, choice and backends."""
+"""Caption backends: their contract, the choice by name, and one module or folder per backend."""

@@ -18,8 +18,8 @@ from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config, require
 from con360av_jax.data.writer import SHARD_RECORDS
 from con360av_jax.errors import CheckpointError
-from preprocess.captions.choose import caption_sources, open_captions
-from preprocess.captions.contract import CaptionName, CaptionSettings
+from preprocess.captions.choose import open_captions
+from preprocess.captions.contract import CaptionName, CaptionSettings, caption_sources
 from preprocess.inputs import Input, SplitName, search
 from preprocess.running.assemble import Made, make_dataset
 from preprocess.running.engine import Engine
@@ -57,7 +57,7 @@ class Run:
     caption_join: str = ""
     """Folder or Hugging Face id of its chat model, such as Llama 3.2 Instruct."""
     caption_prompts: Path | None = None
-    """What the two are told: an edited copy of preprocess/captions/prompts.toml."""
+    """What the two are told: an edited copy of preprocess/captions/blip2_llama/prompts.toml."""
     caption_texts: Path | None = None
     """Folder that keeps every text they write, so that a second run need not write them again. Left out:
     <output>.captions."""

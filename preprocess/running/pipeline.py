@@ -11,8 +11,7 @@ from pathlib import Path
 from con360av_jax.config.settings import ClipConfig, Config
 from con360av_jax.data.schema import Sample
 from con360av_jax.media.mel import log_mel
-from preprocess.captions.choose import as_stages
-from preprocess.captions.contract import CaptionBackend
+from preprocess.captions.contract import CaptionBackend, as_stages
 from preprocess.inputs import Input
 from preprocess.saliency.contract import SaliencyBackend
 from preprocess.stages.encode import Encoder

@@ -1,1 +1,1 @@
-"""Saliency of segments: contract, choice and backends."""
+"""Saliency backends: their contract, the choice by name, and one module or folder per backend."""

@@ -1,4 +1,4 @@
-"""Saliency: what catches the eye in a panorama; what every backend offers."""
+"""The contract of saliency backends: maps of what catches the eye in the panoramas of a segment."""
 
 from typing import Literal, Protocol
 
@@ -13,6 +13,9 @@ SaliencyDevice = Literal["cpu", "cuda"]
 
 
 class SaliencyBackend(Protocol):
-    """Saliency of one segment: (frame, height, width) panoramas of the config's map size, min-max over the segment."""
+    """Saliency of a segment: panoramas of the config's map size, in [0, 1] by the segment's minimum and maximum.
+
+    A backend that can use a GPU has the attribute `on_gpu`.
+    """
 
     def __call__(self, segment: Segment, config: Config) -> Float32[np.ndarray, "frame height width"]: ...

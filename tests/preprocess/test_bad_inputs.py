@@ -10,7 +10,7 @@ import pytest
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError, MediaError
 from con360av_jax.media.files import write_clip
-from preprocess.captions.measured import template_caption
+from preprocess.captions.template import template_caption
 from preprocess.inputs import find_inputs
 from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import ContrastSaliency

@@ -9,7 +9,7 @@ import pytest
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import DatasetError, MediaError
 from preprocess.captions.given import file_caption
-from preprocess.captions.measured import template_caption
+from preprocess.captions.template import template_caption
 from preprocess.inputs import find_inputs, split_of
 from preprocess.saliency.given import FileSaliency
 from preprocess.stages.segment import Segment, Window

@@ -14,7 +14,7 @@ from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import MediaError
 from con360av_jax.media.files import MediaInfo, write_clip, write_wav
 from con360av_jax.media.mel import log_mel
-from preprocess.captions.measured import template_caption
+from preprocess.captions.template import template_caption
 from preprocess.cli import main
 from preprocess.inputs import find_inputs
 from preprocess.running.pipeline import Ledger, Pipeline

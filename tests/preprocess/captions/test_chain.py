@@ -17,12 +17,13 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import write_clip
-from preprocess.captions.choose import open_captions, open_models
+from preprocess.captions.blip2_llama.backend import open_blip2_llama
+from preprocess.captions.blip2_llama.faces import FACES
+from preprocess.captions.blip2_llama.model_folders import open_model_folder
+from preprocess.captions.blip2_llama.prompts import DEFAULT_PROMPTS
+from preprocess.captions.blip2_llama.texts import CaptionTexts, Described, FaceText
+from preprocess.captions.choose import open_captions
 from preprocess.captions.contract import CaptionSettings
-from preprocess.captions.faces import FACES
-from preprocess.captions.model_folders import open_model_folder
-from preprocess.captions.prompts import DEFAULT_PROMPTS
-from preprocess.captions.texts import CaptionTexts, Described, FaceText
 from preprocess.cli import main
 from preprocess.stages.segment import Segment, cut, windows
 from preprocess.stages.standardise import standardise
@@ -134,10 +135,10 @@ def test_stages_run_one_after_the_other_give_the_same_captions_and_never_need_bo
 ):
     both = open_captions("blip2+llama", settings(place, tmp_path / "both"), 4)
     wanted = [both(segment, []) for segment in segments(place, tiny)]
-    apart = open_models(settings(place, tmp_path / "apart"), 4)
+    apart = open_blip2_llama(settings(place, tmp_path / "apart"), 4)
     described = [apart.faces(segment) for segment in segments(place, tiny)]
     assert "joiner" not in vars(apart.join)
-    again = pickle.loads(pickle.dumps(open_models(settings(place, tmp_path / "apart"), 4)))
+    again = pickle.loads(pickle.dumps(open_blip2_llama(settings(place, tmp_path / "apart"), 4)))
     assert again.join([again.faces(segment) for segment in segments(place, tiny)]) == wanted
     assert "captioner" not in vars(again.faces), "kept texts were not found"
     assert generated == {"blip2": 4, "llama": 3}, "two segments are joined in one call"
@@ -147,7 +148,7 @@ def test_stages_run_one_after_the_other_give_the_same_captions_and_never_need_bo
 def test_a_segment_whose_texts_are_unfinished_or_of_another_picture_is_described_again(
     place: Path, tiny: Config, tmp_path: Path, generated: Counter
 ):
-    stage = open_models(settings(place, tmp_path), 4).faces
+    stage = open_blip2_llama(settings(place, tmp_path), 4).faces
     segment = segments(place, tiny)[0]
     described = stage(segment)
     content = stage.texts.path("clip").read_bytes()

@@ -10,12 +10,12 @@ from safetensors.numpy import load_file, save_file
 
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.sphere.geometry import directions
-from preprocess.captions.caption_joiner import DATE, MOST_WORDS, CaptionJoiner, as_caption
-from preprocess.captions.face_captioner import FaceCaptioner
-from preprocess.captions.faces import FACES, face_pictures, face_times
-from preprocess.captions.model_folders import open_model_folder
-from preprocess.captions.prompts import DEFAULT_PROMPTS, load_prompts
-from preprocess.captions.texts import FaceText
+from preprocess.captions.blip2_llama.caption_joiner import DATE, MOST_WORDS, CaptionJoiner, as_caption
+from preprocess.captions.blip2_llama.face_captioner import FaceCaptioner
+from preprocess.captions.blip2_llama.faces import FACES, face_pictures, face_times
+from preprocess.captions.blip2_llama.model_folders import open_model_folder
+from preprocess.captions.blip2_llama.prompts import DEFAULT_PROMPTS, load_prompts
+from preprocess.captions.blip2_llama.texts import FaceText
 from preprocess.stages.segment import Segment, Window
 from preprocess.stages.standardise import StandardClip
 from tests.support.caption_networks import PICTURE, QUERIES, save_blip2, save_llama, single_thread, word_tokenizer

@@ -16,7 +16,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import ConfigError, DatasetError
 from con360av_jax.media.files import write_clip
-from preprocess.captions.measured import template_caption
+from preprocess.captions.template import template_caption
 from preprocess.cli import main
 from preprocess.inputs import find_inputs
 from preprocess.running import outcomes, pipeline
@@ -212,7 +212,7 @@ def test_more_rejections_than_asked_for_are_in_the_exit_code(videos, config_path
 def test_other_settings_do_not_join_a_dataset(videos, config_path, tmp_path, capfd):
     assert main(command(videos, tmp_path / "data", config_path)) == 0
     assert main([*command(videos, tmp_path / "data", config_path), "--moving"]) == 2
-    assert "settings.moving is False there, True here" in capfd.readouterr().err
+    assert "settings.moving: False -> True" in capfd.readouterr().err
 
 
 def test_a_stored_segment_that_was_cut_off_is_made_again(tmp_path):

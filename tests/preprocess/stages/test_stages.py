@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.media.files import write_clip
-from preprocess.captions.measured import template_caption
+from preprocess.captions.template import template_caption
 from preprocess.inputs import find_inputs
 from preprocess.running.engine import Engine, Workers
 from preprocess.running.pipeline import Pipeline

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from con360av_jax.errors import ConfigError
-from preprocess.captions.texts import FaceText
+from preprocess.captions.blip2_llama.texts import FaceText
 
 DEFAULT_PROMPTS = Path(__file__).with_name("prompts.toml")
 # A face's text is a phrase. A joined sentence may be longer than CLIP reads, so that it ends where the model ends it.

@@ -15,14 +15,14 @@ from itertools import islice
 
 import numpy as np
 
-from con360av_jax.errors import DatasetError
-from preprocess.captions.caption_joiner import CaptionJoiner, as_caption, open_chat_tokenizer
+from con360av_jax.errors import ConfigError, DatasetError
+from preprocess.captions.blip2_llama.caption_joiner import CaptionJoiner, as_caption, open_chat_tokenizer
+from preprocess.captions.blip2_llama.face_captioner import FaceCaptioner, check_blip2
+from preprocess.captions.blip2_llama.faces import FACES, face_pictures, face_times, picture_digest
+from preprocess.captions.blip2_llama.model_folders import ModelFolder, choose_device, open_model_folder, require_torch
+from preprocess.captions.blip2_llama.prompts import Prompts, load_prompts
+from preprocess.captions.blip2_llama.texts import CaptionTexts, Described, FaceText
 from preprocess.captions.contract import CaptionSettings, Tracks
-from preprocess.captions.face_captioner import FaceCaptioner, check_blip2
-from preprocess.captions.faces import FACES, face_pictures, face_times, picture_digest
-from preprocess.captions.model_folders import ModelFolder, choose_device, open_model_folder, require_torch
-from preprocess.captions.prompts import Prompts, load_prompts
-from preprocess.captions.texts import CaptionTexts, Described, FaceText
 from preprocess.stages.segment import Segment
 from preprocess.stages.work import Stage, Work, Works, attempted, each, there
 
@@ -167,8 +167,13 @@ class ModelCaptions:
         return models | {"prompts": f"{self.faces.prompts.face_digest} {self.join.prompts.join_digest}"}
 
 
-def open_model_captions(settings: CaptionSettings, frames_per_second: float) -> ModelCaptions:
-    """Both stages, with every error that can be told without loading a model; raises as `open_captions` does."""
+def open_blip2_llama(settings: CaptionSettings, frames_per_second: float) -> ModelCaptions:
+    """The backend, after every check that needs no loaded model; raises as `open_captions` does."""
+    for option, given in (("--caption-faces", settings.faces), ("--caption-join", settings.join)):
+        if not given:
+            raise ConfigError(f"--captions blip2+llama needs {option}: give a model's folder or its Hugging Face id")
+    if settings.batch_size < 1:
+        raise ConfigError(f"--caption-batch is {settings.batch_size}; give 1 or more")
     require_torch()
     prompts = load_prompts(settings.prompts)
     blip2 = open_model_folder(settings.faces, "--caption-faces", settings.from_hub)

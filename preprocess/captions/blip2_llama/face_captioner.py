@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from con360av_jax.errors import CheckpointError
-from preprocess.captions.model_folders import (
+from preprocess.captions.blip2_llama.model_folders import (
     Precision,
     choose_device,
     choose_dtype,
@@ -20,7 +20,7 @@ from preprocess.captions.model_folders import (
     model_type,
     require_torch,
 )
-from preprocess.captions.prompts import FACE_TOKENS, Prompts
+from preprocess.captions.blip2_llama.prompts import FACE_TOKENS, Prompts
 
 
 def check_blip2(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from con360av_jax.errors import CheckpointError
-from preprocess.captions.model_folders import (
+from preprocess.captions.blip2_llama.model_folders import (
     Precision,
     choose_device,
     choose_dtype,
@@ -19,8 +19,8 @@ from preprocess.captions.model_folders import (
     model_type,
     require_torch,
 )
-from preprocess.captions.prompts import JOIN_TOKENS, Prompts
-from preprocess.captions.texts import FaceText
+from preprocess.captions.blip2_llama.prompts import JOIN_TOKENS, Prompts
+from preprocess.captions.blip2_llama.texts import FaceText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
