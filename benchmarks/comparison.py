@@ -22,12 +22,12 @@ from con360av_jax.config.settings import Config
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.unet import UNet
-from convert.base import cast_floating
 from convert.rules import Table, to_jax
 from convert.tables.joint import UNET
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
+from convert.torch_files.weights import cast_floating
 from convert.verify.jax_networks import NETWORKS
 
 TABLES: Mapping[str, Table] = {

@@ -23,7 +23,7 @@ from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.models import functional
 from con360av_jax.models.functional import KeyStream, Params
 from con360av_jax.models.joint import additions, joint_model
-from convert.base import cast_floating
+from convert.torch_files.weights import cast_floating
 
 UNETS = {"audio": "unet_a", "video": "unet_v"}
 

@@ -37,8 +37,8 @@ from con360av_jax.train.loop import on_mesh
 from con360av_jax.train.optimizer import make_optimizer, merge
 from con360av_jax.train.program import abstract_start, compile_step
 from con360av_jax.train.state import TrainState, init_state
-from convert.base import cast_floating
 from convert.rules import to_jax
+from convert.torch_files.weights import cast_floating
 
 UNETS = {"audio": "unet_a", "video": "unet_v"}
 # One clip of the fewest frames that every clip length has: one a second.

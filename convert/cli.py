@@ -1,8 +1,5 @@
-"""`python -m convert`: published PyTorch weights to this system's and back, as one command per direction."""
+"""The program `python -m convert`: published PyTorch weights to the weights of this system, and back."""
 
-import logging
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,94 +8,97 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import tyro
 from rich.console import Console
 
-from con360av_jax.commands.options import parse
-from con360av_jax.errors import Con360Error, ConfigError
-from con360av_jax.runtime.compile_flags import choose_fast_run
+from con360av_jax.commands.program import run_program
+from con360av_jax.errors import ConfigError
 
 if TYPE_CHECKING:
+    from jax.typing import DTypeLike
+
     from convert.torch_files.folders import Sources
 
-USER_ERROR = 2
-INTERRUPTED = 130
+ABOUT = "Convert published PyTorch weights to the weights of this system, and back."
 
 Dtype: TypeAlias = Literal["stored", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _FromPublished:
-    """Where published weights lie."""
+    """Folders and files of published weights."""
 
     baseline: Path | None = None
-    """The audio-video baseline's saved pipeline (unet_a, unet_v, unet_svg, vae_a, ...)."""
+    """Saved pipeline of the audio-video baseline: a folder with unet_a, unet_v, unet_svg, vae_a, ..."""
     audioldm: Path | None = None
-    """diffusers' AudioLDM folder (unet, vae, text_encoder, tokenizer, vocoder, scheduler)."""
+    """AudioLDM in diffusers' layout: a folder (unet, vae, text_encoder, tokenizer, vocoder, scheduler)."""
     stable_diffusion: Path | None = None
-    """diffusers' Stable Diffusion 1.5 folder (unet, vae, text_encoder, tokenizer, scheduler)."""
+    """Stable Diffusion 1.5 in diffusers' layout: a folder (unet, vae, text_encoder, tokenizer, scheduler)."""
     motion: Path | None = None
-    """diffusers' motion adapter folder, or AnimateDiff's motion module file (.ckpt, .safetensors)."""
+    """Motion adapter in diffusers' layout, or AnimateDiff's motion module (.ckpt, .safetensors)."""
     connectors: Path | None = None
-    """The baseline's unet_svg folder or weights file. Left out: connectors start as initialised."""
+    """The baseline's unet_svg folder or weights file. Left out: connectors get initial weights."""
     from_hub: bool = False
-    """Sources that are no paths are Hugging Face ids: download them. Nothing is downloaded without this."""
+    """Download sources that are Hugging Face ids instead of paths. Nothing is downloaded without this."""
 
     def sources(self) -> "Sources":
-        """Opens them; raises ConfigError if they are no full set, CheckpointError if one is missing or damaged."""
+        """Opens the weights; raises ConfigError if the set is incomplete, CheckpointError if one is missing or corrupt."""
         from convert.torch_files.folders import baseline, published
         from convert.torch_files.hub import local
 
         paths = (self.baseline, self.audioldm, self.stable_diffusion, self.motion, self.connectors)
-        pipeline, sound, picture, motion, connectors = (
+        pipeline, audio, video, motion, connectors = (
             None if path is None else local(path, self.from_hub) for path in paths
         )
-        if pipeline is not None and not any((sound, picture, motion, connectors)):
+        if pipeline is not None and not any((audio, video, motion, connectors)):
             return baseline(pipeline)
-        if pipeline is None and sound and picture and motion:
-            return published(sound, picture, motion, connectors)
+        if pipeline is None and audio and video and motion:
+            return published(audio, video, motion, connectors)
         raise ConfigError("give either --baseline, or all of --audioldm, --stable-diffusion and --motion")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base(_FromPublished):
-    """Make a pretrained folder from published weights: --baseline, or --audioldm, --stable-diffusion and --motion."""
+    """Make a base from published weights: --baseline, or --audioldm, --stable-diffusion and --motion."""
 
     out: Path
-    """Folder to make."""
+    """Folder of the base to write."""
     config: str = ""
-    """Name or path of a config that gives what is not about these networks: clip, Map Encoder, training."""
+    """Name of a config (configs/NAME.py) or path to a .py or .json file, for all settings that do not follow from the
+    weights: clip, Map Encoder, training."""
     dtype: Dtype = "stored"
-    """Type of the parameters; stored keeps what the files hold."""
+    """Type of the parameters; stored keeps the type of the files."""
 
-    def execute(self, console: Console) -> int:
-        """Converts and says what was made."""
+    def execute(self) -> None:
+        """Converts the weights and shows where they came from."""
         from con360av_jax.config.files import load_config
         from convert.base import convert_base
 
         sources = self.sources()
         given = load_config(self.config) if self.config else None
-        convert_base(sources, self.out, None if self.dtype == "stored" else _dtype(self.dtype), given)
-        console.print(f"{self.out}: {sources.origin}", highlight=False, soft_wrap=True)
-        return 0
+        convert_base(sources, self.out, _dtype(self.dtype), given)
+        Console().print(f"{self.out}: {sources.origin}", highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verify(_FromPublished):
-    """Run the originals and a pretrained folder made from them side by side on random inputs; exit 1 if they differ."""
+    """Compare the PyTorch networks with a base made from them, on random inputs.
+
+    The exit code is 1 if the error of a network is above the tolerance.
+    """
 
     base: Path
-    """The pretrained folder."""
+    """Folder made by `python -m convert base`."""
     parts: tuple[str, ...] = ()
-    """Networks to compare (unet_a, unet_v, vae_a, vae_v, text_encoder_a, text_encoder_v, vocoder); all if left out."""
+    """Networks to compare: unet_a, unet_v, vae_a, vae_v, text_encoder_a, text_encoder_v, vocoder. Left out: all."""
     tolerance: float | None = None
-    """Largest relative L2 error of a network; 1e-4 if left out, 2e-2 where the folder's weights were rounded."""
+    """Largest relative L2 error of a network. Left out: 1e-4, or 2e-2 if the base's weights are rounded."""
     seed: int = 0
     """Seed of the inputs."""
     html: Path | None = None
-    """A page to write, with every layer's error."""
+    """Page to write, with the error of every layer."""
     json: Path | None = None
-    """The same as JSON."""
+    """JSON file to write, with the error of every layer."""
 
-    def execute(self, console: Console) -> int:
-        """Compares, prints the table, writes page and JSON; 1 if anything is above its tolerance."""
+    def execute(self) -> int:
+        """Compares, shows the table, writes page and JSON; returns 1 if an error is above its tolerance, else 0."""
         from con360av_jax.runtime.compile_cache import enable_compile_cache
         from convert.verify.compare import passed, verify
         from convert.verify.report import environment, render, write_html, write_json
@@ -106,7 +106,7 @@ class Verify(_FromPublished):
         enable_compile_cache()
         sources = self.sources()
         results = verify(sources, self.base, self.seed, self.parts or None, self.tolerance)
-        console.print(render(results))
+        Console().print(render(results))
         for path, write in ((self.html, write_html), (self.json, write_json)):
             if path is not None:
                 write(results, path, environment(sources, self.base))
@@ -115,84 +115,53 @@ class Verify(_FromPublished):
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a pretrained folder or a training run as PyTorch folders that diffusers and transformers load."""
+    """Write a base or a training run as PyTorch folders that diffusers and transformers load."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A pretrained folder, a training run, or one of its checkpoints."""
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Training run (its newest checkpoint), RUN/checkpoints/STEP, or a base."""
     out: Path
-    """Folder to make."""
+    """Folder to write."""
     dtype: Dtype = "stored"
-    """Type of the tensors; stored keeps what the folder holds."""
+    """Type of the tensors; stored keeps the type of the source."""
     weights: Literal["ema", "last"] = "ema"
-    """Of a run: the moving average of the trained weights, or the weights of the last step."""
+    """Weights of a training run: the moving average (ema), or those of the last step."""
 
-    def execute(self, console: Console) -> int:
-        """Exports and says where."""
+    def execute(self) -> None:
+        """Exports the weights."""
         from convert.export import export
 
-        export(self.source, self.out, None if self.dtype == "stored" else _dtype(self.dtype), self.weights == "ema")
-        console.print(f"{self.out}: unet_a, unet_v, unet_svg, control, ...", highlight=False, soft_wrap=True)
-        return 0
+        export(self.source, self.out, _dtype(self.dtype), self.weights == "ema")
+        Console().print(f"{self.out}: unet_a, unet_v, unet_svg, control, ...", highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Say what a file or folder of weights holds, without loading tensors."""
+    """Show what a file or folder of weights holds, without loading tensors."""
 
-    path: Annotated[Path, tyro.conf.Positional]
-    """A weights file, a network's or pipeline's folder, a pretrained folder or a checkpoint."""
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
+    """Weights file, folder of a network or pipeline, base or checkpoint."""
 
-    def execute(self, console: Console) -> int:
+    def execute(self) -> None:
         """Prints one row per network."""
         from convert.inspection import inspect_path, render
 
-        console.print(render(inspect_path(self.path)))
-        return 0
+        Console().print(render(inspect_path(self.path)))
 
 
-Verb: TypeAlias = (
-    Annotated[Base, tyro.conf.subcommand("base")]
-    | Annotated[Verify, tyro.conf.subcommand("verify")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
-)
+COMMANDS = {"base": Base, "verify": Verify, "export": Export, "inspect": Inspect}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0, 1 if `verify` found a difference, 2 for an error that the user can mend,
-    130 after Ctrl-C.
+    """Runs one command; returns the exit code: 0, 1 if `verify` found a difference, 2 for an error that the user can
+    mend, 130 after Ctrl-C.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for name in ("absl", "jax", "orbax"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    choose_fast_run()
-    try:
-        verb = parse(
-            lambda: tyro.cli(
-                Verb,  # pyright: ignore[reportArgumentType]
-                prog="python -m convert",
-                description=__doc__,
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-        )
-        if verb is not None:
-            return verb.execute(Console())
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return INTERRUPTED
-    except (Con360Error, OSError) as error:
-        _complain(f"error: {error}")
-        return USER_ERROR
-    return 0
+    return run_program("python -m convert", ABOUT, COMMANDS, arguments)
 
 
-def _dtype(name: str):
+def _dtype(name: Dtype) -> "DTypeLike | None":
+    if name == "stored":
+        return None
+
     import jax.numpy as jnp
 
     return jnp.dtype(name)
-
-
-def _complain(message: str) -> None:
-    sys.stderr.write(f"convert: {' '.join(message.split())}\n")

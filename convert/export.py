@@ -19,7 +19,8 @@ from con360av_jax.errors import CheckpointError
 from con360av_jax.model import Con360AV, load
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.runtime.files import replacing, write_text
-from convert.base import HEAD_WIDTH, PUBLISHED_CONNECTORS, cast_floating, require_space
+from convert.base import require_space
+from convert.base_config import HEAD_WIDTH, PUBLISHED_CONNECTORS
 from convert.config_json import from_settings
 from convert.rules import Rule, Shape, Table, place, to_torch
 from convert.tables import motion, text
@@ -28,7 +29,7 @@ from convert.tables.joint import CONNECTORS, UNET
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
-from convert.torch_files.weights import write_weights
+from convert.torch_files.weights import cast_floating, write_weights
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 # How an array is stored in PyTorch, from its shape here: the inverse of each layout in rules.py.

@@ -120,6 +120,11 @@ def require_finite(name: str, tensor: np.ndarray) -> None:
     raise CheckpointError(f"{name}: {bad} of {tensor.size} values are NaN or infinite; get the file again")
 
 
+def cast_floating(tensor: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
+    """`tensor` in `dtype` if it holds floating-point numbers; unchanged if it does not or `dtype` is None."""
+    return tensor if dtype is None or tensor.dtype.kind in "biu" else tensor.astype(dtype)
+
+
 def write_weights(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Writes a safetensors file aside and moves it into place once it is complete.
 

@@ -26,7 +26,7 @@ from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
-from convert.base import make_config
+from convert.base_config import make_config
 from convert.torch_files.folders import Sources
 from convert.verify import torch_networks
 from convert.verify.jax_networks import NETWORKS, Network

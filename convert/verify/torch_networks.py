@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from con360av_jax.errors import CheckpointError
-from convert.base import motion_config, part_table
+from convert.base_config import motion_config
 from convert.config_json import from_settings, to_settings
+from convert.part_source import part_table
 from convert.rules import place
 from convert.torch_files.folders import Component, Sources
 from convert.torch_files.weights import require_finite

@@ -21,11 +21,10 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import flatten, unflatten
-from convert.base import cast_floating
 from convert.config_json.from_settings import image_unet_json
 from convert.export import export
 from convert.torch_files.folders import Sources, baseline, component
-from convert.torch_files.weights import open_weights, write_weights
+from convert.torch_files.weights import cast_floating, open_weights, write_weights
 from convert.verify import jax_networks, torch_networks
 from convert.verify.compare import PartResult, passed, verify
 from convert.verify.layers import Comparison

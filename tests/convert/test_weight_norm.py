@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import CheckpointError
-from convert.base import Tensors
 from convert.inspection import inspect_path, render
+from convert.part_source import Tensors
 from convert.rules import to_jax, under
 from convert.tables.vocoder import VOCODER
 from convert.torch_files.folders import Sources, component
