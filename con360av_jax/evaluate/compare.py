@@ -1,34 +1,34 @@
-"""Evaluations side by side: only where network, protocol, targets and clips are the same, with intervals by clip.
+"""Differences between evaluations that have the same protocol, networks, targets and clips, with paired intervals.
 
-Two evaluations of the same clips differ less by chance than each of them alone: the interval is that of the mean
-difference, drawing clips with both of their values again and again (equation 1 of bootstrap.py).
+The interval of a difference is that of the mean difference by clip: clips are resampled with both of their values
+(metrics/bootstrap.py, equation 1), which is more precise than two separate intervals.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from con360av_jax.config.files import leaves, unstructure
+from con360av_jax.config.files import changes, unstructure
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.features import card_differences
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS, FEWEST_TO_DECIDE, bootstrap_mean
 from con360av_jax.evaluate.results import Metric, Results, read_results
 from con360av_jax.runtime.files import write_text
 
-Named = tuple[str, Results]
-"""What an evaluation is called in a comparison, and what it found."""
+NamedResults = tuple[str, Results]
+"""Name of an evaluation in a comparison, and its results."""
 _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A metric of one evaluation minus that of the first."""
+    """Difference of one metric between an evaluation and the first."""
 
     name: str
-    """Of the metric."""
+    """Name of the metric."""
     title: str
     unit: str
     lower_is_better: bool
@@ -37,18 +37,18 @@ class Difference:
     first_value: float
     second_value: float
     value: float
-    """Second minus first; where there is an interval, the mean over the clips that both have a value of."""
+    """Second minus first; with an interval, the mean over the clips that both score."""
     low: float | None = None
-    """95 % interval of the mean difference by clip; None where a metric has no values by clip."""
+    """Lower end of the 95 % interval of the mean difference by clip; None without values by clip."""
     high: float | None = None
     clips: int = 0
-    """Behind the interval."""
+    """Number of clips that both evaluations score."""
     better: str = ""
-    """Name of the better one where the interval of enough clips leaves no doubt, else ""."""
+    """Name of the better evaluation if the interval excludes 0 and has at least FEWEST_TO_DECIDE clips, else ""."""
 
     @property
     def metric(self) -> Metric:
-        """As the page shows it."""
+        """The difference as a Metric, for pages and their filters."""
         return Metric(
             name=self.name,
             title=f"{self.title}: {self.second} minus {self.first}",
@@ -61,10 +61,11 @@ class Difference:
         )
 
 
-def open_evaluations(folders: Sequence[Path]) -> list[Named]:
-    """Reads evaluations and makes sure that they can be compared.
+def open_evaluations(folders: Sequence[Path]) -> list[NamedResults]:
+    """Reads evaluations that can be compared.
 
-    Raises MetricError as `read_results` does, for fewer than two, the same twice, or if they are unlike.
+    Raises MetricError as `read_results` does, for fewer than two folders, a repeated folder, or if the
+    evaluations cannot be compared.
     """
     if len(folders) < 2:
         raise MetricError(f"--compare {' '.join(map(str, folders))}: give two evaluation folders or more")
@@ -75,27 +76,31 @@ def open_evaluations(folders: Sequence[Path]) -> list[Named]:
     return named
 
 
-def require_alike(named: Sequence[Named]) -> None:
-    """Raises MetricError that says all that keeps the evaluations from being compared with the first."""
+def require_alike(named: Sequence[NamedResults]) -> None:
+    """Raises MetricError with every reason why the evaluations cannot be compared with the first."""
     (first_name, first), *others = named
     problems = [f"{first_name} and {name}: {problem}" for name, results in others for problem in unlike(first, results)]
     if problems:
         raise MetricError(f"these evaluations cannot be compared. {'. '.join(problems)}")
 
 
-def unlike(first: Results, second: Results) -> list[str]:
-    """What keeps two evaluations from being compared, each as one phrase: protocol, cards, targets, clips."""
-    problems: list[str] = []
-    protocols = [leaves({"protocol": results.protocol}) for results in (first, second)]
-    problems += _different(*protocols)
+def measurement_differences(first: Results, second: Results) -> list[str]:
+    """Differences in protocol and feature cards, each as one phrase."""
+    problems = [*changes({"protocol": first.protocol}, {"protocol": second.protocol}).values()]
     for part in sorted(first.cards.keys() | second.cards.keys()):
         if part not in first.cards or part not in second.cards:
             problems.append(f"features {part}: only in the {'first' if part in first.cards else 'second'}")
         else:
             found = card_differences(first.cards[part], second.cards[part])
             problems += [f"features {part}: {difference}" for difference in found]
-    datasets = [leaves({"dataset": results.made_from.get("dataset", {})}) for results in (first, second)]
-    problems += _different(*({name: value for name, value in one.items() if name[-5:] != ".path"} for one in datasets))
+    return problems
+
+
+def unlike(first: Results, second: Results) -> list[str]:
+    """Reasons why two evaluations cannot be compared: protocol, feature cards, targets, clips."""
+    problems = measurement_differences(first, second)
+    datasets = ({"dataset": results.made_from.get("dataset", {})} for results in (first, second))
+    problems += [line for path, line in changes(*datasets).items() if not path.endswith(".path")]
     clips = [{clip.clip for clip in results.clips} for results in (first, second)]
     for which, only in (("first", clips[0] - clips[1]), ("second", clips[1] - clips[0])):
         if only:
@@ -104,16 +109,8 @@ def unlike(first: Results, second: Results) -> list[str]:
     return problems
 
 
-def _different(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    return [
-        f"{name}: {one.get(name, 'not given')} and {other.get(name, 'not given')}"
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name)
-    ]
-
-
-def differences(named: Sequence[Named], seed: int = 0, draws: int = DRAWS) -> list[Difference]:
-    """Every metric that both have a value of, of each evaluation minus the first."""
+def differences(named: Sequence[NamedResults], seed: int = 0, draws: int = DRAWS) -> list[Difference]:
+    """Differences of each evaluation from the first, for every metric with a value in both."""
     first, *others = named
     return [
         found
@@ -123,7 +120,7 @@ def differences(named: Sequence[Named], seed: int = 0, draws: int = DRAWS) -> li
     ]
 
 
-def _difference(name: str, first: Named, second: Named, seed: int, draws: int) -> Difference | None:
+def _difference(name: str, first: NamedResults, second: NamedResults, seed: int, draws: int) -> Difference | None:
     one, other = first[1].metric(name), second[1].metric(name)
     if one is None or other is None or one.value is None or other.value is None:
         return None
@@ -152,13 +149,8 @@ def _difference(name: str, first: Named, second: Named, seed: int, draws: int) -
     return replace(plain, value=interval.value, low=interval.low, high=interval.high, clips=len(shared), better=better)
 
 
-def page_differences(found: Sequence[Difference]) -> dict[str, Metric]:
-    """The differences that have an interval, as the page takes them."""
-    return {f"{one.name} {one.second} {one.first}": one.metric for one in found if one.low is not None}
-
-
-def write_differences(named: Sequence[Named], found: Sequence[Difference], path: Path, **more: object) -> None:
-    """Writes a JSON file: each evaluation's metrics, the differences, and `more`."""
+def write_differences(named: Sequence[NamedResults], found: Sequence[Difference], path: Path, **more: object) -> None:
+    """Writes a JSON file with each evaluation's metrics, the differences, and the entries of `more`."""
     text = {
         "evaluations": [
             {

@@ -1,4 +1,4 @@
-"""What a page shows of single clips: which ones, their films as links, saliency on a still, and their sound as mel."""
+"""What a page shows of single clips: which ones, their videos as links, saliency on a still, and their sound as mel."""
 
 import math
 import os
@@ -25,7 +25,7 @@ SIDES = ("generated", "target")
 FOLDERS = {"generated": "generated", "target": "targets"}
 """Where each side's features lie, below EVAL/features."""
 _STILL, _MEL = (176, 176), (200, 64)
-"""Width and height, pixels, that pictures are made smaller to: the page stays small where all films are noise."""
+"""Width and height, pixels, that pictures are made smaller to: the page stays small where all videos are noise."""
 _FLOOR, _CEILING = 2.0, 99.8
 """Percentiles of a mel that are black and brightest."""
 
@@ -33,8 +33,8 @@ Maps = Mapping[str, Float32[np.ndarray, "frame row column"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film:
-    """One film of an example; what could not be had is said in `problems`."""
+class Video:
+    """One video of an example; what could not be had is said in `problems`."""
 
     name: str
     """What stands below it: "generated", "target", or the name of an arm."""
@@ -50,10 +50,10 @@ class Film:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One clip with its films beside each other."""
+    """One clip with its videos beside each other."""
 
     clip: ClipScores
-    films: tuple[Film, ...]
+    videos: tuple[Video, ...]
     angles: tuple[float, float, float]
     """Yaw, pitch and horizontal field of view, degrees."""
 
@@ -105,7 +105,7 @@ def link(file: Path, page: Path) -> str:
 
 
 def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]) -> Example:
-    """Both films of a clip with what can be seen at once: saliency on the middle frame, and the sound."""
+    """Both videos of a clip with what can be seen at once: saliency on the middle frame, and the sound."""
     files = {"generated": clip.generated, "target": clip.target}
     mels: dict[str, np.ndarray] = {}
     stills: dict[str, str] = {}
@@ -122,8 +122,8 @@ def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]
         except MediaError as error:
             problems[side].append(str(error))
     pictures = _mel_pictures(mels)
-    films = tuple(
-        Film(
+    videos = tuple(
+        Video(
             name=side,
             file=file,
             href=link(folder / file, page),
@@ -133,15 +133,15 @@ def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]
         )
         for side, file in files.items()
     )
-    return Example(clip=clip, films=films, angles=angles(clip))
+    return Example(clip=clip, videos=videos, angles=angles(clip))
 
 
-def films_of(clips: Sequence[tuple[str, ClipScores, Path]], page: Path) -> tuple[Film, ...]:
+def videos_of(clips: Sequence[tuple[str, ClipScores, Path]], page: Path) -> tuple[Video, ...]:
     """The target, then what each named arm made of the same clip, each in its arm's folder."""
     _, first, folder = clips[0]
     wanted = [("target", first.target, folder), *((name, clip.generated, where) for name, clip, where in clips)]
     return tuple(
-        Film(
+        Video(
             name=name,
             file=file,
             href=(href := link(where / file, page)),

@@ -17,7 +17,7 @@ import numpy as np
 from cattrs.errors import BaseValidationError
 from jaxtyping import Float32
 
-from con360av_jax.config.files import leaves, problems, structure, unstructure
+from con360av_jax.config.files import changes, problems, structure, unstructure
 from con360av_jax.errors import MetricError
 from con360av_jax.runtime.files import replacing, write_text
 
@@ -250,17 +250,10 @@ def _check_finite(folder: Path, clips: Sequence[ClipRows], values: Rows) -> None
 
 
 def card_differences(first: FeatureCard, second: FeatureCard) -> list[str]:
-    """Each difference that makes features incomparable, as "settings.size: 224 and 256"; package versions are none."""
-    left, right = (
-        leaves({"kind": card.kind, "model": card.model, "weights_sha256": card.weights_sha256})
-        | leaves({"settings": card.settings})
-        for card in (first, second)
-    )
-    return [
-        f"{name}: {left.get(name, 'not given')} and {right.get(name, 'not given')}"
-        for name in sorted(left.keys() | right.keys())
-        if left.get(name, KeyError) != right.get(name, KeyError)
-    ]
+    """Differences that make features incomparable, as "settings.size: 224 -> 256"; package versions are ignored."""
+    names = ("kind", "model", "weights_sha256", "settings")
+    left, right = ({name: getattr(card, name) for name in names} for card in (first, second))
+    return [*changes(left, right).values()]
 
 
 def require_same_card(first: FeatureSet, second: FeatureSet) -> None:

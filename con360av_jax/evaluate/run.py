@@ -14,16 +14,16 @@ from con360av_jax.data.schema import SampleEntry
 from con360av_jax.diffusion.sampler import trajectories
 from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate import generate
-from con360av_jax.evaluate.choose import EvaluatedClip, read_clips
-from con360av_jax.evaluate.compute import Found, compute
-from con360av_jax.evaluate.control import control_metrics
+from con360av_jax.evaluate.control_metrics import control_metrics
+from con360av_jax.evaluate.evaluation_page import write_page
 from con360av_jax.evaluate.extraction import Extraction, Pair, extract
+from con360av_jax.evaluate.feature_metrics import Found, compute
 from con360av_jax.evaluate.features import FeatureCard
 from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS
-from con360av_jax.evaluate.page import write_page
 from con360av_jax.evaluate.protocols import Protocol
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
+from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
 from con360av_jax.evaluate.settings import Making, keep_to
 from con360av_jax.model import Con360AV, load
 from con360av_jax.runtime.provenance import commit, package_version

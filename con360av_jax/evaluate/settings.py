@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import config_hash, leaves, load_config_json, unstructure
+from con360av_jax.config.files import changes, config_hash, load_config_json, unstructure
 from con360av_jax.config.settings import Config, PerModality, SamplerConfig
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import MANIFEST, Dataset
-from con360av_jax.errors import ConfigError, DatasetError
+from con360av_jax.errors import ConfigError, DatasetError, some
 from con360av_jax.evaluate.selection import Noise
 from con360av_jax.runtime.files import write_text
 from con360av_jax.train import checkpoint, run_folder
@@ -18,7 +18,6 @@ from con360av_jax.train import checkpoint, run_folder
 SETTINGS = "settings.json"
 # Folder inside a run.
 EVALUATIONS = "evaluation"
-_SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,17 +146,11 @@ def read_settings(folder: Path) -> dict[str, object]:
 
 
 def _require_same(folder: Path, there: dict[str, object], here: dict[str, object]) -> None:
-    one, other = leaves(there), leaves(here)
-    different = [
-        f"{name} is {one.get(name, 'not given')} there, {other.get(name, 'not given')} here"
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name) and not name.endswith(".path")
-    ]
-    if different:
-        more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+    found = [line for path, line in changes(there, here).items() if not path.endswith(".path")]
+    if found:
         raise ConfigError(
-            f"{folder} holds clips that were made otherwise: {'; '.join(different[:_SHOWN])}{more}; give another "
-            "--out, or delete that folder"
+            f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give another --out, or "
+            "delete that folder"
         )
 
 

@@ -1,9 +1,9 @@
-"""Studies: one evaluation per arm, alike but for what the study changes, and a page with all of them side by side.
+"""Studies: evaluations of several variants that differ in one setting, and a page that compares them.
 
-viewpoints  samples of the same scenes and captions, with the same noise, seen from different viewpoints: a Fréchet
-            distance between the samples of two viewpoints, and for reference between their targets
-guidance    every pair of a text and a map guidance scale
-ablation    without saliency, BASD, caption or all control, see `settings.Conditions`
+viewpoints  the same scenes, captions and noise from each viewpoint of the dataset; adds the Fréchet distance
+            between the clips of each two viewpoints, and between their targets for reference
+guidance    each pair of a text and a map guidance scale
+ablation    without saliency, BASD, caption or all control (`settings.Conditions`)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,16 @@ from typing import Literal, TypeAlias
 from con360av_jax.config.files import unstructure
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.errors import ConfigError, MetricError
-from con360av_jax.evaluate.choose import choose, choose_scenes, clip_name, complete_scenes
-from con360av_jax.evaluate.compare import Difference, Named, differences, page_differences, write_differences
-from con360av_jax.evaluate.compute import Measure, frechet_metrics, measures, only
+from con360av_jax.evaluate.compare import Difference, NamedResults, differences, write_differences
+from con360av_jax.evaluate.comparison_page import write_comparison
 from con360av_jax.evaluate.extraction import FEATURES, Pair, take_features
+from con360av_jax.evaluate.feature_metrics import Measure, frechet_metrics, measures, only
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
 from con360av_jax.evaluate.generate import TARGETS
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
-from con360av_jax.evaluate.page import write_comparison
 from con360av_jax.evaluate.results import Metric
 from con360av_jax.evaluate.run import Evaluation, generate_all, measure
+from con360av_jax.evaluate.selection import choose, choose_scenes, clip_name, complete_scenes
 from con360av_jax.evaluate.settings import ABLATION, Making, scales
 from con360av_jax.model import Con360AV
 
@@ -33,32 +33,32 @@ STUDY = "study"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One evaluation of a study."""
+class Variant:
+    """One variant of a study: its settings and the records that it is evaluated on."""
 
     name: str
     making: Making
     entries: tuple[SampleEntry, ...]
 
 
-def arms_of(
+def study_variants(
     study: Study, making: Making, count: int | None, text: Sequence[str] = (), maps: Sequence[str] = ()
-) -> list[Arm]:
-    """The arms of a study; `text` and `maps` are the scales of "guidance", as `scales` reads them.
+) -> list[Variant]:
+    """Variants of a study; `text` and `maps` are guidance scales for "guidance", as `scales` reads them.
 
-    Raises ConfigError or DatasetError if the study is not possible with these.
+    Raises ConfigError or DatasetError if the study is not possible with these settings or this dataset.
     """
     entries = making.dataset.samples
     if study == "viewpoints":
         views = choose_scenes(complete_scenes(entries), count, making.seed)
         shared = replace(making, noise="scene")
-        return [Arm(name=f"viewpoint_{number}", making=shared, entries=chosen) for number, chosen in views.items()]
+        return [Variant(name=f"viewpoint_{number}", making=shared, entries=chosen) for number, chosen in views.items()]
     chosen = choose(entries, count, making.seed)
     if study == "ablation":
         makings = {name: replace(making, conditions=conditions) for name, conditions in ABLATION.items()}
     else:
         makings = _grid(making, text, maps)
-    return [Arm(name=name, making=one, entries=chosen) for name, one in makings.items()]
+    return [Variant(name=name, making=one, entries=chosen) for name, one in makings.items()]
 
 
 def _grid(making: Making, text: Sequence[str], maps: Sequence[str]) -> dict[str, Making]:
@@ -76,14 +76,15 @@ def _grid(making: Making, text: Sequence[str], maps: Sequence[str]) -> dict[str,
 
 def run_study(
     study: Study, evaluations: Mapping[str, Evaluation], folder: Path, load_model: Callable[[], Con360AV]
-) -> tuple[list[Named], list[Difference], Path] | None:
-    """Evaluates all arms, writes FOLDER/study.json and study.html; None in a process that only generates.
+) -> tuple[list[NamedResults], list[Difference], Path] | None:
+    """Evaluates all variants and writes FOLDER/study.json and study.html.
 
-    Raises as `run.measure` does.
+    Returns the results by variant, their differences from the first, and the page; None in a process that only
+    generates. Raises as `run.measure` does.
     """
     if not generate_all(tuple(evaluations.values()), load_model):
         return None
-    named: list[Named] = []
+    named: list[NamedResults] = []
     features: list[Mapping[str, Pair]] = []
     first = next(iter(evaluations.values()))
     for name, one in evaluations.items():
@@ -108,29 +109,29 @@ def run_study(
         found_differences,
         folder / f"{STUDY}.json",
         study=study,
-        between=[{"arm": arm, "from": other, **unstructure(metric)} for (arm, other, _), metric in between.items()],
+        between=[{"arm": name, "from": other, **unstructure(metric)} for (name, other, _), metric in between.items()],
     )
     page = write_comparison(
         named,
         folder / f"{STUDY}.html",
         [one.folder for one in evaluations.values()],
-        page_differences(found_differences),
+        found_differences,
     )
     return named, found_differences, page
 
 
 def _share_targets(source: Path, folder: Path) -> None:
-    """The targets' features of one arm are those of the others, whose targets are the same files."""
+    """Gives a variant the target features of another, because their targets are the same files."""
     if (source / FEATURES / TARGETS).is_dir() and not (folder / FEATURES / TARGETS).exists():
         take_features(source / FEATURES / TARGETS, folder / FEATURES / TARGETS)
 
 
 Between = dict[tuple[str, str, str], Metric]
-"""By arm, arm it is compared with, and metric."""
+"""Fréchet distances by variant, the variant it is compared with, and name of the metric."""
 
 
 def _between(evaluations: Sequence[Evaluation], features: Sequence[Mapping[str, Pair]]) -> Between:
-    """Fréchet distances of each viewpoint's samples to those of every viewpoint before it."""
+    """Fréchet distances between the clips of each viewpoint and those of each earlier viewpoint."""
     found: Between = {}
     for (one, mine), (other, theirs) in combinations(zip(evaluations, features, strict=True), 2):
         for measure_ in measures(one.protocol):
@@ -143,7 +144,7 @@ def _between(evaluations: Sequence[Evaluation], features: Sequence[Mapping[str, 
 def _viewpoint_distance(
     measure_: Measure, evaluations: tuple[Evaluation, Evaluation], pairs: tuple[Pair, Pair]
 ) -> Metric:
-    """The distance between the samples of two viewpoints, over scenes that have all four features."""
+    """Fréchet distance between the clips of two viewpoints, over scenes whose four feature sets are complete."""
     one, other = evaluations
     names = [
         (clip_name(first.key), clip_name(second.key)) for first, second in zip(one.entries, other.entries, strict=True)

@@ -1,4 +1,4 @@
-// Tables whose columns sort at a click, a filter over their rows, and a window that plays the films of a row.
+// Tables whose columns sort at a click, a filter over their rows, and a window that plays the videos of a row.
 document.querySelectorAll("table.sortable").forEach((table) => {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -36,22 +36,22 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     card.querySelector("output").textContent = wanted ? `${shown} of ${body.rows.length} shown` : "";
   });
   const player = document.querySelector("dialog");
-  player?.addEventListener("close", () => player.querySelector(".films").replaceChildren());
+  player?.addEventListener("close", () => player.querySelector(".videos").replaceChildren());
   body.addEventListener("click", (event) => {
     const button = event.target.closest("button.play");
     if (!button || !player) { return; }
     const row = button.closest("tr");
     player.querySelector("h3").textContent = row.cells[0].textContent;
     player.querySelector("p").textContent = row.querySelector(".caption")?.textContent ?? "";
-    player.querySelector(".films").replaceChildren(...[...row.querySelectorAll("a[href]")].map((link, number) => {
+    player.querySelector(".videos").replaceChildren(...[...row.querySelectorAll("a[href]")].map((link, number) => {
       const figure = document.createElement("figure");
-      const film = Object.assign(document.createElement("video"), { src: link.href, controls: true, loop: true, muted: number > 0 });
+      const video = Object.assign(document.createElement("video"), { src: link.href, controls: true, loop: true, muted: number > 0 });
       const about = document.createElement("figcaption");
       about.textContent = link.textContent;
-      figure.append(film, about);
+      figure.append(video, about);
       return figure;
     }));
     player.showModal();
-    player.querySelectorAll("video").forEach((film) => film.play());
+    player.querySelectorAll("video").forEach((video) => video.play());
   });
 });

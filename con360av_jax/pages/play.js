@@ -1,12 +1,12 @@
-// A button plays the films of one sample together, from their start, and only the generated one is heard.
+// A button plays the videos of one sample together, from their start, and only the generated one is heard.
 document.querySelectorAll("button[data-play]").forEach((button) => {
-  const films = document.querySelectorAll(`video[data-view="${button.dataset.play}"]`);
+  const videos = document.querySelectorAll(`video[data-view="${button.dataset.play}"]`);
   const idle = button.textContent;
   button.addEventListener("click", () => {
-    const start = films[0].paused;
-    films.forEach((film) => {
-      film.muted = film.dataset.name !== "generated";
-      if (start) { film.currentTime = 0; film.play(); } else { film.pause(); }
+    const start = videos[0].paused;
+    videos.forEach((video) => {
+      video.muted = video.dataset.name !== "generated";
+      if (start) { video.currentTime = 0; video.play(); } else { video.pause(); }
     });
     button.textContent = start ? "Pause" : idle;
   });

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from con360av_jax.config.files import config_hash, to_dict
 from con360av_jax.config.settings import Config
@@ -18,12 +17,13 @@ from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.data.schema import Sample
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.errors import MediaError
-from con360av_jax.evaluate import digits
+from con360av_jax.evaluate.metric_format import FILTERS
 from con360av_jax.evaluate.results import METRICS, read_results
 from con360av_jax.evaluate.settings import EVALUATIONS
 from con360av_jax.media.files import probe, read_sound, write_clip
 from con360av_jax.media.mel import log_mel
 from con360av_jax.pages import figures, plots
+from con360av_jax.pages.environment import page_environment
 from con360av_jax.report import history
 from con360av_jax.report.history import History, read_history
 from con360av_jax.runtime.files import write_text
@@ -80,10 +80,8 @@ def write_report(
     config, origin = opened.config, json.loads((find_base(opened) / "report.json").read_text())["origin"]
     records = open_dataset(dataset, verify="sizes") if dataset else None
     views = [_view(clip, number, config, records) for number, clip in enumerate(clips)]
-    loader = ChoiceLoader([PackageLoader("con360av_jax.report", "."), PackageLoader("con360av_jax.pages", ".")])
-    pages = Environment(loader=loader, autoescape=True)
-    pages.filters |= {"value": digits.metric_value, "interval": digits.metric_interval}
-    html = pages.get_template("template.html").render(
+    template = page_environment("con360av_jax.report", **FILTERS).get_template("report.html")
+    html = template.render(
         run=run.resolve().name,
         config=config,
         origin=origin,
@@ -97,11 +95,10 @@ def write_report(
         speed_table=history.speed_table(past),
         incidents=history.incidents(past),
         evaluations=_evaluations(run, out),
-        beside=digits.beside,
         scenes=_scenes(views, dataset),
         views=views,
         timings=json.loads(timings.read_text()) if timings else [],
-        settings=json.dumps(to_dict(config), indent=2),
+        settings=to_dict(config),
         config_hash=config_hash(config),
         places={"base": find_base(opened), "dataset": opened.dataset},
         versions=_versions(),

@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from scipy.ndimage import gaussian_filter
 
 from con360av_jax.errors import MetricError
-from con360av_jax.scenes.scenes import CLASSES
+from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.sprites import DRAWINGS, Canvas, Moment
 from con360av_jax.scenes.textures import PALETTES, Background, render_background
 from con360av_jax.sphere.geometry import directions

@@ -10,7 +10,7 @@ A pixel at longitude l and latitude f lies, seen from an object at longitude 0 a
 import numpy as np
 from jaxtyping import UInt8
 
-from con360av_jax.scenes.scenes import Scene, SceneObject
+from con360av_jax.scenes.scene import Scene, SceneObject
 from con360av_jax.scenes.sprites import DRAWINGS, GLOWS, Canvas, Moment
 from con360av_jax.scenes.textures import PALETTES, render_background
 from con360av_jax.scenes.timbres import loudness_envelope

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int16
 from scipy.signal import fftconvolve, lfilter
 
-from con360av_jax.scenes.scenes import Scene, SceneObject
+from con360av_jax.scenes.scene import Scene, SceneObject
 from con360av_jax.sphere.ambisonics import encode
 
 ATTACK = {"bell": 0.002, "drum": 0.002, "whistle": 0.008, "engine": 0.01, "chirp": 0.006, "voice": 0.012}

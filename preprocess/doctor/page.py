@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from jinja2 import ChoiceLoader, Environment, PackageLoader
 
+from con360av_jax.pages.environment import page_environment
 from con360av_jax.runtime.files import write_text
 from preprocess.doctor.checks import CHECKS
 from preprocess.doctor.examine import Examination, Examined
@@ -36,9 +36,7 @@ class Cell:
 
 def write_page(examination: Examination, out: Path) -> Path:
     """Writes one self-contained page to `out`, replaced in one step; all text from files is escaped."""
-    # The house's style sheet lies with the report.
-    loader = ChoiceLoader([PackageLoader("preprocess.doctor", "."), PackageLoader("con360av_jax.pages", ".")])
-    template = Environment(loader=loader, autoescape=True).get_template("page.html")
+    template = page_environment("preprocess.doctor").get_template("page.html")
     findings = examination.findings
     html = template.render(
         looked=sum(tally.looked_at > 0 for tally in findings.tallies.values()),
@@ -90,7 +88,7 @@ def _facts(examined: Examined) -> dict[str, str]:
         "of video": length,
         "shards": f"{len(manifest.shards):,}",
         "size": f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB",
-        "left out": f"{manifest.rejected:,}",
+        "rejected": f"{manifest.rejected:,}",
     }
 
 

@@ -146,8 +146,8 @@ def test_other_settings_into_the_same_folder_are_refused(given: list[str], extra
     assert cli.main([*given, "--count", "2"]) == 0
     capsys.readouterr()
     line = fails(capsys, [*given, "--count", "2", "--steps", "2", "--map-guidance", "2"])
-    assert "sampler.map_guidance.audio is 1.0 there, 2.0 here" in line and "sampler.steps is 3 there, 2 here" in line
-    assert "run.weights is moving average there, trained here" in fails(capsys, [*given, "--raw-weights"])
+    assert "sampler.map_guidance.audio: 1.0 -> 2.0" in line and "sampler.steps: 3 -> 2" in line
+    assert "run.weights: moving average -> trained" in fails(capsys, [*given, "--raw-weights"])
 
 
 WRONG = [

@@ -90,9 +90,9 @@ def test_unlike_evaluations_are_refused_with_all_that_differs():
     with pytest.raises(MetricError) as error:
         require_alike([("A", one), ("B", other)])
     assert str(error.value) == (
-        "these evaluations cannot be compared. A and B: protocol.sound.hop_seconds: 0.975 and 0.5. "
-        "A and B: features saliency: settings.size: 480 and 512. A and B: features sound: only in the second. "
-        "A and B: dataset.manifest_sha256: 1 and 2. A and B: clips: 2 only in the first (clip_28, clip_29)"
+        "these evaluations cannot be compared. A and B: protocol.sound.hop_seconds: 0.975 -> 0.5. "
+        "A and B: features saliency: settings.size: 480 -> 512. A and B: features sound: only in the second. "
+        "A and B: dataset.manifest_sha256: 1 -> 2. A and B: clips: 2 only in the first (clip_28, clip_29)"
     )
     require_alike([("A", one), ("B", replace(one, command="other", versions={"jax": "2"}))])
 

@@ -134,10 +134,10 @@ def test_every_difference_between_cards_is_listed(tmp_path: Path, caplog: pytest
     settings = {"sample_rate": 16_000, "window": {"seconds": 10.0}, "mono": True}
     other = replace(CARD, weights_sha256="cd34", settings=settings)
     assert card_differences(CARD, other) == [
-        "settings.mono: not given and True",
-        "settings.sample_rate: 48000 and 16000",
-        "settings.window.padding: zeros and not given",
-        "weights_sha256: ab12 and cd34",
+        "settings.mono: not given -> True",
+        "settings.sample_rate: 48000 -> 16000",
+        "settings.window.padding: zeros -> not given",
+        "weights_sha256: ab12 -> cd34",
     ]
     sets = [
         write_features(tmp_path / name, card, [(name, name, np.ones((1, 2), np.float32))])

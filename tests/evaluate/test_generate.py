@@ -14,8 +14,8 @@ from con360av_jax.data.schema import SampleEntry
 from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, MetricError
 from con360av_jax.evaluate import generate, settings
-from con360av_jax.evaluate.choose import choose, choose_scenes, clip_seed, complete_scenes, read_clips
 from con360av_jax.evaluate.generate import Share
+from con360av_jax.evaluate.selection import choose, choose_scenes, clip_seed, complete_scenes, read_clips
 from con360av_jax.evaluate.settings import ABLATION, Making
 from con360av_jax.media.files import read_frames, read_sound
 from con360av_jax.model import Con360AV
@@ -226,8 +226,8 @@ def test_a_folder_belongs_to_one_model_dataset_and_sampler(making: Making, tmp_p
     with pytest.raises(ConfigError) as error:
         settings.keep_to(tmp_path / "one", other.settings("fadtk"))
     assert str(error.value) == (
-        f"{tmp_path / 'one'} holds clips that were made otherwise: protocol is small there, fadtk here; sampler.steps "
-        "is 3 there, 9 here; seed is 0 there, 7 here; give another --out, or delete that folder"
+        f"{tmp_path / 'one'} holds clips that were made with other settings: protocol: small -> fadtk; sampler.steps: "
+        "3 -> 9; seed: 0 -> 7; give another --out, or delete that folder"
     )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")

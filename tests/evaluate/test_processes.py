@@ -14,8 +14,8 @@ from con360av_jax import cli
 from con360av_jax.config.settings import Config
 from con360av_jax.data.source import open_dataset
 from con360av_jax.evaluate import generate, settings
-from con360av_jax.evaluate.choose import choose
 from con360av_jax.evaluate.results import read_results
+from con360av_jax.evaluate.selection import choose
 from con360av_jax.evaluate.settings import Making
 from con360av_jax.media.files import read_frames, read_sound
 from con360av_jax.runtime.compile_flags import quick_compile_flags

@@ -16,12 +16,12 @@ from con360av_jax.data.schema import Sample, sample_key
 from con360av_jax.data.source import open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.evaluate import run, settings
-from con360av_jax.evaluate.choose import read_clips
 from con360av_jax.evaluate.features import open_features
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.results import read_results
+from con360av_jax.evaluate.selection import read_clips
 from con360av_jax.evaluate.settings import Making
-from con360av_jax.evaluate.study import arms_of
+from con360av_jax.evaluate.study import study_variants
 from tests.support import tiny_world
 from tests.support.evaluation_stand_ins import Extractor, extractor
 
@@ -119,12 +119,12 @@ def test_an_ablation_has_five_arms_over_the_same_targets(
 def test_guidance_is_every_pair_of_scales(lean: Config, dataset: Path):
     weights = settings.find_weights(tiny_world.run(lean), ema=True)
     making = Making(weights=weights, dataset=open_dataset(dataset), sampler=lean.sampler)
-    arms = arms_of("guidance", making, 2, ("2", "audio=1,video=4"), ("1", "3"))
+    arms = study_variants("guidance", making, 2, ("2", "audio=1,video=4"), ("1", "3"))
     assert [arm.name for arm in arms] == [
         "text_2_map_1", "text_2_map_3", "text_audio1_video4_map_1", "text_audio1_video4_map_3",
     ]  # fmt: skip
     sampler = arms[3].making.sampler
     assert (sampler.text_guidance.audio, sampler.text_guidance.video, sampler.map_guidance.video) == (1, 4, 3)
     assert {arm.entries for arm in arms} == {arms[0].entries} and len(arms[0].entries) == 2
-    (only,) = arms_of("guidance", making, 2, (), ("3",))
+    (only,) = study_variants("guidance", making, 2, (), ("3",))
     assert only.name == "map_3" and only.making.sampler.text_guidance == lean.sampler.text_guidance

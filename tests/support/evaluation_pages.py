@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from con360av_jax.config.files import unstructure
+from con360av_jax.evaluate.compare import Difference
 from con360av_jax.evaluate.features import FeatureCard, write_features
 from con360av_jax.evaluate.protocols import SMALL
 from con360av_jax.evaluate.results import ClipScores, Metric, Results
@@ -74,7 +75,14 @@ def results(count: int, **changed) -> Results:
     return replace(plain, **changed)
 
 
-def write_films(folder: Path, found: Results, side: int = 16, seconds: float = 0.5) -> None:
+def difference(metric: Metric, **changed) -> Difference:
+    """Difference "b minus a" with the name, value and interval of a metric."""
+    shared = ("name", "title", "unit", "lower_is_better", "low", "high", "clips")
+    plain = {name: getattr(metric, name) for name in shared} | {"value": metric.value, "first": "a", "second": "b"}
+    return Difference(**plain, first_value=0.0, second_value=0.0, **changed)
+
+
+def write_videos(folder: Path, found: Results, side: int = 16, seconds: float = 0.5) -> None:
     """Noise to see and to hear, which no codec makes small."""
     random = np.random.default_rng(0)
     sound = random.uniform(-0.5, 0.5, round(seconds * 16_000)).astype(np.float32)

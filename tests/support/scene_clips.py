@@ -9,10 +9,10 @@ import numpy as np
 
 from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config
-from con360av_jax.evaluate.choose import EvaluatedClip, write_clips
 from con360av_jax.evaluate.features import FeatureCard, write_features
+from con360av_jax.evaluate.selection import EvaluatedClip, write_clips
 from con360av_jax.media.files import write_clip
-from con360av_jax.scenes.scenes import CLASSES, make_scene
+from con360av_jax.scenes.scene import CLASSES, make_scene
 from con360av_jax.scenes.synthetic import SyntheticClip, render_scene
 from preprocess.stages.views import render_track
 

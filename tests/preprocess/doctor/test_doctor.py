@@ -132,7 +132,7 @@ def test_a_damaged_manifest_ends_one_dataset_and_not_the_others(write, fakes):
     (broken / "manifest.json").write_text("{")
     assert [check for check, _ in found(broken, other)] == ["manifest", "silent sound"]
     assert Doctor(datasets=(broken, other), samples=0).execute() == 1
-    assert "Its manifest is damaged" in broken.with_name("broken.doctor.html").read_text()
+    assert "Its manifest is corrupt" in broken.with_name("broken.doctor.html").read_text()
     edit_manifest(other, config={"smell": True})
     assert [check for check, _ in found(other)] == ["manifest"]
 

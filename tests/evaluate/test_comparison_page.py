@@ -4,12 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
-from con360av_jax.evaluate.page import write_comparison
-from con360av_jax.evaluate.side_by_side import metric_rows, short_names, unlike
-from tests.support.evaluation_pages import CARD, NOTHING, S_KL, Read, results, write_films
+from con360av_jax.evaluate.comparison_page import metric_rows, short_names, unlike, write_comparison
+from tests.support.evaluation_pages import CARD, NOTHING, S_KL, Read, difference, results, write_videos
 
 
-def test_a_comparison_shows_what_differs_and_the_films_of_all_arms(tmp_path: Path):
+def test_a_comparison_shows_what_differs_and_the_videos_of_all_evaluations(tmp_path: Path):
     first = results(3)
     second = replace(
         first,
@@ -18,28 +17,28 @@ def test_a_comparison_shows_what_differs_and_the_films_of_all_arms(tmp_path: Pat
         clips=tuple(replace(one, scores={"s_kl": one.scores["s_kl"] / 2}) for one in first.clips),
     )
     for name, found in (("a", first), ("b", second)):
-        write_films(tmp_path / name, found)
-    apart = replace(S_KL, title="S_KL: b less a", value=-0.3, low=-0.4, high=-0.2)
+        write_videos(tmp_path / name, found)
+    apart = difference(replace(S_KL, value=-0.3, low=-0.4, high=-0.2), better="b")
     out = tmp_path / "deep" / "compared.html"
     named = [("/runs/a/small", first), ("/runs/b/small", second)]
-    page = Read(write_comparison(named, out, [tmp_path / "a", tmp_path / "b"], {"s_kl": apart}))
+    page = Read(write_comparison(named, out, [tmp_path / "a", tmp_path / "b"], [apart]))
     told = " ".join(page.text.split())
-    assert "0.20 best" in told and "S_KL: b less a" in told and "below 0" in told
+    assert "0.20 best" in told and "S_KL (FastGaze): b minus a" in told and "below 0" in told
     assert "sampler.steps – 9" in told and "seed 3 4" in told and "config_hash 0123" not in told
-    assert page.count("video") == 3 * 3, "the target and both arms"
+    assert page.count("video") == 3 * 3, "the target and both variants"
     assert [file for file in page.files() if not (out.parent / unquote(file)).is_file()] == []
     order = [told.index(f"scene_{number} Play all") for number in (2, 1, 0)]
     assert order == sorted(order), "the greatest difference first"
     assert "cannot be compared" not in told
 
 
-def test_an_arm_is_best_only_where_its_interval_lies_apart():
+def test_an_evaluation_is_best_only_if_its_interval_overlaps_no_other():
     def best(*ends: tuple[float, float], lower: bool = True) -> int | None:
-        arms = [
-            (str(arm), results(0, metrics=(replace(S_KL, low=low, high=high, lower_is_better=lower),)))
-            for arm, (low, high) in enumerate(ends)
+        named = [
+            (str(number), results(0, metrics=(replace(S_KL, low=low, high=high, lower_is_better=lower),)))
+            for number, (low, high) in enumerate(ends)
         ]
-        return metric_rows(arms)[0].best
+        return metric_rows(named)[0].best
 
     assert best((0.4, 0.6), (0.1, 0.3)) == 1
     assert best((0.4, 0.6), (0.1, 0.3), lower=False) == 0
@@ -57,7 +56,7 @@ def test_an_arm_is_best_only_where_its_interval_lies_apart():
 def test_unlike_evaluations_are_told_apart_on_the_page(tmp_path: Path):
     first, second = results(1), results(1, cards={"saliency": replace(CARD, settings={"size": 256})})
     (said,) = unlike([("a", first), ("b", second)])
-    assert said == "a and b: saliency settings.size: 480 and 256"
+    assert said == "a and b: features saliency: settings.size: 480 -> 256"
     page = Read(write_comparison([("a", first), ("b", second)], tmp_path / "c.html"))
     assert "cannot be compared" in page.text and said in page.text
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from con360av_jax.evaluate.features import FeatureSet
-from con360av_jax.scenes.scenes import CLASSES
+from con360av_jax.scenes.scene import CLASSES
 
 FEWEST_SCENES = 3
 _ROUNDING = 1 / 512

@@ -1,4 +1,4 @@
-"""The page of an evaluation: whole, escaped, linked to films that exist, small with thousands of clips."""
+"""The page of an evaluation: whole, escaped, linked to videos that exist, small with thousands of clips."""
 
 import re
 from dataclasses import replace
@@ -8,12 +8,24 @@ from urllib.parse import unquote
 import pytest
 
 from con360av_jax.errors import MetricError
-from con360av_jax.evaluate.digits import metric_interval, metric_value, number
+from con360av_jax.evaluate.comparison_page import write_comparison
+from con360av_jax.evaluate.evaluation_page import LISTED, write_page
 from con360av_jax.evaluate.examples import BEST, WORST, ranked
-from con360av_jax.evaluate.page import LISTED, write_comparison, write_page
+from con360av_jax.evaluate.metric_format import metric_interval, metric_value, number
 from con360av_jax.evaluate.protocols import SMALL
 from con360av_jax.evaluate.results import Exclusion, Results, write_results
-from tests.support.evaluation_pages import CARD, EVIL, NOTHING, S_KL, Read, clip, results, write_films, write_maps
+from tests.support.evaluation_pages import (
+    CARD,
+    EVIL,
+    NOTHING,
+    S_KL,
+    Read,
+    clip,
+    difference,
+    results,
+    write_maps,
+    write_videos,
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = results(3)
     odd = replace(found.clips[1], clip="a #1%", generated="generated/a #1%.mp4", target="targets/a #1%.mp4")
     found = replace(found, clips=(found.clips[0], odd, found.clips[2]))
-    write_films(folder, found)
+    write_videos(folder, found)
     write_maps(folder, found)
     write_results(found, folder)
     return folder
@@ -34,13 +46,13 @@ def page_of(folder: Path, found: Results) -> Read:
     return Read(write_page(folder))
 
 
-def test_films_play_beside_each_other_and_every_link_resolves(whole: Path):
+def test_videos_play_beside_each_other_and_every_link_resolves(whole: Path):
     page = Read(write_page(whole))
     assert page.count("video") == 6
     videos = [given for tag, given in page.elements if tag == "video"]
     assert all("controls" in given and "muted" not in given for given in videos)
     files = page.files()
-    assert len(files) == 6 + 6 + 6, "films, their captions, and the table"
+    assert len(files) == 6 + 6 + 6, "videos, their captions, and the table"
     assert [file for file in files if not (whole / unquote(file)).is_file()] == []
     assert page.count("img") == 3 * 2 * 2, "saliency and mel of both sides of each clip"
 
@@ -64,12 +76,12 @@ def test_numbers_settings_cards_and_choices_are_all_there(whole: Path):
     assert "Evaluation of first" in " ".join(text.split())
     assert all(sentence in text for sentence in SMALL.left_open)
     assert '"weights_sha256": "' + "ab" * 32 in text
-    assert "none could be matched" in " ".join(text.split())
+    assert "Paper: empty, no value is taken from Table 1 of" in " ".join(text.split())
 
 
 def test_a_number_of_the_paper_stands_where_it_may(tmp_path: Path):
     text = page_of(tmp_path, results(0, metrics=(replace(S_KL, paper=0.713, target=0.1),))).text
-    assert "0.71" in text and "The paper's column is Table 1 of" in " ".join(text.split())
+    assert "0.71" in text and "Paper: values of Table 1 of" in " ".join(text.split())
 
 
 def test_text_from_files_is_only_text(tmp_path: Path):
@@ -86,7 +98,8 @@ def test_text_from_files_is_only_text(tmp_path: Path):
     )
     (tmp_path / "javascript:alert(1)").write_bytes(b"")
     page_of(tmp_path, found)
-    write_comparison([(EVIL, found), ("$x$", found)], tmp_path / "c.html", [tmp_path] * 2, {EVIL: evil})
+    named = [(EVIL, found), ("$x$", found)]
+    write_comparison(named, tmp_path / "c.html", [tmp_path] * 2, [difference(evil)])
     for name in ("metrics.html", "c.html"):
         text, page = (tmp_path / name).read_text(), Read(tmp_path / name)
         assert "<script>alert" not in text and "javascript:" not in "".join(page.addresses())
@@ -94,11 +107,11 @@ def test_text_from_files_is_only_text(tmp_path: Path):
         assert EVIL in page.text
 
 
-def test_missing_and_damaged_films_are_named_and_never_linked(whole: Path, tmp_path: Path):
+def test_missing_and_damaged_videos_are_named_and_never_linked(whole: Path, tmp_path: Path):
     found = results(2)
-    write_films(tmp_path, found)
+    write_videos(tmp_path, found)
     (tmp_path / found.clips[0].generated).unlink()
-    (tmp_path / found.clips[1].target).write_bytes(b"no film")
+    (tmp_path / found.clips[1].target).write_bytes(b"no video")
     page = page_of(tmp_path, found)
     assert f"{found.clips[0].generated} is missing" in page.text
     assert "scene_1.mp4" in page.text and "damaged" in page.text
@@ -112,7 +125,7 @@ def test_an_evaluation_of_no_clip_or_one_has_a_page(tmp_path: Path, count: int):
     found = results(count, metrics=(NOTHING,), cards={}, exclusions=(), versions={}, command="", made_from={})
     page = page_of(tmp_path, found)
     assert ("There are no clips." in page.text) == (count == 0)
-    assert "every metric saw every clip" in page.text
+    assert "every metric uses every clip" in page.text
     compared = Read(write_comparison([("one", found), ("two", found)], tmp_path / "compared.html", [tmp_path] * 2))
     assert "None:" in compared.text
     assert write_comparison([], tmp_path / "none.html").is_file()
@@ -143,7 +156,7 @@ def test_exclusions_are_counted_by_reason_and_not_all_listed(tmp_path: Path):
     silent = Exclusion(clip="scene_1", metric="fad", reason="silent")
     page = page_of(tmp_path, results(2, exclusions=(silent, *frames)))
     assert f"The first {LISTED} of {LISTED + 6}" in page.text
-    table = page.text[page.text.index("Left out") :]
+    table = page.text[page.text.index("Exclusions") :]
     assert table.index("black") < table.index("silent")
     assert re.search(rf"black\s+1\s+{LISTED + 5}\s", table)
 
@@ -153,7 +166,7 @@ def test_two_thousand_clips_are_a_page_of_moderate_size(tmp_path: Path):
     scores = {"s_kl": 0.123456, "av_align": 0.5, "direction_error": 12.3, "sound_distance": 0.4}
     clips = tuple(clip(number, caption=long, scores=scores) for number in range(2000))
     few = replace(results(WORST + BEST), clips=clips[: WORST + BEST])
-    write_films(tmp_path, few, side=256, seconds=4.0)
+    write_videos(tmp_path, few, side=256, seconds=4.0)
     write_maps(tmp_path, few)
     page = page_of(tmp_path, results(0, clips=clips))
     assert page.count("tr") > 2000

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal when an evaluation, a comparison or a study is done."""
+"""Terminal output of a finished evaluation, comparison or study."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from con360av_jax.evaluate.compare import Difference, Named
+from con360av_jax.evaluate.compare import Difference, NamedResults
 from con360av_jax.evaluate.results import Metric, Results
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, or a dash where there is no number."""
+    """Four significant digits, or a dash without a value."""
     return "—" if value is None else f"{value:.4g}"
 
 
 def interval(metric: Metric) -> str:
-    """The 95 % interval, or nothing."""
+    """The 95 % interval, or "" without one."""
     return "" if metric.low is None or metric.high is None else f"{number(metric.low)} … {number(metric.high)}"
 
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
-    """One table: every metric with its interval, how many clips entered, and why one is missing."""
+    """Prints a table of all metrics with intervals and clip counts, then notes and exclusions."""
     more = [
         (head, attribute)
         for head, attribute in (("targets", "target"), ("paper", "paper"))
@@ -43,14 +43,14 @@ def show_results(results: Results, folder: Path, page: Path) -> None:
     console = Console()
     console.print(table)
     notes = [f"{metric.title}: {metric.note}" for metric in results.metrics if metric.note]
-    # Below the table: beside the numbers they would press them into narrow columns.
-    for line in (*notes, *left_out(results)):
+    # Below the table, because in it they would make the number columns narrow.
+    for line in (*notes, *exclusion_lines(results)):
         _say(console, line)
     _say(console, f"Open {page}")
 
 
-def left_out(results: Results) -> list[str]:
-    """One line per metric that leaves clips or frames out, with the commonest reason."""
+def exclusion_lines(results: Results) -> list[str]:
+    """One line per metric that excludes clips or frames, with the most frequent reason."""
     lines = []
     for metric in dict.fromkeys(exclusion.metric for exclusion in results.exclusions):
         mine = [exclusion for exclusion in results.exclusions if exclusion.metric == metric]
@@ -61,12 +61,12 @@ def left_out(results: Results) -> list[str]:
             for count, word in ((len(mine) - frames, "clip"), (frames, "frame"))
             if count
         )
-        lines.append(f"{metric} leaves out {counted}: {reason}" + ("" if times == len(mine) else ", and others"))
+        lines.append(f"{metric} excludes {counted}: {reason}" + ("" if times == len(mine) else ", and others"))
     return lines
 
 
-def show_comparison(named: Sequence[Named], found: Sequence[Difference], page: Path) -> None:
-    """Every metric of every evaluation, then the differences to the first where clips have values of their own."""
+def show_comparison(named: Sequence[NamedResults], found: Sequence[Difference], page: Path) -> None:
+    """Prints the metrics of all evaluations, then the differences from the first that have an interval."""
     console = Console()
     console.print(_side_by_side(named))
     for one in found:
@@ -80,8 +80,8 @@ def show_comparison(named: Sequence[Named], found: Sequence[Difference], page: P
     _say(console, f"Open {page}")
 
 
-def show_study(study: str, named: Sequence[Named], found: Sequence[Difference], page: Path) -> None:
-    """The arms side by side; of viewpoints also how far their samples lie apart."""
+def show_study(study: str, named: Sequence[NamedResults], found: Sequence[Difference], page: Path) -> None:
+    """Prints the variants of a study side by side; for viewpoints also the distances between their samples."""
     if study != "viewpoints":
         show_comparison(named, found, page)
         return
@@ -97,7 +97,7 @@ def show_study(study: str, named: Sequence[Named], found: Sequence[Difference], 
     _say(console, f"Open {page}")
 
 
-def _side_by_side(named: Sequence[Named]) -> Table:
+def _side_by_side(named: Sequence[NamedResults]) -> Table:
     table = Table()
     table.add_column("metric")
     for name, _ in named:

@@ -21,16 +21,16 @@ from jaxtyping import Float32, UInt8
 
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
-from con360av_jax.evaluate.choose import EvaluatedClip, read_clips
 from con360av_jax.evaluate.features import open_features
+from con360av_jax.evaluate.metrics.audio_class import FEWEST_SCENES, HeardClasses, Rows
 from con360av_jax.evaluate.metrics.av_align import av_align, direction_error
 from con360av_jax.evaluate.metrics.bootstrap import bootstrap_mean
-from con360av_jax.evaluate.metrics.heard import FEWEST_SCENES, HeardClasses, Rows
 from con360av_jax.evaluate.results import Exclusion, Metric
+from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
 from con360av_jax.media.files import read_frames, read_sound
 from con360av_jax.media.mel import log_mel
+from con360av_jax.scenes.ground_truth import SceneClip, scene_clip
 from con360av_jax.scenes.sighting import find_object
-from con360av_jax.scenes.truth import SceneClip, scene_clip
 
 SIDES = ("generated", "targets")
 FRAMES = 8

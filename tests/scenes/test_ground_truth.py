@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from con360av_jax.evaluate.choose import EvaluatedClip
 from con360av_jax.evaluate.metrics.av_align import direction_error
+from con360av_jax.evaluate.selection import EvaluatedClip
 from con360av_jax.scenes.appearance import colour_evidence, drawings
-from con360av_jax.scenes.scenes import CLASSES
+from con360av_jax.scenes.ground_truth import SceneClip, scene_clip
+from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.sighting import find_object
-from con360av_jax.scenes.truth import SceneClip, scene_clip
 from con360av_jax.sphere.geometry import angles_from_direction
 from tests.support.scene_clips import CONFIG, View, largest, view
 

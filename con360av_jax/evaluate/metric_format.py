@@ -1,4 +1,4 @@
-"""How many digits of a number a page shows: as many as its interval leaves meaning."""
+"""Metrics as text, with the precision that their interval justifies."""
 
 import math
 
@@ -7,11 +7,11 @@ from con360av_jax.evaluate.results import Metric
 DASH = "–"
 _PLACES = 6
 _ROUNDING = 1e-9
-"""What is nearer to 0 is a sum's rounding."""
+"""Values nearer to 0 are rounding errors of sums and are shown as 0."""
 
 
 def number(value: float | None, spread: float = 0.0) -> str:
-    """`value` with two digits of its `spread`, half an interval's width; without one, with four digits."""
+    """`value` to two digits of `spread` (half the width of its interval), or to four digits without one."""
     if value is None:
         return DASH
     if not math.isfinite(value):
@@ -25,22 +25,26 @@ def number(value: float | None, spread: float = 0.0) -> str:
 
 
 def metric_value(metric: Metric, spread: float | None = None) -> str:
-    """Its value, as precisely as its interval allows unless a spread is given."""
+    """Value of a metric with the precision of `spread`, by default of its own interval."""
     return beside(metric, metric.value, spread)
 
 
 def metric_interval(metric: Metric, spread: float | None = None) -> str:
-    """From its low to its high end, or a dash."""
+    """Interval of a metric as "low to high", or a dash without one."""
     if metric.low is None or metric.high is None:
         return DASH
     return f"{beside(metric, metric.low, spread)} to {beside(metric, metric.high, spread)}"
 
 
 def beside(metric: Metric, value: float | None, spread: float | None = None) -> str:
-    """Another number as precise as the metric's own."""
+    """Another value of the same metric with the same precision, such as that of the targets."""
     return number(value, half_width(metric) if spread is None else spread)
 
 
 def half_width(metric: Metric) -> float:
-    """Of its interval; 0 without one."""
+    """Half the width of a metric's interval; 0 without one."""
     return (metric.high - metric.low) / 2 if metric.low is not None and metric.high is not None else 0.0
+
+
+FILTERS = {"number": number, "value": metric_value, "interval": metric_interval, "beside": beside}
+"""Filters of the templates that show metrics."""

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import MetricError
-from con360av_jax.evaluate.choose import read_clips, write_clips
-from con360av_jax.evaluate.control import control_metrics
+from con360av_jax.evaluate.control_metrics import control_metrics
 from con360av_jax.evaluate.results import Exclusion, Metric
-from con360av_jax.scenes.scenes import CLASSES
+from con360av_jax.evaluate.selection import read_clips, write_clips
+from con360av_jax.scenes.scene import CLASSES
 from tests.support.scene_clips import (
     CONFIG,
     View,

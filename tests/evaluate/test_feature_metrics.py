@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import ConfigError, MetricError
-from con360av_jax.evaluate.compute import Found, check_draws, compute, measures
 from con360av_jax.evaluate.extraction import Pair
+from con360av_jax.evaluate.feature_metrics import Found, check_draws, compute, measures
 from con360av_jax.evaluate.features import open_features, write_features
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.metrics.saliency import frame_divergence
@@ -141,7 +141,7 @@ def test_a_missing_partner_is_an_error_that_names_it(write: Write):
 
 def test_sides_extracted_differently_are_refused(write: Write):
     pair = write("sound", sounds(1), sounds(2), settings=({"hop": 1}, {"hop": 2}))
-    with pytest.raises(MetricError, match=r"were extracted differently: settings.hop: 1 and 2"):
+    with pytest.raises(MetricError, match=r"were extracted differently: settings.hop: 1 -> 2"):
         measured(pair)
 
 
