@@ -1,1 +1,1 @@
-"""PyTorch checkpoints to and from the Orbax folders of con360av_jax."""
+"""Conversion of published PyTorch weights to pretrained folders of con360av_jax, and back."""

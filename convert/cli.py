@@ -12,7 +12,7 @@ from con360av_jax.commands.program import run_program
 from con360av_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jax.typing import DTypeLike
+    import numpy as np
 
     from convert.torch_files.folders import Sources
 
@@ -39,7 +39,7 @@ class _FromPublished:
     """Download sources that are Hugging Face ids instead of paths. Nothing is downloaded without this."""
 
     def sources(self) -> "Sources":
-        """Opens the weights; raises ConfigError if the set is incomplete, CheckpointError if one is missing or corrupt."""
+        """Opens the weights; raises ConfigError if some are not given, CheckpointError if one is missing or corrupt."""
         from convert.torch_files.folders import baseline, published
         from convert.torch_files.hub import local
 
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program("python -m convert", ABOUT, COMMANDS, arguments)
 
 
-def _dtype(name: Dtype) -> "DTypeLike | None":
+def _dtype(name: Dtype) -> "np.dtype | None":
     if name == "stored":
         return None
 

@@ -1,8 +1,8 @@
-"""The verb `export`: a pretrained folder or a training run as the PyTorch folders that diffusers and transformers load.
+"""The `export` command: a pretrained folder or a training run as PyTorch folders for diffusers and transformers.
 
 unet_a, unet_v (UNetMotionModel), vae_a, vae_v, text_encoder_a, text_encoder_v, vocoder, tokenizer_a, tokenizer_v and
 scheduler_a, scheduler_v are those libraries' own layouts; unet_svg is the audio-video baseline's; control
-holds Map Encoder and FiLM (tables/control.py), which no library knows.
+holds Map Encoder and FiLM (tables/control.py), which no library implements.
 """
 
 import json
@@ -32,7 +32,7 @@ from convert.tables.vocoder import VOCODER
 from convert.torch_files.weights import cast_floating, write_weights
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
-# How an array is stored in PyTorch, from its shape here: the inverse of each layout in rules.py.
+# Shape of an array in PyTorch, from its shape here: the inverse of each layout in rules.py.
 TORCH_SHAPES: dict[str, Callable[[Shape], Shape]] = {
     "same": lambda shape: shape,
     "linear": lambda shape: shape[::-1],
@@ -44,13 +44,13 @@ TORCH_SHAPES: dict[str, Callable[[Shape], Shape]] = {
 
 
 def export(source: Path, out: Path, dtype: np.dtype | None = None, ema: bool = True) -> None:
-    """Writes the folder `out` aside and moves it into place.
+    """Writes the folder `out` atomically.
 
     Args:
         source: a pretrained folder, a training run or one of its checkpoints.
         out: folder to make.
-        dtype: of all floating-point tensors; as they are if left out.
-        ema: of a run, the moving average of the trained weights instead of the weights themselves.
+        dtype: dtype of all floating-point tensors; None keeps what `source` holds.
+        ema: whether a run's moving average of the trained weights is exported instead of the last step's weights.
 
     Raises CheckpointError if `source` cannot be read, `out` exists or cannot be written.
     """
@@ -113,7 +113,7 @@ def _write(
     dtype: np.dtype | None,
     skipped: Callable[[str, Shape], np.ndarray],
 ) -> None:
-    """One network of a library: config.json, and its weights under the names and shapes that the library has itself."""
+    """Writes one network of a library: config.json, and weights under the library's names and shapes."""
     wanted = library_shapes(settings)
     tensors = to_torch(params, table, wanted)
     tensors |= {name: skipped(name, wanted[name]) for name in wanted if name not in tensors}
@@ -126,7 +126,7 @@ def _write(
 
 
 def library_shapes(settings: Mapping[str, object]) -> dict[str, Shape]:
-    """Names and shapes of the tensors of the network that a config.json describes, without allocating them.
+    """Tensor names and shapes of the network that a config.json describes, without allocating tensors.
 
     Raises CheckpointError if PyTorch or the libraries are not installed.
     """
@@ -170,12 +170,12 @@ def connectors_json(model: ModelConfig) -> dict[str, object]:
 
 
 def control_json(model: ModelConfig) -> dict[str, object]:
-    """What the control file's tensors do not say themselves; the rest is in tables/control.py."""
+    """config.json of the control folder, whose tensors are described in tables/control.py."""
     return {"_class_name": "Con360AVControl", **asdict(model.map_encoder), "maps": ["saliency", "basd"]}
 
 
 def names_and_shapes(table: Table, params: Mapping[str, np.ndarray]) -> dict[str, Shape]:
-    """The published names of `params`, under a table whose patterns match finitely many, and the shapes there."""
+    """Published names of `params` and their PyTorch shapes, under a table whose patterns match finitely many names."""
     names = [name for entry in table if isinstance(entry, Rule) for name in spellings(entry.pattern)]
     placed, _ = place(names, table)
     return {
@@ -186,7 +186,7 @@ def names_and_shapes(table: Table, params: Mapping[str, np.ndarray]) -> dict[str
 
 
 def require_a_name_for_each(paths: Iterable[str], table: Table, params: Mapping[str, np.ndarray]) -> None:
-    """Raises CheckpointError if a parameter at `paths` has no published name, for it would be missing in the export."""
+    """Raises CheckpointError if a parameter at `paths` has no published name and would be missing in the export."""
     named = {path for path, _ in place(names_and_shapes(table, params), table)[0].values()}
     if missing := [path for path in paths if path not in named]:
         raise CheckpointError(
@@ -196,7 +196,7 @@ def require_a_name_for_each(paths: Iterable[str], table: Table, params: Mapping[
 
 
 def spellings(pattern: str) -> list[str]:
-    """Every text that a pattern of literals, alternatives (a|b) and classes [abc] matches."""
+    """Every string that a pattern of literals, alternatives (a|b) and classes [abc] matches."""
     choice = re.search(r"(?<!\\)\[([^\]]+)\]|(?<!\\)\(((?:[^()\\]|\\.)*)\)", pattern)
     if choice is None:
         return [re.sub(r"\\(.)", r"\1", pattern)]

@@ -1,4 +1,4 @@
-"""What a file or folder of weights holds: networks, counts, dtypes and the table that fits; no tensor is loaded."""
+"""The `inspect` command: networks, counts, dtypes and matching table of weights on disk, without loading tensors."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from convert.torch_files.weights import NAMED, Weights, open_weights, weight_fil
 OWN = "con360av-jax"
 UNKNOWN = "unknown"
 
-# Of tables that fit equally well the first counts: a motion module's names are also a U-Net's.
+# The first of several tables that fit equally well is chosen: a motion module's names are also a U-Net's.
 FAMILIES: Mapping[str, Table] = {
     "connectors": CONNECTORS,
     "Map Encoder and FiLM": CONTROL,
@@ -39,7 +39,7 @@ FAMILIES: Mapping[str, Table] = {
     "joint baseline": JOINT,
 }
 
-# Below this share of names with exactly one entry, a table is said not to fit at all.
+# Smallest share of names with exactly one matching entry for which a table counts as recognised.
 RECOGNISED = 0.5
 
 Shape = tuple[int, ...]
@@ -57,17 +57,17 @@ class PartSummary:
     dtypes: Mapping[str, int]
     """Number of tensors by dtype."""
     family: str
-    """A name of FAMILIES; OWN for what is converted already, UNKNOWN where no table fits."""
+    """A key of FAMILIES; OWN if converted already, UNKNOWN if no table fits."""
     unmatched: tuple[str, ...] = ()
-    """Names that not exactly one entry of the family's table applies to; of an unknown family, all names."""
+    """Names that match no entry or several entries of the family's table; all names if the family is unknown."""
     folded: int = 0
-    """Weights that are stored with weight normalisation, as two tensors each."""
+    """Number of weights stored with weight normalisation, as two tensors each."""
 
 
 def inspect_path(path: Path) -> list[PartSummary]:
     """Summaries of a weights file, a network's folder, a pipeline's folder, a pretrained folder or a training run.
 
-    Raises CheckpointError if there is nothing to inspect or it is damaged (also for a single part of a pipeline).
+    Raises CheckpointError if there is nothing to inspect or any part of it is corrupt.
     """
     if (path / "report.json").is_file():
         return _pretrained(path)
@@ -94,13 +94,13 @@ def render(summaries: Iterable[PartSummary]) -> Grid:
             "\n".join(f"{count:,} {dtype}" for dtype, count in part.dtypes.items()),
             "\n".join(filter(None, (part.family, _folding(part.folded), _shortened(part.unmatched)))),
         )
-        # As text, because rich would take brackets in a foreign name for markup.
+        # As text: rich would read brackets in a tensor name as markup.
         grid.add_row(*map(Text, cells))
     return grid
 
 
 def recognise(names: Iterable[str]) -> tuple[str, tuple[str, ...]]:
-    """The family whose table has exactly one entry for most of `names`, and the names where it has not."""
+    """The family whose table has exactly one entry for most of `names`, and the names for which it has not."""
     names = tuple(names)
     left = {family: _unmatched(names, table) for family, table in FAMILIES.items()}
     best = min(left, key=lambda family: len(left[family]))
@@ -139,7 +139,7 @@ def _summary(
 
 
 def _has_usual_name(folder: Path) -> bool:
-    # A repository of a whole pipeline may have loose single-file copies of it at its top.
+    # A repository of a whole pipeline may have single-file copies of it at its root.
     return any(file.name in NAMED for file in weight_files(folder))
 
 
@@ -151,7 +151,7 @@ def _pretrained(folder: Path) -> list[PartSummary]:
         return [_summary(name, (folder / "params" / name,), arrays, OWN) for name, arrays in parts.items()]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
-            f"{folder / 'report.json'} is damaged ({error!r}): make or convert the folder again"
+            f"{folder / 'report.json'} is corrupt ({error!r}): make or convert the folder again"
         ) from error
 
 
@@ -170,7 +170,7 @@ def _training_step(path: Path) -> list[PartSummary]:
                 tree = checkpointer.metadata((step / name).resolve()).item_metadata
                 arrays = [(tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree.tree)]
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CheckpointError(f"{step / name} is missing or damaged ({error!r})") from error
+                raise CheckpointError(f"{step / name} is missing or corrupt ({error!r})") from error
             summaries.append(_summary(f"{step.name}/{name}", (step / name,), arrays, OWN))
     return summaries
 

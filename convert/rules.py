@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of tensor is stored on each side; `to_torch` also gets the shape wanted there."""
+    """Axis order of one kind of tensor on both sides; `to_torch` also gets the shape wanted in PyTorch."""
 
     name: str
     to_jax: Callable[[np.ndarray], np.ndarray]
@@ -54,7 +54,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Skip:
-    """Names that match `pattern` have no place in the parameter tree, for a reason that is written down."""
+    """Names that match `pattern` are left out of the parameter tree, for the stated reason."""
 
     pattern: str
     because: str = field(kw_only=True)
@@ -77,25 +77,25 @@ def under(source: str, target: str, table: Iterable[Rule | Skip]) -> list[Rule |
 
 @runtime_checkable
 class Described(Protocol):
-    """A mapping that knows its tensors' shapes without reading them (convert.torch_files.weights.Weights)."""
+    """A mapping that knows its tensors' shapes without reading them, such as convert.torch_files.weights.Weights."""
 
     @property
     def infos(self) -> Mapping[str, Any]:
-        """By name: objects with a `shape`."""
+        """Objects with a `shape`, by tensor name."""
         ...
 
 
 @dataclass(frozen=True)
 class Converted(Mapping[str, np.ndarray]):
-    """Source tensors under their paths and in our layout; each is read when it is asked for, and not kept."""
+    """Source tensors under their paths and in our layout; each is read on access and not kept."""
 
     source: Mapping[str, np.ndarray] = field(repr=False)
     placed: Mapping[str, tuple[str, Layout]] = field(repr=False)
-    """Name in the source and layout of every path, in the model's order."""
+    """Source name and layout of every path, in the model's order."""
 
     def __getitem__(self, path: str) -> np.ndarray:
         name, layout = self.placed[path]
-        # A copy where the order changes, so that a file's mapped pages are let go of one tensor at a time.
+        # A copy where the order changes, so that a file's mapped pages are released one tensor at a time.
         return np.asarray(layout.to_jax(np.asarray(self.source[name])), order="C")
 
     def __iter__(self) -> Iterator[str]:
@@ -113,7 +113,7 @@ def to_jax(
 ) -> Converted:
     """Every source tensor under its path; `wanted` are the shapes of the flat parameter tree.
 
-    Nothing is read of a `Described` source until a tensor is asked for, all problems are found beforehand.
+    Tensors of a `Described` source are read on access only; all problems are found beforehand.
     Paths that match the regex `optional` may stay unfilled (they are left out of the result).
     Raises CheckpointError listing every problem: names without a rule or with two, paths that do not exist, are filled
     twice or not at all, shapes that differ.
@@ -130,7 +130,9 @@ def to_jax(
             filled[path] = name, layout
             given = tuple(infos[name].shape) if infos is not None else np.shape(source[name])
             if (shape := _shape_here(layout, given)) != tuple(wanted[path]):
-                found = f"shape {shape} given" if shape is not None else f"shape {given} is none of a {layout.name}"
+                found = (
+                    f"shape {shape} given" if shape is not None else f"shape {given} does not fit layout {layout.name}"
+                )
                 problems.append(f"{name} -> {path}: {found}, {tuple(wanted[path])} wanted")
     problems += [
         f"{path}: no tensor for it" for path in wanted if path not in filled and not re.fullmatch(optional, path)
@@ -140,9 +142,9 @@ def to_jax(
 
 
 def _shape_here(layout: Layout, shape: Shape) -> Shape | None:
-    """Our shape of a tensor of the given shape; None if it has not the axes that the layout moves."""
+    """Our shape of a tensor of the given shape; None if it lacks the axes that the layout moves."""
     try:
-        # One element seen everywhere: shapes are worked out by the layout itself, without the memory.
+        # One broadcast element: the layout itself computes the shape, without the memory.
         return layout.to_jax(np.broadcast_to(np.empty((), np.int8), shape)).shape
     except ValueError:
         return None

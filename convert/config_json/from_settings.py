@@ -1,4 +1,4 @@
-"""config.json files from which the original libraries build networks of ours; the inverse of `settings`."""
+"""Settings of our networks to config.json files that diffusers and transformers load; inverse of to_settings.py."""
 
 from collections.abc import Sequence
 
@@ -93,7 +93,7 @@ def _unet_json(config: AudioUNetConfig | VideoUNetConfig, kind: str) -> dict[str
 
 
 def _compact(values: list[int]) -> int | list[int]:
-    """One number where all are the same, as published files write it."""
+    """A single number if all values are equal, as in published files."""
     return values[0] if len(set(values)) == 1 else values
 
 
@@ -120,12 +120,12 @@ def vae_json(config: VAEConfig) -> dict[str, object]:
 
 
 def clip_text_json(config: TextConfig) -> dict[str, object]:
-    """The picture's text encoder as transformers' CLIPTextModel."""
+    """The video's text encoder as transformers' CLIPTextModel."""
     return {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", **_text_json(config)}
 
 
 def clap_text_json(config: TextConfig) -> dict[str, object]:
-    """The sound's text encoder as transformers' ClapTextModelWithProjection."""
+    """The audio's text encoder as transformers' ClapTextModelWithProjection."""
     return {
         "architectures": ["ClapTextModelWithProjection"],
         "model_type": "clap_text_model",
@@ -151,7 +151,7 @@ def _text_json(config: TextConfig) -> dict[str, object]:
 
 
 def vocoder_json(config: VocoderConfig, sample_rate: int = 16_000) -> dict[str, object]:
-    """The vocoder as transformers' SpeechT5HifiGan; `sample_rate` in Hz decides no weight."""
+    """The vocoder as transformers' SpeechT5HifiGan; `sample_rate` in Hz influences no weight."""
     return {
         "architectures": ["SpeechT5HifiGan"],
         "model_type": "speecht5_hifigan",

@@ -1,16 +1,16 @@
-"""What the config.json of each original can say, which of it our networks implement, and the libraries' defaults.
+"""Options of the config.json of each library class, the values that our networks implement, and the defaults.
 
-An option of an original is either read (`read`, with the library's default), or has values that our networks implement
-(`fixed`, the library's default first), or decides no number (`idle`).
+An option is either read (`read`, with the library's default), or has values that our networks implement (`fixed`, the
+library's default first), or influences no number (`idle`).
 """
 
 from collections.abc import Mapping
 
 from convert.config_json.options import Json, Original
 
-# What diffusers' EMA adds to the config.json of the network it averages.
+# Options that diffusers' EMA adds to the config.json of the network it averages.
 EMA = ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup")
-# At the first value a U-Net's option is off.
+# The first value switches the option off.
 _UNET_FIXED: Mapping[str, tuple[object, ...]] = {
     "act_fn": ("silu", "swish"),
     "downsample_padding": (1,),
@@ -21,7 +21,7 @@ _UNET_FIXED: Mapping[str, tuple[object, ...]] = {
     "encoder_hid_dim_type": (None,),
     "addition_embed_type": (None,),
     "time_cond_proj_dim": (None,),
-    # A dense layer and a 1x1 convolution are the same numbers.
+    # A dense layer and a 1x1 convolution compute the same numbers.
     "use_linear_projection": (False, True),
 }
 _UNET_READ: Json = {
@@ -199,7 +199,7 @@ VOCODER = Original(
         "normalize_before": True,
     },
     fixed={"model_type": ("speecht5_hifigan", "hifigan")},
-    # The mel front end's settings have the sampling rate.
+    # The sampling rate is among the mel settings.
     idle=("sampling_rate", "initializer_range"),
     strict=False,
 )

@@ -1,4 +1,4 @@
-"""Reading the config.json of an original library's network: nothing is dropped or assumed in silence."""
+"""Typed reading of a library network's config.json: no option is dropped or assumed silently."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +12,17 @@ Json = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """What the constructor of one class of an original library takes."""
+    """Constructor options of one class of an original library."""
 
     name: str
     read: Json
+    """Options that are read, with the library's defaults."""
     fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    """Supported values of the other options, the library's default first."""
     idle: tuple[str, ...] = ()
+    """Options that influence no number."""
     strict: bool = True
-    """Whether an option that is none of these is an error; transformers and schedulers write many that mean nothing."""
+    """Whether any other option is an error; transformers and schedulers write many that have no effect."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Options:
             if name in self.given:
                 self.only(name, *supported)
         if self.original.strict:
-            # Those that begin with "_" say which class and version wrote the file.
+            # Names that begin with "_" hold the class and version that wrote the file.
             known = {*self.original.read, *self.original.fixed, *self.original.idle}
             for name, value in self.given.items():
                 if name not in known and not name.startswith("_") and value is not None:
@@ -57,41 +60,41 @@ class Options:
             self.refuse(name, f"not implemented, supported is {names}: convert another checkpoint")
 
     def integer(self, name: str, least: int = 1) -> int:
-        """A whole number, `least` or more."""
+        """Value of the option `name`: a whole number, `least` or more."""
         value = self[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self.refuse(name, f"no whole number from {least} on")
+            self.refuse(name, f"not a whole number from {least} on")
         return value
 
     def number(self, name: str) -> float:
-        """A finite number."""
+        """Value of the option `name`: a finite number."""
         value = self[name]
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            self.refuse(name, "no finite number")
+            self.refuse(name, "not a finite number")
         return float(value)
 
     def flag(self, name: str) -> bool:
-        """True or False."""
+        """Value of the option `name`: True or False."""
         self.only(name, True, False)
         return bool(self[name])
 
     def integers(self, name: str) -> tuple[int, ...]:
-        """A list of whole numbers from 1 on."""
+        """Value of the option `name`: a list of whole numbers from 1 on."""
         value = self[name]
         numbers = whole_numbers(value)
         if not isinstance(value, list | tuple) or len(numbers) != len(value) or any(number < 1 for number in numbers):
-            self.refuse(name, "no list of whole numbers from 1 on")
+            self.refuse(name, "not a list of whole numbers from 1 on")
         return numbers
 
     def per_level(self, name: str, levels: int) -> tuple[int, ...]:
-        """A whole number for each level; one number stands for all of them."""
+        """Whole number of each level; a single number in the file applies to all levels."""
         values = (self.integer(name),) * levels if isinstance(self[name], int) else self.integers(name)
         if len(values) != levels:
             self.refuse(name, f"a list of {len(values)}, but there are {levels} levels")
         return values
 
     def for_all(self, name: str) -> int:
-        """A whole number, given once or as a list of the same number; our networks have no choice per level."""
+        """Whole number that is given once or as a list of equal numbers; our networks have no choice per level."""
         values = (self.integer(name),) if isinstance(self[name], int) else self.integers(name)
         if len(set(values)) != 1:
             self.refuse(name, "not implemented, supported is the same number everywhere: convert another checkpoint")
@@ -99,12 +102,12 @@ class Options:
 
 
 def whole_numbers(value: object) -> tuple[int, ...]:
-    """Those of a list's entries that are whole numbers."""
+    """The whole numbers among a list's entries."""
     return tuple(entry for entry in value if type(entry) is int) if isinstance(value, list | tuple) else ()
 
 
 def entries(value: object) -> list[object]:
-    """All entries of a list of lists, in order; anything else is its own only entry."""
+    """All entries of nested lists, in order; any other value as its own single entry."""
     if isinstance(value, list | tuple) and value:
         return [leaf for entry in value for leaf in entries(entry)]
     return [value]

@@ -1,7 +1,7 @@
-"""config.json of the originals as settings of our networks: every number is read, what our networks lack is refused.
+"""config.json of the libraries' networks to settings of ours: every number is read, unsupported options are refused.
 
-An option of an original is either read, or has values that our networks implement (all others are refused), or decides
-no number. A missing option has the original library's default, as its own `from_config` would give it.
+An option is either read, or has values that our networks implement (all others are refused), or influences no number.
+A missing option has the library's default, as its own `from_config` would set it.
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ def _motion_options(motion: Json, levels: tuple[UNetLevel, ...], groups: int) ->
     for name, wanted in (
         ("block_out_channels", [level.width for level in levels]),
         ("motion_layers_per_block", [level.layers for level in levels]),
-        # diffusers would run the adapter with the U-Net's groups, in silence.
+        # diffusers would silently run the adapter with the U-Net's groups.
         ("motion_norm_num_groups", [groups] * count),
     ):
         if name in motion and list(options.per_level(name, count)) != wanted:
@@ -107,7 +107,7 @@ def _levels(options: Options) -> tuple[UNetLevel, ...]:
 
 
 def _blocks(options: Options, name: str, kinds: tuple[str, ...], levels: int) -> list[str]:
-    """The kind of each level's block, one of `kinds`."""
+    """Block type of each level, one of `kinds`."""
     options.only(name, *kinds)
     blocks = entries(options[name])
     if len(blocks) != levels:
@@ -116,7 +116,7 @@ def _blocks(options: Options, name: str, kinds: tuple[str, ...], levels: int) ->
 
 
 def _has_context(number: int, levels: tuple[UNetLevel, ...]) -> bool:
-    """The middle block has attention whether or not the deepest level has."""
+    """Whether the level has attention; the middle block always has, so the deepest level counts."""
     return levels[number].attention or number == len(levels) - 1
 
 
@@ -146,22 +146,22 @@ def vae(config: Json) -> VAEConfig:
 
 
 def clip_text(config: Json) -> TextConfig:
-    """The picture's text encoder from transformers' CLIPTextModel; raises ConfigError."""
+    """The video's text encoder from transformers' CLIPTextModel; raises ConfigError."""
     options = Options(library_classes.CLIP_TEXT, _text_part(config))
     positions = options.integer("max_position_embeddings")
     return _text(options, tokens=positions, positions=positions)
 
 
 def clap_text(config: Json) -> TextConfig:
-    """The sound's text encoder from transformers' ClapTextModelWithProjection; raises ConfigError."""
+    """The audio's text encoder from transformers' ClapTextModelWithProjection; raises ConfigError."""
     options = Options(library_classes.CLAP_TEXT, _text_part(config))
     positions = options.integer("max_position_embeddings")
-    # RoBERTa's positions begin behind the padding token's.
+    # RoBERTa's positions begin after the padding token's id.
     return _text(options, tokens=positions - options.integer("pad_token_id", least=0) - 1, positions=positions)
 
 
 def _text_part(config: Json) -> Json:
-    """Files of a whole CLIP or CLAP hold the text encoder's options in a section of their own."""
+    """The text encoder's options; config.json of a whole CLIP or CLAP holds them in a section."""
     section = config.get("text_config")
     return section if isinstance(section, Mapping) else config
 
@@ -215,7 +215,7 @@ _SPACINGS: Mapping[str, Literal["leading", "linspace", "trailing"]] = {
 def schedule(config: Json) -> NoiseSchedule:
     """A noise schedule from diffusers' DDIMScheduler or PNDMScheduler; raises ConfigError."""
     name = str(config.get("_class_name", "DDIMScheduler"))
-    # The baseline saves its pipeline with a scheduler class of its own, whose noise is DDIM's.
+    # The baseline saves its pipeline with its own scheduler class, whose noise schedule is DDIM's.
     name = "DDIMScheduler" if name == "DDIMSchedulerRev" else name
     if name not in library_classes.SCHEDULERS:
         names = " or ".join(library_classes.SCHEDULERS)

@@ -1,4 +1,4 @@
-"""Where published weights lie: folders in the layouts of AudioLDM, Stable Diffusion, AnimateDiff and the baseline.
+"""Folders of published weights in the layouts of AudioLDM, Stable Diffusion, AnimateDiff and the baseline.
 
 audioldm          diffusers' AudioLDMPipeline: unet, vae, text_encoder, tokenizer, vocoder, scheduler
 stable_diffusion  diffusers' StableDiffusionPipeline (1.5): unet, vae, text_encoder, tokenizer, scheduler
@@ -35,20 +35,20 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Everything that a pretrained folder is made of."""
+    """All inputs of one pretrained folder."""
 
     components: Mapping[str, Component]
     """unet_a, vae_a, text_encoder_a, vocoder, unet_v, vae_v, text_encoder_v; "motion" and "unet_svg" if given."""
     tokenizers: Mapping[str, Path]
-    """Folders, by modality."""
+    """Tokenizer folders by modality."""
     schedulers: Mapping[str, Json]
-    """scheduler_config.json, by modality."""
+    """Content of scheduler_config.json by modality."""
     origin: str
-    """Where all of it came from, in words."""
+    """Names of the source folders in words, for report.json."""
 
 
 def published(audioldm: Path, stable_diffusion: Path, motion: Path, connectors: Path | None) -> Sources:
-    """The parts as their authors publish them; raises CheckpointError naming what is missing."""
+    """Opens the folders that the authors publish; raises CheckpointError naming what is missing."""
     components = {name: component(audioldm / folder) for name, folder in AUDIOLDM.items()}
     components |= {name: component(stable_diffusion / folder) for name, folder in STABLE_DIFFUSION.items()}
     components["motion"] = component(motion)
@@ -67,7 +67,7 @@ def published(audioldm: Path, stable_diffusion: Path, motion: Path, connectors: 
 
 
 def baseline(folder: Path) -> Sources:
-    """The audio-video baseline's pipeline as it was saved; raises CheckpointError naming what is missing."""
+    """Opens the audio-video baseline's saved pipeline; raises CheckpointError naming what is missing."""
     return Sources(
         components={name: component(folder / name) for name in BASELINE},
         tokenizers={"audio": folder / "tokenizer_a", "video": folder / "tokenizer_v"},
@@ -80,7 +80,7 @@ def baseline(folder: Path) -> Sources:
 
 
 def component(path: Path) -> Component:
-    """A network's folder (config.json beside its weights) or its weights file alone; weight normalisation is folded."""
+    """Opens a network's folder (config.json beside weights) or its weights file; folds weight normalisation."""
     config = path / "config.json" if path.is_dir() else path.with_name("config.json")
     return Component(
         path=path,
@@ -90,7 +90,7 @@ def component(path: Path) -> Component:
 
 
 def read_json(path: Path) -> Json:
-    """A JSON object; raises CheckpointError if the file is missing or holds anything else."""
+    """Reads a JSON object; raises CheckpointError if the file is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

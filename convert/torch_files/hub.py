@@ -1,4 +1,4 @@
-"""Hugging Face ids as sources: downloaded only when asked for by --from-hub, never by themselves."""
+"""Hugging Face ids as sources: downloaded only with --from-hub."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -12,7 +12,7 @@ WEIGHTS = (".safetensors", ".bin", ".ckpt")
 def local(source: Path, from_hub: bool) -> Path:
     """`source` if it exists, or the folder that the Hugging Face id it names is downloaded to.
 
-    Raises CheckpointError if there is no such path and it is no id, downloading was not asked for, or it fails.
+    Raises CheckpointError if there is no such path and it is not an id, `from_hub` is False, or the download fails.
     """
     name = source.as_posix()
     if source.exists():
@@ -33,7 +33,7 @@ def local(source: Path, from_hub: bool) -> Path:
 
 
 def wanted_files(files: list[str]) -> list[str]:
-    """Texts, and of each folder's weights one format: safetensors where there are any; no half-precision doubles."""
+    """Selects text files and one weight format per folder (safetensors if present), without half-precision copies."""
     wanted = [name for name in files if name.endswith(TEXTS)]
     weights: dict[PurePosixPath, list[str]] = {}
     for name in files:

@@ -21,7 +21,7 @@ FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
 def folded_name(name: str) -> str:
-    """The name of the weight that a g or a v belongs to; every other name as it is."""
+    """Name of the weight that a g or a v belongs to; any other name unchanged."""
     for ending in (ending for pair in ENDINGS for ending in pair):
         if name.endswith(f".{ending}"):
             return f"{name.removesuffix(ending)}weight"
@@ -29,14 +29,14 @@ def folded_name(name: str) -> str:
 
 
 def fold_weight_norm(weights: Weights) -> Weights:
-    """`weights` with (1) in place of each pair, where its first half was; computed whenever that tensor is asked for.
+    """`weights` with (1) in place of each pair of g and v; computed whenever that tensor is read.
 
-    Equation (1) is evaluated in float64 and rounded once, to the dtype of v. PyTorch evaluates it in float32 and ends
-    up a few units in the last place from there, depending on the processor. A norm of 0 gives NaN, as there.
-    The file of a folded tensor is v's.
+    Equation (1) is evaluated in float64 and rounded once, to the dtype of v. PyTorch evaluates it in float32 and
+    differs by a few units in the last place, depending on the processor. A norm of 0 gives NaN, as in PyTorch.
+    A folded tensor is reported as read from v's file.
 
-    Raises CheckpointError listing all weights of which a half is missing, that are also there in plain, or whose two
-    halves' shapes or dtypes do not fit each other.
+    Raises CheckpointError listing all weights where g or v is missing, that are also stored unnormalised, or whose
+    g and v do not fit each other in shape or dtype.
     """
     names: dict[str, list[str]] = {}
     for name in weights:
@@ -59,7 +59,7 @@ def fold_weight_norm(weights: Weights) -> Weights:
 
 
 def _problem(weight: str, stored: list[str], weights: Weights) -> str:
-    """What speaks against folding; "" if nothing does."""
+    """Reason why a weight cannot be folded; "" if it can."""
     stem = weight.removesuffix("weight")
     pairs = [{stem + ending for ending in pair} for pair in ENDINGS]
     if set(stored) not in pairs:
@@ -77,7 +77,7 @@ def _problem(weight: str, stored: list[str], weights: Weights) -> str:
 def _fold(weights: Weights, g: str, v: str) -> np.ndarray:
     magnitude, direction = weights[g].astype(np.float64), weights[v]
     wide = direction.astype(np.float64)
-    # What is not a finite number in the end is told where every tensor is checked.
+    # NaN and infinity are reported by `require_finite`, which checks every tensor.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         norm = np.sqrt(np.sum(np.square(wide), axis=tuple(range(1, wide.ndim)), keepdims=True))
         wide *= magnitude / norm

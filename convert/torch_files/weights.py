@@ -25,14 +25,14 @@ from convert.torch_files.pickled import PICKLES, dtype_name, load_tensors, to_nu
 
 INDEX = ".index.json"
 
-# A component's folder is searched for these names, first match first ..
+# A component's folder is searched for these names, in this order ...
 NAMED = tuple(
     f"{stem}{index}"
     for stem in ("diffusion_pytorch_model.safetensors", "model.safetensors",
                  "diffusion_pytorch_model.bin", "pytorch_model.bin")
     for index in ("", INDEX)
 )  # fmt: skip
-# .. and then for a single file of any name with one of these endings.
+# ... and then for a single file of any name with one of these endings.
 LOOSE = ("*.safetensors", "*.ckpt", "*.bin")
 
 DTYPES: dict[str, np.dtype] = {
@@ -45,7 +45,7 @@ DTYPES: dict[str, np.dtype] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
-    """What is known of a tensor without loading it."""
+    """File, shape and dtype of a tensor, known without loading it."""
 
     file: Path
     shape: tuple[int, ...]
@@ -55,15 +55,15 @@ class TensorInfo:
 
 @dataclass(frozen=True, eq=False)
 class Weights(Mapping[str, np.ndarray]):
-    """The tensors of one file, one sharded set or one component's folder; a tensor is read when it is asked for.
+    """The tensors of one file, one sharded set or one component's folder; tensors are read on access.
 
     Arrays are read-only views of the file wherever possible; bfloat16 is ml_dtypes.bfloat16, as in jax.numpy.
     """
 
     path: Path
-    """What was opened: a file or a folder."""
+    """The opened file or folder."""
     infos: Mapping[str, TensorInfo] = field(repr=False)
-    """In the order of the file or the index."""
+    """Description of every tensor, in the order of the file or the index."""
     readers: Mapping[str, Callable[[], np.ndarray]] = field(repr=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -79,7 +79,7 @@ class Weights(Mapping[str, np.ndarray]):
         return name in self.infos
 
     def select(self, prefix: str) -> "Weights":
-        """Names that begin with `prefix` and a dot, without both; the prefix "" selects everything."""
+        """The tensors whose names begin with `prefix` and a dot, without these; the prefix "" selects everything."""
         if not prefix:
             return self
         names = {name: name.removeprefix(f"{prefix}.") for name in self if name.startswith(f"{prefix}.")}
@@ -90,9 +90,9 @@ class Weights(Mapping[str, np.ndarray]):
 def open_weights(path: Path) -> Weights:
     """Opens a .safetensors, .bin, .ckpt, .pt or .pth file, an index of shards, or the folder of one component.
 
-    No tensor is loaded and nothing that a file holds is run.
+    Loads no tensor and executes nothing that a file holds.
 
-    Raises CheckpointError if there is nothing to open, or it is damaged, refused or needs torch and torch is missing.
+    Raises CheckpointError if there is nothing to open, or it is corrupt, refused or needs torch, which is missing.
     """
     if not path.is_dir():
         return _open_index(path) if path.name.endswith(INDEX) else _open_file(path)
@@ -173,7 +173,9 @@ def _open_safetensors(path: Path, file: BinaryIO) -> Weights:
         with safe_open(path, framework="np"):
             pass  # opening checks that sizes fit shapes and that tensors fill the file without gap or overlap
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors: {first_line(error)}; get it again") from error
+        raise CheckpointError(
+            f"{path} is corrupt or not a safetensors file: {first_line(error)}; get it again"
+        ) from error
     file.seek(0)
     (length,) = struct.unpack("<Q", file.read(8))
     infos: dict[str, TensorInfo] = {}

@@ -1,9 +1,9 @@
-"""The verb `verify`: every network that a public library can run, original and converted side by side.
+"""Comparison of every network that a public library can run: original and converted, on the same inputs.
 
     error    ||converted - original||_2 / ||original||_2                                                           (1)
 
 of the whole network, each running on its own from the same random inputs; and of every layer, where each of our layers
-is given what the original's layers before it returned, so that a layer's error is its own and not inherited.
+gets the outputs of the original's earlier layers, so that errors do not accumulate.
 """
 
 import gc
@@ -32,7 +32,7 @@ from convert.verify import torch_networks
 from convert.verify.jax_networks import NETWORKS, Network
 from convert.verify.layers import Comparison, compare, compare_layers, layer_names
 
-# What the design promises in float32, and what weights rounded to half precision keep of it.
+# Tolerances in float32, and for weights rounded to half precision.
 LAYER_TOLERANCE, NETWORK_TOLERANCE, ROUNDED_TOLERANCE = 1e-5, 1e-4, 2e-2
 TIMED_RUNS = 3
 NO_LIBRARY = "no library runs these connectors: compared with stored reference tensors in the tests, not here"
@@ -40,36 +40,36 @@ NO_LIBRARY = "no library runs these connectors: compared with stored reference t
 
 @dataclass(frozen=True, kw_only=True)
 class PartResult:
-    """Everything measured of one component."""
+    """All measurements of one component."""
 
     part: str
     original: str
-    """Class of the original, or why there is none."""
+    """Class of the original, or the reason why there is none."""
     inputs: Mapping[str, tuple[int, ...]]
     outputs: tuple[Comparison, ...]
     layers: tuple[Comparison, ...]
-    """In the order in which they end."""
+    """Layers in the order in which they finish."""
     tolerance: float
     layer_tolerance: float
     original_seconds: float
-    """Median of three runs."""
+    """Median of three runs of the original."""
     converted_seconds: float
-    """The same of our compiled program."""
+    """Median of three runs of our compiled program."""
     notes: tuple[str, ...] = ()
 
     @property
     def error(self) -> float | None:
-        """The largest of the outputs' errors; None if nothing ran."""
+        """Largest error of the outputs; None if nothing ran."""
         return _largest(self.outputs)
 
     @property
     def layer_error(self) -> float | None:
-        """The largest of the layers' errors."""
+        """Largest error of the layers; None if none was compared."""
         return _largest(self.layers)
 
     @property
     def diverging(self) -> str | None:
-        """The first layer above its tolerance."""
+        """Name of the first layer above its tolerance; None if there is none."""
         return next((row.name for row in self.layers if _above(row.error, self.layer_tolerance)), None)
 
     @property
@@ -91,15 +91,15 @@ def verify(
     """Compares a pretrained folder with what it was converted from, one network in memory at a time.
 
     Args:
-        sources: the originals.
+        sources: published weights of the originals.
         base: the pretrained folder.
-        seed: of the random inputs.
-        parts: which components, see jax_networks.NETWORKS; all if left out.
-        tolerance: of a network's error; 1e-4 if left out, 2e-2 where the folder's weights were rounded.
+        seed: seed of the random inputs.
+        parts: components to compare (keys of jax_networks.NETWORKS); None compares all.
+        tolerance: largest error of a network; 1e-4 if left out, 2e-2 where the folder's weights were rounded.
 
     Raises:
         ConfigError: an unknown part.
-        CheckpointError: the folder or a source is damaged, they are of different networks, or PyTorch is missing.
+        CheckpointError: the folder or a source is corrupt, they hold different networks, or PyTorch is missing.
     """
     for name in parts or ():
         if name not in NETWORKS:
@@ -111,7 +111,7 @@ def verify(
         raise CheckpointError(
             f"{base} was not made from these sources, its networks differ ({', '.join(differing)}): give the others"
         )
-    # Else a GPU would multiply in fewer bits than float32 has.
+    # A GPU would otherwise multiply in fewer bits than float32 has.
     with jax.default_matmul_precision("highest"):
         results = [
             _verify_part(name, sources, pretrained, seed, tolerance)
@@ -138,7 +138,7 @@ def _verify_part(
         wanted = torch_networks.run(component, original, inputs)
     original_seconds = _median_seconds(partial(torch_networks.run, component, original, inputs))
     names = layer_names(torch_networks.names_in_library(original, component, network.part, sources), network.below)
-    # So that the two networks, 5 GB each at full size, never stand in memory together.
+    # The two networks, 5 GB each at full size, must not be in memory together.
     del original
     gc.collect()
     given = {name: jnp.asarray(array) for name, array in inputs.items()}
@@ -177,7 +177,7 @@ def _not_run(part: str, why: str) -> PartResult:
 
 
 def _rounded(component: str, network: Network, sources: Sources, pretrained: Pretrained) -> str:
-    """The half-precision types of those tensors that the source holds in another type; "" if there are none."""
+    """Half-precision dtypes of the tensors that the source holds in another dtype; "" if there are none."""
     stored = torch_networks.stored_types(component, network.part, sources)
     tensors: Any = pretrained.report["tensors"]
     held = {row["path"]: row["dtype"] for row in tensors if row["part"] == network.part and row["path"] in stored}
@@ -185,7 +185,7 @@ def _rounded(component: str, network: Network, sources: Sources, pretrained: Pre
 
 
 def _above(error: float | None, tolerance: float) -> bool:
-    # Not a number is above every tolerance.
+    # NaN is above every tolerance.
     return error is not None and not error <= tolerance
 
 

@@ -1,6 +1,6 @@
-"""Our side of a comparison: the networks of a pretrained folder, random inputs for them, and a watch over their layers.
+"""The converted networks of a pretrained folder: how to call them, random inputs, and a hook on their layers.
 
-Inputs, float32 unless said: x and z as the networks take them, timesteps (batch) int32, text, tokens (batch token)
+Inputs, float32 unless stated: x and z in the networks' layout, timesteps (batch) int32, text, tokens (batch token)
 int32, mask (batch token) bool, mel (batch time band).
 """
 
@@ -24,26 +24,26 @@ from con360av_jax.models.unet import UNet
 
 Arrays = dict[str, np.ndarray]
 FLOAT32 = jnp.dtype(jnp.float32)
-# Small, not square, and with more than one of everything: a swapped axis cannot go unnoticed.
+# Small, not square, and with more than one of everything, so that a swapped axis is noticed.
 BATCH, FRAMES, LATENT = 2, 3, (16, 8)
 CONTEXT_TOKENS, CAPTION_TOKENS, MEL_FRAMES = 7, 64, 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """Where one component lies in a pretrained folder, how it is called and with what."""
+    """Place of one component in a pretrained folder, how to call it, and its inputs."""
 
     part: str
-    """The part of the pretrained folder (con360av_jax.base.pretrained.PARTS)."""
+    """Part of the pretrained folder (con360av_jax.base.parts.PARTS)."""
     below: tuple[str, ...] = ()
-    """Path of the component in that part's parameters."""
+    """Path of the component in the part's parameters."""
     make: Callable[[Config, nnx.Rngs], nnx.Module]
     run: Callable[[Any, Mapping[str, Any]], dict[str, Array]]
-    """(module, inputs) to named outputs."""
+    """Maps (module, inputs) to named outputs."""
     inputs: Callable[[ModelConfig, np.random.Generator], Arrays]
 
     def params(self, pretrained: Pretrained) -> Params:
-        """The component's parameters in float32, whatever they are stored as."""
+        """Parameters of the component in float32, whatever dtype is stored."""
         params = pretrained.params(self.part, below=self.below)
         return jax.tree.map(lambda leaf: leaf.astype(FLOAT32), params)
 
@@ -102,7 +102,7 @@ def _captions(name: str) -> Callable[[ModelConfig, np.random.Generator], Arrays]
         shape = (BATCH, min(CAPTION_TOKENS, text.tokens))
         tokens = (text.pad_token + random.integers(1, text.vocabulary, shape)) % text.vocabulary
         mask = np.ones(shape, bool)
-        if name == "audio":  # the second caption is short; Stable Diffusion masks nothing
+        if name == "audio":  # the second caption is short; Stable Diffusion uses no mask
             mask[1, shape[1] // 2 :] = False
         return {"tokens": np.where(mask, tokens, text.pad_token).astype(np.int32), "mask": mask}
 
@@ -134,9 +134,9 @@ NETWORKS: Mapping[str, Network] = {
 
 @contextmanager
 def watched(module: nnx.Module, visit: Callable[[str, Any, Mapping[str, Any]], Any]) -> Iterator[None]:
-    """While open, `visit(path, output, keyword arguments)` sees what every submodule returns and may replace it.
+    """While open, calls `visit(path, output, keyword arguments)` for every submodule and returns its result instead.
 
-    Works on the classes' __call__, which are put back afterwards; paths are dotted.
+    Patches the classes' __call__ and restores them afterwards; paths are dotted.
     """
     paths = {id(child): ".".join(map(str, path)) for path, child in nnx.iter_modules(module) if path}
     kinds = {type(child) for path, child in nnx.iter_modules(module) if path}
@@ -160,5 +160,5 @@ def watched(module: nnx.Module, visit: Callable[[str, Any, Mapping[str, Any]], A
 
 
 def _owner(kind: type) -> type | None:
-    """The class that defines what calling a `kind` does; lists and dicts cannot be called."""
+    """The base class that defines __call__ of `kind`; None for modules that cannot be called, such as lists."""
     return next((base for base in kind.__mro__ if "__call__" in vars(base)), None)

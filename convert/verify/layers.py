@@ -1,6 +1,6 @@
-"""Layer by layer: each of our layers is given what the original's layers before it returned.
+"""Layer-by-layer comparison: each of our layers gets the outputs of the original's earlier layers.
 
-A layer's error is thus its own and not inherited, and every layer that differs is found, not the first one alone.
+Errors therefore do not accumulate, and every layer that differs is found, not only the first one.
 """
 
 import math
@@ -20,24 +20,24 @@ from convert.verify.jax_networks import Arrays, Network, watched
 
 # Dense layers of ours whose counterpart in transformers ends in the activation that ours leaves to its caller.
 ACTIVATED_INSIDE = r"text_model\.(encoder\.layer\.\d+\.intermediate|pooler)"
-# These layers run in our motion modules before pixels are folded into the batch, in the original's behind.
+# These layers run before pixels are folded into the batch in our motion modules, after it in the original's.
 PER_PIXEL = r"motion_modules\.\d+\.proj_in$"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One output or one layer of both sides."""
+    """Error of one output or one layer."""
 
     name: str
-    """Of a layer: its name in the original's library."""
+    """Name of the output, or of the layer in the original's library."""
     error: float | None
-    """||converted - original||_2 / ||original||_2; None where the two cannot be compared."""
+    """||converted - original||_2 / ||original||_2; None if they cannot be compared."""
     note: str = ""
-    """Why they cannot."""
+    """Reason why they cannot be compared."""
 
 
 def compare(name: str, found: np.ndarray, wanted: np.ndarray) -> Comparison:
-    """Relative L2 error of `found`; infinite where only zeros are wanted and something else was found."""
+    """Relative L2 error of `found`; infinite if `wanted` is all zeros and `found` is not."""
     if found.shape != wanted.shape:
         return Comparison(name=name, error=None, note=f"shape {found.shape} here, {wanted.shape} there")
     difference, size = (float(np.linalg.norm(x.astype(np.float64).ravel())) for x in (found - wanted, wanted))
@@ -45,13 +45,13 @@ def compare(name: str, found: np.ndarray, wanted: np.ndarray) -> Comparison:
 
 
 def layer_names(tensors: Mapping[str, str], below: Sequence[str]) -> dict[str, str]:
-    """Names of the original's layers by our paths, both dotted, from those of the weights.
+    """Names of the original's layers by our paths, both dotted, derived from the names of the weights.
 
-    A layer's ancestors follow as long as both sides call its last step the same; layers left out here have one name.
+    Ancestors of a layer are included as long as both sides use the same last name; omitted layers have equal names.
 
     Args:
         tensors: names of the original's tensors by the paths of ours.
-        below: where in these paths our module begins; all else is another module's.
+        below: path of our module within these paths; other paths belong to other modules.
     """
     names: dict[str, str] = {}
     for path, tensor in tensors.items():
@@ -71,19 +71,19 @@ def compare_layers(
     wanted: Arrays,
     names: Mapping[str, str],
 ) -> list[Comparison]:
-    """Every layer of ours in the order in which they end.
+    """Compares all our layers, in the order in which they finish.
 
     Args:
-        network: how our module is called.
-        graphdef: its structure.
-        params: its parameters.
-        inputs: its inputs.
+        network: description of our module.
+        graphdef: structure of our module.
+        params: parameters of our module.
+        inputs: inputs of our module.
         wanted: outputs of the original's layers by name, channels last.
-        names: of the original's layers, by the paths of ours; others have the same name on both sides.
+        names: names of the original's layers by our paths; omitted layers have the same name on both sides.
     """
-    notes: dict[str, str] = {}  # of every layer, in order; empty if it is compared
+    notes: dict[str, str] = {}  # by layer, in order; empty if it is compared
 
-    # Compiled as a whole: one by one, the operations of a U-Net take three times as long to compile.
+    # Compiled as a whole: a U-Net's operations take three times as long to compile one by one.
     @jax.jit
     def layers(params: Params, inputs: Mapping[str, jax.Array], original: Mapping[str, jax.Array]) -> Any:
         pairs: dict[str, tuple[jax.Array, jax.Array]] = {}
@@ -96,7 +96,7 @@ def compare_layers(
             if notes[name]:
                 return output
             theirs = in_our_layout(original[name], found.shape, path)
-            if options.get("silu"):  # our norms have the activation that follows within
+            if options.get("silu"):  # our norms include the activation that follows
                 theirs = jax.nn.silu(theirs)
             pairs[name] = found, theirs
             return output if isinstance(output, list) else theirs
@@ -114,7 +114,7 @@ def compare_layers(
 
 
 def _obstacle(name: str, path: str, shape: tuple[int, ...], wanted: Arrays) -> str:
-    """Why our layer cannot be compared; "" if it can."""
+    """Reason why our layer cannot be compared; "" if it can."""
     if name not in wanted:
         return "the original ran no such layer"
     if re.fullmatch(ACTIVATED_INSIDE, name):
@@ -125,8 +125,8 @@ def _obstacle(name: str, path: str, shape: tuple[int, ...], wanted: Arrays) -> s
 def in_our_layout(theirs: Any, shape: tuple[int, ...], path: str) -> Any:
     """The original's channels-last output (NumPy or JAX) in our shape; None if it does not fit.
 
-    The original folds frames (or, in motion modules, pixels) into the batch, and repeats for every frame what all
-    frames of a clip share.
+    The original folds frames (or, in motion modules, pixels) into the batch, and repeats values that all frames of a
+    clip share.
     """
     if theirs.ndim == 0 or theirs.shape[-1] != shape[-1]:
         return None
@@ -139,7 +139,7 @@ def in_our_layout(theirs: Any, shape: tuple[int, ...], path: str) -> Any:
     if theirs.size % math.prod(shape) or theirs.shape[0] % shape[0]:
         return None
     repeated = theirs.reshape(shape[0], -1, *shape[1:])
-    # Equal rows may leave a matrix product with other last bits, depending on where in the batch they stand.
+    # The last bits of equal rows may differ after a matrix product, depending on their position in the batch.
     rounding = 1e-5 * np.abs(theirs).max() if isinstance(theirs, np.ndarray) else 0.0
     same = not isinstance(theirs, np.ndarray) or (np.abs(repeated - repeated[:, :1]) <= rounding).all()
     return repeated[:, 0] if same else None

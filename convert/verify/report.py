@@ -1,4 +1,4 @@
-"""What `verify` found: a table for the terminal, one self-contained HTML page, and JSON for programs."""
+"""Results of `verify`: a table for the terminal, one self-contained HTML page, and JSON."""
 
 import json
 import math
@@ -34,7 +34,7 @@ VERDICTS: Mapping[bool | None, str] = {True: "equal", False: "differs", None: "n
 
 
 def environment(sources: Sources, base: Path) -> dict[str, str]:
-    """What the numbers hold for: both sides' origins, the machine, and the versions of what ran."""
+    """Conditions of the measurement: origins of both sides, the machine, and package versions."""
     import torch
 
     return {
@@ -56,7 +56,7 @@ def render(results: Sequence[PartResult]) -> Grid:
         text = heading in ("part", "first layer\nthat diverges")
         wrapped = heading == "first layer\nthat diverges"
         grid.add_column(heading, overflow="fold", justify="left" if text else "right", no_wrap=not wrapped)
-    # Below the table: beside the numbers a terminal has no room for it.
+    # Below the table: beside the numbers a terminal is too narrow for it.
     originals = [": ".join((result.part, "; ".join((result.original, *result.notes)))) for result in results]
     grid.caption, grid.caption_justify = Text("\n".join(originals)), "left"
     styles = {True: "green", False: "bold red", None: "dim"}
@@ -68,7 +68,7 @@ def render(results: Sequence[PartResult]) -> Grid:
             result.diverging or "-",
             *(seconds(result, value) for value in (result.original_seconds, result.converted_seconds)),
         )
-        # As text, because rich would take brackets in a foreign name for markup.
+        # As text: rich would read brackets in a layer name as markup.
         grid.add_row(*map(Text, cells), Text(VERDICTS[result.passed], style=styles[result.passed]))
     return grid
 
@@ -85,7 +85,7 @@ def write_html(results: Sequence[PartResult], path: Path, environment: Mapping[s
 
 
 def write_json(results: Sequence[PartResult], path: Path, environment: Mapping[str, str]) -> None:
-    """Writes every number as JSON; replaces `path` in one step. An error that is no finite number is a string.
+    """Writes every number as JSON; replaces `path` in one step. Errors that are NaN or infinite become strings.
 
     Raises CheckpointError if it cannot be written.
     """
@@ -123,7 +123,7 @@ def _finite(error: float | None) -> float | str | None:
 
 
 def worst_layer(result: PartResult) -> str:
-    """Name of the layer with the largest error; "" if none was compared."""
+    """Name of the layer with the largest error; "" if no layer was compared."""
     return next((row.name for row in result.layers if row.error is result.layer_error and row.error is not None), "")
 
 

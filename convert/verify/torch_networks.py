@@ -1,6 +1,6 @@
-"""The originals in PyTorch: built from their own config.json, filled from the sources, run with every layer kept.
+"""The original PyTorch networks: built from their config.json, filled from the sources, run with all layers recorded.
 
-What they return is brought to our layout: channels last, in float32.
+Outputs are converted to our layout: channels last, float32.
 """
 
 import warnings
@@ -34,17 +34,17 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "text_encoder_v": ("transformers", "CLIPTextModel"),
     "vocoder": ("transformers", "SpeechT5HifiGan"),
 }
-# Layers that have channels behind the batch although they return only three axes (or, a norm, any number).
+# Layers with channels second although they return only three axes (or, for a norm, any number).
 CHANNELS_FIRST = ("Conv1d", "ConvTranspose1d", "GroupNorm", "HifiGanResidualBlock")
 
 
 def build(component: str, pretrained_part: str, sources: Sources) -> "Module":
-    """The library's network with the source's weights in float32, ready to run.
+    """Builds the library's network with the source's weights in float32, ready to run.
 
     Args:
-        component: one of CLASSES.
-        pretrained_part: the part of a pretrained folder that the component becomes (part of).
-        sources: where configuration and weights come from.
+        component: key of CLASSES.
+        pretrained_part: part of a pretrained folder that contains the converted component.
+        sources: configuration and weights.
 
     Raises CheckpointError if PyTorch or the libraries are not installed, or if weights and network do not fit.
     """
@@ -59,7 +59,7 @@ def build(component: str, pretrained_part: str, sources: Sources) -> "Module":
             config = dict(_config(component, sources))
             library, name = CLASSES[component]
             if library == "diffusers":
-                # The file may name the class of a fork; what is built here is the library's own.
+                # The file may name a fork's class; the library's own is built here.
                 model = getattr(diffusers, name).from_config({**config, "_class_name": name})
             else:
                 kind = getattr(transformers, name)
@@ -82,7 +82,7 @@ def _config(component: str, sources: Sources) -> Mapping[str, object]:
 
 
 def _fill(model: "Module", component: str, pretrained_part: str, sources: Sources) -> None:
-    """Copies every source tensor; only buffers, which the library computes itself, may stay as they are."""
+    """Copies every source tensor; only buffers, which the library computes itself, may stay unfilled."""
     import torch
 
     state = model.state_dict()
@@ -91,7 +91,7 @@ def _fill(model: "Module", component: str, pretrained_part: str, sources: Source
     filled, problems = set(), []
     for source in _sources_of(component, sources).values():
         for key in source.weights:
-            # A file from before a renaming goes through the table.
+            # Names of older library versions are translated by the table.
             name = key if key in state else today.get(paths.get((source.path, key), ""))
             if name is None and (source.path, key) not in paths:
                 continue  # skipped by the table, with its reason
@@ -116,7 +116,7 @@ def _sources_of(component: str, sources: Sources) -> dict[str, Component]:
 
 
 def _source_keys(component: str, pretrained_part: str, sources: Sources) -> dict[str, tuple[Path, str]]:
-    """File and name of every source tensor that is converted, by its path in the pretrained part's parameters."""
+    """File and name of every converted source tensor, by its path in the pretrained part's parameters."""
     table, keys = part_table(pretrained_part, sources), {}
     for prefix, source in _sources_of(component, sources).items():
         for name, (path, _) in place((f"{prefix}.{key}" for key in source.weights), table)[0].items():
@@ -125,21 +125,21 @@ def _source_keys(component: str, pretrained_part: str, sources: Sources) -> dict
 
 
 def stored_types(component: str, pretrained_part: str, sources: Sources) -> dict[str, str]:
-    """dtype of every source tensor that is converted, by its path in the pretrained part's parameters."""
+    """dtype of every converted source tensor, by its path in the pretrained part's parameters."""
     infos = {source.path: source.weights.infos for source in _sources_of(component, sources).values()}
     keys = _source_keys(component, pretrained_part, sources)
     return {path: infos[file][key].dtype for path, (file, key) in keys.items()}
 
 
 def names_in_library(model: "Module", component: str, pretrained_part: str, sources: Sources) -> dict[str, str]:
-    """The library's name of every tensor, by its path in the pretrained part's parameters."""
+    """Name of every tensor in the library, by its path in the pretrained part's parameters."""
     placed, _ = place((f"{component}.{name}" for name in model.state_dict()), part_table(pretrained_part, sources))
     return {path: name.partition(".")[2] for name, (path, _) in placed.items()}
 
 
 @contextmanager
 def recording(model: "Module") -> Iterator[Arrays]:
-    """While open, every submodule that runs leaves its output in the mapping, under its name, channels last."""
+    """While open, records the output of every submodule that runs under its name, channels last."""
     outputs: Arrays = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -161,7 +161,7 @@ def recording(model: "Module") -> Iterator[Arrays]:
 
 
 def _main_tensor(output: object) -> "Tensor | None":
-    """What a layer hands on: pooled if it pools, the first of several."""
+    """The main tensor of a layer's output: the pooled one if there is one, else the first of several."""
     import torch
 
     pooled = getattr(output, "pooler_output", None)
@@ -175,7 +175,7 @@ def _main_tensor(output: object) -> "Tensor | None":
 
 
 def run(component: str, model: Any, inputs: Arrays) -> Arrays:
-    """The original's outputs; inputs and outputs are in our layout and under our names (jax_networks.py)."""
+    """Runs the original; inputs and outputs are in our layout and under our names (jax_networks.py)."""
     import torch
 
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
@@ -207,7 +207,7 @@ def _run_clap(model: Any, inputs: "dict[str, Tensor]") -> "dict[str, Tensor]":
     import torch
 
     embedding = model(inputs["tokens"].long(), inputs["mask"].long()).text_embeds
-    # AudioLDM's pipeline does this, not the text encoder.
+    # AudioLDM's pipeline normalises, not the text encoder.
     return {"embedding": torch.nn.functional.normalize(embedding, dim=-1)}
 
 

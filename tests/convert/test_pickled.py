@@ -1,4 +1,4 @@
-"""PyTorch's files give their exact bytes; what is damaged, foreign or hostile is one clear line and never runs."""
+"""PyTorch's files give their exact bytes; what is corrupt, foreign or hostile is one clear line and never runs."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path: Path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_damaged_anywhere_fails_in_one_line_or_opens(tmp_path: Path, zipped: bool):
+def test_a_file_corrupted_anywhere_fails_in_one_line_or_opens(tmp_path: Path, zipped: bool):
     torch.save(torch_tensors(), path := tmp_path / "a.bin", _use_new_zipfile_serialization=zipped)
     assert_damage_is_told(path)
 

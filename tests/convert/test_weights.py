@@ -1,4 +1,4 @@
-"""Weight files give their exact bytes, lazily; what is damaged, foreign or hostile is one clear line and never runs."""
+"""Weight files give their exact bytes, lazily; what is corrupt, foreign or hostile is one clear line and never runs."""
 
 import errno
 import json
@@ -49,7 +49,7 @@ def test_what_is_written_reads_back_byte_for_byte(tmp_path: Path):
     assert_same(load_file(other), plain)
 
 
-def test_a_safetensors_file_damaged_anywhere_fails_in_one_line_or_opens(tmp_path: Path):
+def test_a_safetensors_file_corrupted_anywhere_fails_in_one_line_or_opens(tmp_path: Path):
     write_weights(path := tmp_path / "a.safetensors", tensors(), {})
     assert_damage_is_told(path)
 
@@ -64,7 +64,7 @@ def test_a_safetensors_file_damaged_anywhere_fails_in_one_line_or_opens(tmp_path
     (b"\xff", 0, None), (b"[" * 9999, 0, None), (b"", 0, None),
 ])  # fmt: skip
 def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, header: object, size: int, length: int | None):
-    assert "damaged" in refusal(raw(tmp_path / "model.safetensors", header, bytes(size), length))
+    assert "corrupt" in refusal(raw(tmp_path / "model.safetensors", header, bytes(size), length))
 
 
 def test_odd_offsets_are_read_and_odd_dtypes_named(tmp_path: Path):
@@ -83,7 +83,7 @@ def test_what_is_no_file_of_weights_is_told(tmp_path: Path, name: str, monkeypat
     assert "git lfs pull" in refusal(tmp_path / name)
     (tmp_path / name).write_bytes(b"PK\3\4")
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    assert ("damaged" if name == "model.safetensors" else "pip install -e '.[torch]'") in refusal(tmp_path / name)
+    assert ("corrupt" if name == "model.safetensors" else "pip install -e '.[torch]'") in refusal(tmp_path / name)
 
 
 def sharded(folder: Path) -> tuple[Path, dict[str, str]]:

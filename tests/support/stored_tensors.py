@@ -43,7 +43,7 @@ def assert_damage_is_told(path: Path) -> None:
     random, whole = np.random.default_rng(0), path.read_bytes()
     for length in (1, *range(100, len(whole), len(whole) // 9), len(whole) - 1):
         path.write_bytes(whole[:length])
-        assert "damaged" in refusal(path)
+        assert "corrupt" in refusal(path)
     for _ in range(100):
         damaged = np.frombuffer(whole, np.uint8).copy()
         damaged[random.integers(0, len(whole), 20)] = random.integers(0, 256, 20)
