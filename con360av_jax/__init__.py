@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from con360av_jax.config.files import load_config
     from con360av_jax.config.settings import Config, MeshConfig, SamplerConfig
+    from con360av_jax.denoiser import DenoiserInputs
     from con360av_jax.errors import Con360Error
     from con360av_jax.model import Con360AV, load
     from con360av_jax.sample import Clip
@@ -16,6 +17,7 @@ __all__ = [
     "Con360AV",
     "Con360Error",
     "Config",
+    "DenoiserInputs",
     "MeshConfig",
     "SamplerConfig",
     "Viewpoint",
@@ -29,6 +31,7 @@ _HOME = {
     "Con360AV": "model",
     "Con360Error": "errors",
     "Config": "config.settings",
+    "DenoiserInputs": "denoiser",
     "MeshConfig": "config.settings",
     "SamplerConfig": "config.settings",
     "Viewpoint": "sphere.viewpoint",

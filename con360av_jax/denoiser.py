@@ -1,50 +1,53 @@
-"""The joint model of a config as a pure function of its parameters: what the train step and the sampler call."""
+"""The denoiser's call signature: what the networks in `models` implement and `diffusion` calls.
 
-from functools import lru_cache, partial
-from typing import Protocol
+Dicts are over the modalities "audio" and "video".
+"""
 
-import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Bool, Float
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from con360av_jax.config.settings import Config
+import jax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
 from con360av_jax.config.shapes import MODALITIES
-from con360av_jax.diffusion.guidance import Text, Timesteps
-from con360av_jax.diffusion.process import Latents
-from con360av_jax.models import functional
-from con360av_jax.models.functional import Params
-from con360av_jax.models.joint import JointModel
+
+Latents: TypeAlias = dict[str, Float[Array, "batch ..."]]
+"""Audio (batch time mel channel), video (batch frame height width channel)."""
+Timesteps: TypeAlias = dict[str, Int[Array, "batch"]]
+Text: TypeAlias = Mapping[str, Float[Array, "batch ..."]]
+"""Audio: CLAP embeddings (batch channel); video: CLIP hidden states (batch token channel)."""
 
 
-class Denoiser(Protocol):
-    """Predictions of the noise in `latents`; the arguments are those of `JointModel.__call__`."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DenoiserInputs:
+    """Arguments of one call of the denoiser.
 
-    def __call__(
-        self,
-        params: Params,
-        latents: Latents,
-        timesteps: Timesteps,
-        text: Text,
-        clean_estimates: Latents | None = None,
-        connector_timesteps: Timesteps | None = None,
-        connector_latents: Latents | None = None,
-        maps: Float[Array, "batch frame height width 2"] | None = None,
-        map_mask: Bool[Array, "batch"] | None = None,
-        modalities: tuple[str, ...] = MODALITIES,
-    ) -> Latents: ...
+    A pytree, so jax.tree.map may put anything in the fields: shapes are not checked at run time.
+    """
+
+    latents: Latents
+    """Noisy latents."""
+    timesteps: Timesteps
+    """Timestep of the noise in `latents`, int32, 0 (clean) to the schedule's last step."""
+    text: Text
+    """Embeddings of the captions; see `Con360AV.encode_text`."""
+    clean_estimates: Latents | None = None
+    """Predicted clean latents, read by the environment encoders; None means zeros."""
+    connector_timesteps: Timesteps | None = None
+    """Timesteps of `connector_latents`; None means `timesteps`."""
+    connector_latents: Latents | None = None
+    """Noisy latents, read by the environment encoders; None means `latents`."""
+    maps: Float[Array, "batch frame height width 2"] | None = None
+    """Saliency and BASD of the panorama in [0, 1]; see `Con360AV.control`. None skips Map Encoder and FiLM."""
+    map_mask: Bool[Array, "batch"] | None = None
+    """Rows where it is False get exactly the prediction without maps; None means every row sees its maps."""
+    modalities: tuple[str, ...] = field(default=MODALITIES, metadata={"static": True})
+    """Modalities to predict; static. One alone runs its U-Net without connectors and reads nothing of the other."""
 
 
-@lru_cache(maxsize=8)
-def joint_model(config: Config) -> tuple[Denoiser, Params]:
-    """The joint model as a function, and its parameters' shapes (jax.ShapeDtypeStruct); nothing is allocated."""
-
-    def build(rngs: nnx.Rngs) -> JointModel:
-        return JointModel(
-            config.model,
-            rngs=rngs,
-            compute_dtype=jnp.dtype(config.train.compute_dtype),
-            remat=config.train.remat,
-        )
-
-    graphdef, shapes = functional.abstract(build)
-    return partial(functional.apply, graphdef), shapes
+Denoise: TypeAlias = Callable[[DenoiserInputs], Latents]
+"""Predicts the noise in `DenoiserInputs.latents`, in the same shapes."""
+Denoiser: TypeAlias = Callable[[PyTree[Array], DenoiserInputs], Latents]
+"""A `Denoise` as a pure function of its parameters as well."""

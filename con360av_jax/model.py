@@ -3,24 +3,23 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Float, Float32
 
 from con360av_jax.base.codecs import Codecs
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.config.settings import Config, MeshConfig, PerModality, SamplerConfig
 from con360av_jax.config.shapes import MODALITIES, maps_shape
 from con360av_jax.data.transforms import stack_maps
-from con360av_jax.denoiser import joint_model
-from con360av_jax.diffusion.guidance import Text, Timesteps
-from con360av_jax.diffusion.process import Latents
+from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.errors import ConfigError, GeometryError
 from con360av_jax.models.functional import Params
+from con360av_jax.models.joint import joint_model
 from con360av_jax.sample import BatchSampler, Clip, noise_from_seeds
 from con360av_jax.sharding import make_mesh, shardings_for
 from con360av_jax.sphere.geometry import minmax
@@ -46,7 +45,7 @@ class Con360AV:
         """Training steps behind `params`; 0 for a pretrained folder."""
         self.codecs = Codecs(pretrained, vae_dtype=config.train.compute_dtype)
         denoise, _ = joint_model(config)
-        self._denoise = jax.jit(denoise, static_argnames="modalities")
+        self._denoise = jax.jit(denoise)
         self._sample = BatchSampler(config, mesh)
 
     def denoise(
@@ -54,38 +53,21 @@ class Con360AV:
         latents: Latents,
         timesteps: Timesteps,
         text: Text,
-        clean_estimates: Latents | None = None,
-        connector_timesteps: Timesteps | None = None,
-        connector_latents: Latents | None = None,
-        maps: Float[Array, "batch frame height width 2"] | None = None,
-        map_mask: Bool[Array, "batch"] | None = None,
-        modalities: tuple[str, ...] = MODALITIES,
+        *,
+        modalities: Sequence[str] = MODALITIES,
+        **conditions: Any,
     ) -> Latents:
         """One prediction of the noise in `latents`, of the same shapes.
 
-        Args:
-            latents: noisy latents, audio (batch time mel channel), video (batch frame height width channel).
-            timesteps: per modality, (batch) int32.
-            text: audio: CLAP (batch channel), video: CLIP (batch token channel); see `encode_text`.
-            clean_estimates: predicted clean latents for the environment encoders; None means zeros.
-            connector_timesteps: timesteps of the environment encoders' inputs; None means `timesteps`.
-            connector_latents: noisy latents of the environment encoders; None means `latents`.
-            maps: saliency and BASD, see `control`; None means no control (the baseline).
-            map_mask: False rows of the batch get no control; None means all do.
-            modalities: one name runs that U-Net alone, without connectors.
+        The arguments are the fields of `DenoiserInputs`, which says what each of them means; `conditions` are its
+        optional ones: clean_estimates, connector_timesteps, connector_latents, maps, map_mask.
+
+        Raises ConfigError for an unknown modality, TypeError for an unknown condition.
         """
-        return self._denoise(
-            self.params,
-            latents,
-            timesteps,
-            text,
-            clean_estimates,
-            connector_timesteps,
-            connector_latents,
-            maps,
-            map_mask,
-            modalities=tuple(modalities),
+        inputs = DenoiserInputs(
+            latents=latents, timesteps=timesteps, text=text, modalities=tuple(modalities), **conditions
         )
+        return self._denoise(self.params, inputs)
 
     def encode_text(self, captions: Sequence[str]) -> Text:
         """Embeddings of captions: audio (batch channel) of CLAP, video (batch token channel) of CLIP."""

@@ -11,36 +11,17 @@ eq. 3 (two conditions).
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
-from con360av_jax.diffusion.process import Latents
+from con360av_jax.denoiser import Denoise, DenoiserInputs, Latents, Text, Timesteps
 
-Timesteps = dict[str, Int[Array, "batch"]]
-Text = Mapping[str, Float[Array, "batch ..."]]
-Guided = Callable[[Latents, Timesteps, Latents], Latents]
-
-
-@runtime_checkable
-class Denoise(Protocol):
-    """A joint model with its parameters: noisy latents to predictions of their noise, dicts over modalities."""
-
-    def __call__(
-        self,
-        latents: Latents,
-        timesteps: Timesteps,
-        text: Text,
-        clean_estimates: Latents | None,
-        connector_timesteps: Timesteps | None,
-        connector_latents: Latents | None,
-        maps: Float[Array, "batch frame height width 2"] | None,
-        map_mask: Bool[Array, "batch"] | None,
-        /,
-    ) -> Latents: ...
+Guided: TypeAlias = Callable[[Latents, Timesteps, Latents], Latents]
+"""(latents, timesteps, clean_estimates) -> guided prediction of the noise."""
 
 
 class Pass(NamedTuple):
@@ -88,7 +69,7 @@ def guided(
     text_scales: Mapping[str, float],
     map_scales: Mapping[str, float],
 ) -> Guided:
-    """A function (latents, timesteps, clean_estimates) -> guided prediction that calls `denoise` once.
+    """The guided prediction as a function that calls `denoise` once.
 
     Every pass sees the same latents and clean estimates; as in the public baseline's sampler, the environment encoders
     look at the current latents at the current timesteps.
@@ -113,7 +94,18 @@ def guided(
         batch = next(iter(latents.values())).shape[0]
         x, t, clean = jax.tree.map(spread, (latents, timesteps, clean_estimates))
         mask = repeat(jnp.array([which.maps for which in passes]), "passes -> (batch passes)", batch=batch)
-        eps = denoise(x, t, every_text, clean, t, x, every_maps, None if maps is None else mask)
+        eps = denoise(
+            DenoiserInputs(
+                latents=x,
+                timesteps=t,
+                text=every_text,
+                clean_estimates=clean,
+                connector_timesteps=t,
+                connector_latents=x,
+                maps=every_maps,
+                map_mask=None if maps is None else mask,
+            )
+        )
         split = {name: rearrange(e, "(batch passes) ... -> passes batch ...", batch=batch) for name, e in eps.items()}
         return combine({which: {name: e[i] for name, e in split.items()} for i, which in enumerate(passes)}, weights)
 

@@ -12,15 +12,16 @@ noise and (3) the independent draw per modality. One difference: that loop gives
 the time embedding of t; here it gets that of s, as in the second pass.
 """
 
-from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
+from dataclasses import replace
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig, require
-from con360av_jax.diffusion.guidance import Text, Timesteps
-from con360av_jax.diffusion.process import Latents, add_noise, convert, draw_noise, named_key
+from con360av_jax.denoiser import Denoiser, DenoiserInputs, Latents, Text, Timesteps
+from con360av_jax.diffusion.process import add_noise, convert, draw_noise, named_key
 from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality
 
 TIMESTEP_BUCKETS = 4
@@ -35,25 +36,6 @@ class Batch(TypedDict):
     maps: Array
     viewpoint: Array
     sample_id: Array
-
-
-@runtime_checkable
-class Apply(Protocol):
-    """The joint model as a function of its parameters; the other arguments are those of `guidance.Denoise`."""
-
-    def __call__(
-        self,
-        params: PyTree[Array],
-        latents: Latents,
-        timesteps: Timesteps,
-        text: Text,
-        clean_estimates: Latents | None,
-        connector_timesteps: Timesteps | None,
-        connector_latents: Latents | None,
-        maps: Float[Array, "batch frame height width 2"] | None,
-        map_mask: Bool[Array, "batch"] | None,
-        /,
-    ) -> Latents: ...
 
 
 class Draws(NamedTuple):
@@ -120,7 +102,7 @@ def bucket_sums(
 
 
 def training_loss(
-    apply: Apply,
+    denoiser: Denoiser,
     params: PyTree[Array],
     batch: Batch,
     null_text: Text,
@@ -130,11 +112,11 @@ def training_loss(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Draws and `denoising_loss` of them."""
     drawn = draw(batch, null_text, key, schedules, config)
-    return denoising_loss(apply, params, drawn, batch["maps"], schedules, config)
+    return denoising_loss(denoiser, params, drawn, batch["maps"], schedules, config)
 
 
 def denoising_loss(
-    apply: Apply,
+    denoiser: Denoiser,
     params: PyTree[Array],
     drawn: Draws,
     maps: Float[Array, "batch frame height width 2"],
@@ -148,15 +130,24 @@ def denoising_loss(
     a_t = {name: alpha_bar[name][t[name]] for name in t}
     x_t = add_noise(drawn.clean, drawn.noise, a_t)
     x_s = add_noise(drawn.clean, drawn.noise, {name: alpha_bar[name][s[name]] for name in s})
-    conditions = (maps, drawn.map_mask)
-
-    c = jax.tree.map(jnp.zeros_like, x_t)
+    zeros = jax.tree.map(jnp.zeros_like, x_t)
+    inputs = DenoiserInputs(
+        latents=x_t,
+        timesteps=t,
+        text=drawn.text,
+        clean_estimates=zeros,
+        connector_timesteps=s,
+        connector_latents=x_s,
+        maps=maps,
+        map_mask=drawn.map_mask,
+    )
     if config.clean_estimate_share > 0:
-        eps = apply(jax.lax.stop_gradient(params), x_t, t, drawn.text, c, s, x_s, *conditions)
+        eps = denoiser(jax.lax.stop_gradient(params), inputs)
         found = convert("epsilon", "x0", eps, x_t, a_t)
-        c = {name: _where(drawn.uses_estimate[name], found[name], c[name]) for name in c}
+        c = {name: _where(drawn.uses_estimate[name], found[name], zeros[name]) for name in zeros}
+        inputs = replace(inputs, clean_estimates=c)
 
-    eps = apply(params, x_t, t, drawn.text, c, s, x_s, *conditions)
+    eps = denoiser(params, inputs)
     metrics: dict[str, Array] = {}
     loss = jnp.zeros((), jnp.float32)
     for name, noise in drawn.noise.items():

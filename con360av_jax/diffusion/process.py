@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-Latents = dict[str, Float[Array, "batch ..."]]
+from con360av_jax.denoiser import Latents
+
 AlphaBars = Mapping[str, Float[Array, ""] | Float[Array, "batch"]]
 Prediction = Literal["epsilon", "x0", "v"]
 Coefficients = Callable[[Array, Array], tuple[Array, Array]]

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, SamplerConfig
-from con360av_jax.diffusion.guidance import Denoise, Text, guided
-from con360av_jax.diffusion.process import Latents, add_noise, convert
+from con360av_jax.denoiser import Denoise, Latents, Text
+from con360av_jax.diffusion.guidance import guided
+from con360av_jax.diffusion.process import add_noise, convert
 from con360av_jax.diffusion.schedule import ADJUSTMENT_POWER, Trajectory, by_modality, trajectory
 
 

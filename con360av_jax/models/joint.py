@@ -1,20 +1,24 @@
 """The joint model: two U-Nets side by side, connectors between them, maps of the panorama steering both by FiLM."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import TypedDict
 
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array
 
-from con360av_jax.config.settings import AudioUNetConfig, ModelConfig, Remat, VideoUNetConfig
+from con360av_jax.config.settings import AudioUNetConfig, Config, ModelConfig, Remat, VideoUNetConfig
 from con360av_jax.config.shapes import MODALITIES, padded_time
+from con360av_jax.denoiser import Denoiser, DenoiserInputs, Latents
 from con360av_jax.errors import ConfigError
+from con360av_jax.models import functional
 from con360av_jax.models.connector import Connector, TimeAxis
 from con360av_jax.models.environment import EnvironmentEncoder
 from con360av_jax.models.film import FiLM
+from con360av_jax.models.functional import Params
 from con360av_jax.models.map_encoder import MapEncoder
 from con360av_jax.models.remat import run
 from con360av_jax.models.unet import AtSite, UNet
@@ -24,11 +28,9 @@ SITES = {"down_2": 2, "down_3": 3, "up_0": 3, "up_1": 2}
 TIME_AXIS: dict[str, TimeAxis] = {"audio": "height", "video": "frame"}
 OTHER = {"audio": "video", "video": "audio"}
 
-Latents = dict[str, Float[Array, "batch ..."]]
-
 
 class JointModel(nnx.Module):
-    """Noise predictions of both modalities (DESIGN section 4; Con360-AV, arXiv 2510.06060).
+    """Predicts the noise of both modalities (Con360-AV, arXiv 2510.06060; see docs/design/model.md).
 
     Parameters: unet, environment_encoder, connector and film, each with "audio" and "video"; map_encoder.
     """
@@ -51,46 +53,32 @@ class JointModel(nnx.Module):
         self.environment_encoder, self.connector = new["environment_encoder"](), new["connector"]()
         self.map_encoder, self.film = new["map_encoder"](), new["film"]()
 
-    def __call__(
-        self,
-        latents: Latents,
-        timesteps: dict[str, Int[Array, "batch"]],
-        text: dict[str, Float[Array, "batch ..."]],
-        clean_estimates: Latents | None = None,
-        connector_timesteps: dict[str, Int[Array, "batch"]] | None = None,
-        connector_latents: Latents | None = None,
-        maps: Float[Array, "batch frame height width 2"] | None = None,
-        map_mask: Bool[Array, "batch"] | None = None,
-        modalities: Sequence[str] = MODALITIES,
-        taps: dict[str, Array] | None = None,
-    ) -> Latents:
-        """Predicts the noise in `latents`; dicts are over "audio" (batch time mel channel) and "video" (batch frame
-        height width channel), `text` over CLAP embeddings (batch channel) and CLIP states (batch token channel).
+    def __call__(self, inputs: DenoiserInputs, taps: dict[str, Array] | None = None) -> Latents:
+        """Predicts the noise in `inputs.latents`, in their shapes and dtype.
 
-        `clean_estimates` None means zeros, `connector_timesteps` and `connector_latents` None mean the U-Nets' own.
-        Without `maps` neither Map Encoder nor FiLM runs; rows where `map_mask` is False get exactly the model without
-        maps. One modality alone runs its U-Net without connectors and reads nothing of the other. `taps`, if given, is
-        filled with intermediate features: "environment_encoder/NAME/STAGE" and "connector/NAME/SITE".
-        Raises ConfigError for an unknown modality.
+        `taps`, if given, is filled with intermediate features: "environment_encoder/NAME/STAGE" and
+        "connector/NAME/SITE". Raises ConfigError for an unknown modality.
         """
+        latents, modalities = inputs.latents, inputs.modalities
         for name in modalities:
             if name not in MODALITIES:
                 raise ConfigError(f"modality {name!r} given, but there are {', '.join(MODALITIES)}: choose among these")
-        inputs = self._features(latents, modalities)
+        noisy = self._features(latents, modalities)
         if len(modalities) == 1:
             sites: dict[str, AtSite | None] = dict.fromkeys(modalities)
         else:
+            told, clean, steps = inputs.connector_latents, inputs.clean_estimates, inputs.connector_timesteps
             sequences = self._sequences(
-                inputs if connector_latents is None else self._features(connector_latents, modalities),
-                None if clean_estimates is None else self._features(clean_estimates, modalities),
-                timesteps if connector_timesteps is None else connector_timesteps,
+                noisy if told is None else self._features(told, modalities),
+                None if clean is None else self._features(clean, modalities),
+                inputs.timesteps if steps is None else steps,
                 taps,
             )
-            features = None if maps is None else self.map_encoder(maps)
-            sites = {name: self._connect(name, sequences, features, map_mask, taps) for name in modalities}
+            features = None if inputs.maps is None else self.map_encoder(inputs.maps)
+            sites = {name: self._connect(name, sequences, features, inputs.map_mask, taps) for name in modalities}
         outputs = {}
         for name in modalities:
-            noise = self.unet[name](inputs[name], timesteps[name], text[name], sites[name])
+            noise = self.unet[name](noisy[name], inputs.timesteps[name], inputs.text[name], sites[name])
             noise = noise[:, 0, : latents[name].shape[1]] if name == "audio" else noise
             outputs[name] = noise.astype(latents[name].dtype)
         return outputs
@@ -146,6 +134,22 @@ class JointModel(nnx.Module):
             return output
 
         return at_site
+
+
+@lru_cache(maxsize=8)
+def joint_model(config: Config) -> tuple[Denoiser, Params]:
+    """The joint model as a pure function, and its parameters' shapes (jax.ShapeDtypeStruct); nothing is allocated."""
+
+    def build(rngs: nnx.Rngs) -> JointModel:
+        return JointModel(
+            config.model,
+            rngs=rngs,
+            compute_dtype=jnp.dtype(config.train.compute_dtype),
+            remat=config.train.remat,
+        )
+
+    graphdef, shapes = functional.abstract(build)
+    return partial(functional.apply, graphdef), shapes
 
 
 class Additions(TypedDict):

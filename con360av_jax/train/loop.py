@@ -1,4 +1,4 @@
-"""The training loop: mesh -> data -> parameters -> state -> jit -> steps, with metrics, checkpoints and clean stops."""
+"""Training: mesh -> data -> state -> jit -> loop, with metrics, checkpoints and clean stops."""
 
 import signal
 from collections.abc import Callable, Collection
@@ -19,8 +19,8 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.transforms import is_encoded
-from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import Params
+from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
 from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
@@ -44,27 +44,28 @@ Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]
 def train(
     config: Config, base: Path, dataset: Path, out: Path, *, resume: bool = False, allowed: Collection[str] = ()
 ) -> signal.Signals | None:
-    """Trains to step `config.train.steps` and leaves the run in `out`.
+    """Trains up to step `config.train.steps` and writes the run folder `out`.
 
     Args:
         config: all settings; its model must be that of `base`.
-        base: pretrained folder; what is not trained stays there.
-        dataset: dataset folder; without encoded fields its pictures and sound are encoded on the device, step by step.
-        out: run folder; new, or with `resume` the run to go on with from its newest whole checkpoint. The steps that
-            follow equal those of a run that never stopped, bit for bit.
-        resume: whether to go on.
-        allowed: paths of settings, such as "train.learning_rate", that may differ from the run's from here on.
+        base: pretrained folder; frozen parameters are read from there and never copied.
+        dataset: dataset folder; without encoded fields, video and audio are encoded on the device in each step.
+        out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
+            then equal those of an uninterrupted run, bit for bit.
+        resume: whether to continue the run in `out`.
+        allowed: paths of settings, such as "train.learning_rate", that may differ in a resumed run.
 
     Returns:
-        None at the last step, or the signal (SIGTERM, SIGINT) that stopped the run after a checkpoint.
+        None after the last step, or the signal (SIGTERM, SIGINT) that stopped the run after a checkpoint.
 
     Raises:
-        CheckpointError: `out` exists (or with `resume` does not), is damaged, or was made with other settings, another
-            base or another dataset; or `base` is missing or of another config; or a checkpoint cannot be written.
-        DatasetError: the dataset is missing, damaged or of another config.
+        CheckpointError: `out` exists (or with `resume` does not), is corrupt, or was made with other settings,
+            another base or another dataset; `base` is missing or has another config; or a checkpoint cannot
+            be written.
+        DatasetError: the dataset is missing, corrupt or has another config.
         ShardingError: the mesh does not fit the devices, the batch or a parameter.
-        ConfigError: `allowed` names what is no setting, or one that shapes depend on.
-        DivergenceError: the loss is no longer a number, see `config.train.on_nan`.
+        ConfigError: `allowed` names an unknown setting, or one that may not change.
+        DivergenceError: the loss or its gradient is NaN or infinite, see `config.train.on_nan`.
     """
     run = run_folder.open_run(out) if resume else None
     if run is None:
@@ -74,36 +75,37 @@ def train(
 
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
+
     pretrained = open_pretrained(base)
-    # Hashes would refuse a dataset whose damaged records are to be skipped.
+    # Hashes would refuse a dataset whose corrupt records are to be skipped.
     records = open_dataset(dataset, verify="sizes" if config.train.on_corrupt == "skip" else "hashes")
     loader = open_loader(config, records, pretrained)
     run_folder.require_same_model(config, pretrained.config, f"base {base}")
+
     state, frozen = load_state(config, pretrained, mesh)
     progress = Progress(step=0, next_batch=0, seed=config.train.seed)
     if run is not None and (newest := checkpoint.step_to_resume(run.folder)) is not None:
         state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
         loader.set_state(progress.next_batch)
+
     measured = peak_flops(jax.devices()[0].device_kind) is not None
     step = compile_step(config, mesh, state, frozen, count=measured)
     encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
-    null_text = null_embeddings(pretrained, mesh)
-    run_folder.write_run(out, config, base, dataset)
-    for name in ("metrics.jsonl", "nonfinite.jsonl"):
-        drop_after(out / name, progress.step)
-
-    key = jax.random.key(config.train.seed)
+    null_text, key = null_embeddings(pretrained, mesh), jax.random.key(config.train.seed)
 
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         rows = on_mesh(batch, mesh)
         return step.run(state, frozen, encode(rows) if encode else rows, null_text, key)
 
+    run_folder.write_run(out, config, base, dataset)
+    for name in ("metrics.jsonl", "nonfinite.jsonl"):
+        drop_after(out / name, progress.step)
     trackers = open_trackers(out, config, progress.step) if jax.process_index() == 0 else []
     log = MetricsLog(out / "metrics.jsonl", config.train.batch_size, step.flops, trackers)
-    return make_steps(config, out, loader, state, progress, advance, log)
+    return run_steps(config, out, loader, state, progress, advance, log)
 
 
-def make_steps(
+def run_steps(
     config: Config,
     run: Path,
     loader: Loader,
@@ -112,10 +114,10 @@ def make_steps(
     advance: Advance,
     log: MetricsLog,
 ) -> signal.Signals | None:
-    """Advances the state to the last step, or to the end of the step in which a signal came, and saves it there."""
+    """Advances the state to the last step, or to the end of the step in which a signal came, and saves it."""
     settings, start = config.train, progress.step
-    unusual = NonFiniteSteps(run / "nonfinite.jsonl", settings, progress.skips)
-    damaged = CorruptRecordsLog(run)
+    nonfinite = NonFiniteSteps(run / "nonfinite.jsonl", settings, progress.skips)
+    corrupt = CorruptRecordsLog(run)
     with (
         closing(loader),
         closing(log),
@@ -128,19 +130,19 @@ def make_steps(
                 batch = next(loader)
             state, metrics = advance(state, batch)
             log.add(metrics)
-            unusual.add(done, metrics, batch["sample_id"])
+            nonfinite.add(done, metrics, batch["sample_id"])
             logs = done % settings.log_every == 0
             last = done == settings.steps or stop.agreed(logs)
             saves = last or done % settings.checkpoint_every == 0
             # A line ends at every checkpoint, so that a run resumed there continues with the same lines.
             if saves or logs:
-                unusual.check()
-                damaged.add(loader.corrupt)
+                nonfinite.check()
+                corrupt.add(loader.corrupt)
                 writer.check()
                 if line := log.flush(done):
                     bar.show(done, line)
             if saves:
-                here = Progress(step=done, next_batch=loader.get_state(), seed=settings.seed, skips=unusual.skips)
+                here = Progress(step=done, next_batch=loader.get_state(), seed=settings.seed, skips=nonfinite.skips)
                 writer.save(state, here)
             if last:
                 break
@@ -148,7 +150,7 @@ def make_steps(
 
 
 def open_loader(config: Config, dataset: Dataset, pretrained: Pretrained) -> Loader:
-    """This process's share of every global batch, from the first step on."""
+    """Returns the loader of this process's rows of every global batch, from the first step on."""
     return make_loader(
         dataset,
         config,
@@ -161,11 +163,11 @@ def open_loader(config: Config, dataset: Dataset, pretrained: Pretrained) -> Loa
 
 
 def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[TrainState, Params]:
-    """The state before the first step and the frozen parameters, both where the mesh wants them."""
+    """Returns the state before the first step and the frozen parameters, both sharded over the mesh."""
     _, shapes = joint_model(config)
     params = pretrained.params("joint", shardings_for(shapes, mesh))
     trainable, frozen = select(params, config.train.trainable)
-    # Once here, so that the step neither holds nor reads them in float32.
+    # Cast once here, so that the step neither holds nor reads them in float32.
     frozen = cast_floating(frozen, jnp.dtype(config.train.compute_dtype))
     optimizer = make_optimizer(config.train)
     start = partial(init_state, optimizer=optimizer)
@@ -174,7 +176,7 @@ def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[Trai
 
 
 def restore_state(state: TrainState, step_folder: Path) -> tuple[TrainState, Progress]:
-    """The state that lies in `step_folder`, in the shardings of `state`, and where the run stood."""
+    """Reads a checkpoint into the shardings of `state`; returns the state and the progress of the run."""
     progress = checkpoint.read_progress(step_folder)
     fields = checkpoint.arrays_of(state)
     arrays = checkpoint.read_arrays(step_folder, {name: checkpoint.abstract(tree) for name, tree in fields.items()})
@@ -188,13 +190,13 @@ def restore_state(state: TrainState, step_folder: Path) -> tuple[TrainState, Pro
 
 
 def null_embeddings(pretrained: Pretrained, mesh: Mesh) -> NullText:
-    """The empty caption's embedding per modality, without batch axis, on every device."""
+    """Returns the embedding of the empty caption per modality, without batch axis, on every device."""
     embeddings = Codecs(pretrained).encode_text([""])
     return jax.device_put({name: embedding[0] for name, embedding in embeddings.items()}, replicate(mesh))
 
 
 def on_mesh(batch: AnyExample, mesh: Mesh) -> Any:
-    """The global batch made of every process's rows, split over the mesh."""
+    """Returns the global batch of all processes' rows, split over the mesh."""
     # Positions in a dataset fit 32 bits; JAX has no 64-bit integers unless asked for.
     small = {**batch, "sample_id": batch["sample_id"].astype(np.int32)}
     sharding = batch_sharding(mesh)

@@ -1,4 +1,4 @@
-"""The compiled training step: shardings of everything that goes in and comes out, from arrays or from shapes alone."""
+"""The compiled training step with the shardings of its inputs and outputs, from arrays or from shapes alone."""
 
 from dataclasses import replace
 from functools import partial
@@ -12,8 +12,8 @@ from jax.stages import Compiled, Traced
 
 from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import batch_spec
-from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import Params
+from con360av_jax.models.joint import joint_model
 from con360av_jax.runtime import flops
 from con360av_jax.sharding import batch_sharding, replicate, shardings_for
 from con360av_jax.train.optimizer import make_optimizer, select
@@ -24,18 +24,18 @@ Tree = TypeVar("Tree")
 
 
 class CompiledStep(NamedTuple):
-    """The one compiled program of a run."""
+    """The compiled program of a run."""
 
     run: Compiled
-    """(state, frozen, batch, null_text, key) -> (state, metrics)."""
+    """The program (state, frozen, batch, null_text, key) -> (state, metrics)."""
     flops: float
-    """Operations of one run over all devices, without what remat computes again (flops.count); 0 if not counted."""
+    """FLOPs of one step over all devices, without recomputation by remat; 0 if not counted."""
 
 
 def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params, *, count: bool) -> CompiledStep:
-    """Traces once and compiles; to `count` operations a step with remat is traced without it as well.
+    """Traces and compiles the training step; to `count` its FLOPs, a step with remat is traced without it, too.
 
-    `state` and `frozen` are arrays, or jax.ShapeDtypeStruct with shardings: nothing is computed or allocated.
+    `state` and `frozen` are arrays or jax.ShapeDtypeStruct with shardings: nothing is computed or allocated.
     """
     traced = plain = trace_step(config, mesh, state, frozen)
     if count and config.train.remat != "none":
@@ -45,12 +45,12 @@ def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params, 
 
 
 def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Traced:
-    """What `compile_step` compiles."""
-    apply, _ = joint_model(config)
+    """Traces the training step; arguments as in `compile_step`."""
+    denoiser, _ = joint_model(config)
     everywhere, split = replicate(mesh), batch_sharding(mesh)
     here = jax.tree.map(lambda leaf: leaf.sharding, (state, frozen))
     step = jax.jit(
-        make_train_step(apply, config.schedule, config.train, mesh),
+        make_train_step(denoiser, config.schedule, config.train, mesh),
         donate_argnums=0,
         in_shardings=(*here, split, everywhere, everywhere),
         out_shardings=(here[0], everywhere),
@@ -62,7 +62,7 @@ def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) ->
 
 
 def abstract_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
-    """Shapes and shardings of the first state and of the frozen parameters; nothing is allocated.
+    """Returns shapes and shardings of the first state and of the frozen parameters; nothing is allocated.
 
     Raises ConfigError if `config.train.trainable` selects nothing, ShardingError if a parameter does not fit the mesh.
     """

@@ -13,8 +13,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key, PyTree
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig
-from con360av_jax.diffusion.guidance import Text
-from con360av_jax.diffusion.loss import Apply, Batch, Draws, denoising_loss, draw
+from con360av_jax.denoiser import Denoiser, Text
+from con360av_jax.diffusion.loss import Batch, Draws, denoising_loss, draw
 from con360av_jax.models.functional import Params
 from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge, updates_made
 from con360av_jax.train.stacking import stack
@@ -23,7 +23,7 @@ from con360av_jax.train.state import TrainState
 
 @runtime_checkable
 class TrainStep(Protocol):
-    """See `make_train_step`."""
+    """Training step as made by `make_train_step`: (state, frozen, batch, null_text, key) -> (state, metrics)."""
 
     def __call__(
         self, state: TrainState, frozen: Params, batch: Batch, null_text: Text, key: Key[Array, ""], /
@@ -31,7 +31,7 @@ class TrainStep(Protocol):
 
 
 def cast_floating(params: Params, dtype: jnp.dtype) -> Params:
-    """`params` with every floating-point leaf in `dtype`; done once at loading, this halves the frozen weights."""
+    """Returns `params` with every floating-point leaf cast to `dtype`."""
 
     def converted(leaf: Array) -> Array:
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -46,10 +46,10 @@ def accumulated(
     parts: int,
     mesh: Mesh | None = None,
 ) -> tuple[Params, dict[str, Array]]:
-    """Gradients and metrics of `loss(params, *rows)`, taken part by part of the rows and averaged.
+    """Returns gradients and metrics of `loss(params, *rows)`, computed part by part of the rows and averaged.
 
-    `loss` is a mean over rows. Metrics called "bucket_..." are sums and are added up, the others are means. Copies of
-    the model along `mesh`'s "data" add up their own parts first and reduce their sums to one once, not once per part.
+    `loss` is a mean over rows. Metrics called "bucket_..." are sums and are added up, the others are means. Each copy
+    of the model along the mesh axis "data" adds up its own parts first; the copies reduce their sums only once.
     """
     gradient = jax.grad(loss, has_aux=True)
     if parts == 1:
@@ -65,9 +65,9 @@ def accumulated(
             for name, value in metrics.items()
         }
 
-    # Only "data" is spelled out; fsdp and tensor stay with the compiler. Its check of what differs between copies would
-    # want every loop's start marked in the model, whose constants are the same everywhere.
-    spelled = jax.shard_map(
+    # Only "data" is manual; fsdp and tensor stay with the compiler. Its check of values that vary over "data" would
+    # need marks at the start of every loop in the model.
+    by_copy = jax.shard_map(
         over_copies,
         mesh=mesh,
         in_specs=(PartitionSpec(), *(PartitionSpec("data") for _ in rows)),
@@ -75,14 +75,14 @@ def accumulated(
         axis_names={"data"},
         check_vma=False,
     )
-    return spelled(params, *rows)
+    return by_copy(params, *rows)
 
 
 def _over_parts(
     gradient: Callable[..., tuple[Params, dict[str, Array]]], parts: int, params: Params, *rows: PyTree[Array]
 ) -> tuple[Params, dict[str, Array]]:
-    """See `accumulated`; on the rows that are here."""
-    # Neighbouring rows go to different parts: each part then lies on all devices, as the whole does.
+    """Averages gradients and metrics over `parts` of the local rows; see `accumulated`."""
+    # Neighbouring rows go to different parts, so that each part is spread over all devices like the whole.
     split = jax.tree.map(lambda leaf: rearrange(leaf, "(row part) ... -> part row ...", part=parts), rows)
 
     def add(total: PyTree[Array], part: tuple[PyTree[Array], ...]) -> tuple[PyTree[Array], None]:
@@ -97,14 +97,14 @@ def _over_parts(
 
 
 def make_train_step(
-    apply: Apply, schedules: PerModality[NoiseSchedule], config: TrainConfig, mesh: Mesh | None = None
+    denoiser: Denoiser, schedules: PerModality[NoiseSchedule], config: TrainConfig, mesh: Mesh | None = None
 ) -> TrainStep:
-    """A function (state, frozen, batch, null_text, key) -> (state, metrics) for `jax.jit` with the state donated.
+    """Returns a step (state, frozen, batch, null_text, key) -> (state, metrics) for `jax.jit` with donated state.
 
-    `apply` takes the merged parameters of the joint model; `frozen` and the trained ones come from `optimizer.select`.
-    `key` stays the same for the whole run: each step folds in its number. Metrics are those of `denoising_loss`, the
-    norm of the gradient before clipping ("gradient_norm") and "learning_rate"; float32, on the device. `mesh`, where
-    there is one, tells which devices hold copies of the model.
+    `denoiser` takes the merged parameters of the joint model; `frozen` and the trained ones come from
+    `optimizer.select`. `key` stays the same for the whole run: each step folds in its number. Metrics are
+    those of `denoising_loss`, the norm of the gradient before clipping ("gradient_norm") and
+    "learning_rate"; float32, on the device. `mesh`, if given, tells which devices hold copies of the model.
 
     With `config.on_nan` "skip" a step whose loss or gradient norm is not finite changes nothing but its number.
     """
@@ -118,14 +118,14 @@ def make_train_step(
         fixed = cast_floating(frozen, compute_dtype)
 
         def loss(params: Params, drawn: Draws, maps: Array) -> tuple[Array, dict[str, Array]]:
-            return denoising_loss(apply, merge(params, fixed), drawn, maps, schedules, config)
+            return denoising_loss(denoiser, merge(params, fixed), drawn, maps, schedules, config)
 
-        # All at once for the whole batch, so that its parts see what the whole would see.
+        # Drawn for the whole batch at once, so that accumulation does not change the random numbers.
         drawn = draw(batch, null_text, jax.random.fold_in(key, state.step), schedules, config)
         gradients, metrics = accumulated(loss, state.params, (drawn, batch["maps"]), config.accumulate, mesh)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
-        # Without decay the average is the parameters themselves; saying so spares a short run a kernel per parameter.
+        # Without decay the average equals the parameters; skipping it saves a kernel per parameter.
         ema = optax.incremental_update(params, state.ema, 1.0 - config.ema_decay) if config.ema_decay else params
         metrics["gradient_norm"] = optax.tree.norm(stack(gradients))
         metrics["learning_rate"] = jnp.asarray(rate(updates_made(state.opt_state)), jnp.float32)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, TrainConfig
+from con360av_jax.denoiser import Latents
 from con360av_jax.diffusion import loss, schedule
 from con360av_jax.errors import ConfigError
 
@@ -82,16 +83,19 @@ def test_latents_are_drawn_from_their_moments(many):
         assert abs(np.corrcoef(z.ravel(), drawn.noise[name].ravel())[0, 1]) < 0.02
 
 
-def _affine(params, x_t, t, text, clean, connector_t, connector_x, maps, map_mask, /):
+def _affine(params: dict[str, jax.Array], inputs: Any) -> Latents:
     """A model that uses all that it is given."""
 
     def one(name: str) -> jax.Array:
-        rows = text[name].mean(axis=tuple(range(1, text[name].ndim))) + map_mask.astype(jnp.float32)
-        rows = rows + maps.mean(axis=(1, 2, 3, 4)) + 1e-3 * (t[name] + connector_t[name]).astype(jnp.float32)
-        wide = jnp.expand_dims(rows, tuple(range(1, x_t[name].ndim)))
-        return params["w"] * x_t[name] + params["c"] * clean[name] + 0.3 * connector_x[name] + params["b"] * wide
+        text, x_t = inputs.text[name], inputs.latents[name]
+        steps = inputs.timesteps[name] + inputs.connector_timesteps[name]
+        rows = text.mean(axis=tuple(range(1, text.ndim))) + inputs.map_mask.astype(jnp.float32)
+        rows = rows + inputs.maps.mean(axis=(1, 2, 3, 4)) + 1e-3 * steps.astype(jnp.float32)
+        wide = params["b"] * jnp.expand_dims(rows, tuple(range(1, x_t.ndim)))
+        clean, connector = inputs.clean_estimates[name], inputs.connector_latents[name]
+        return params["w"] * x_t + params["c"] * clean + 0.3 * connector + wide
 
-    return {name: one(name) for name in x_t}
+    return {name: one(name) for name in inputs.latents}
 
 
 PARAMS = {"w": jnp.float32(0.6), "c": jnp.float32(0.2), "b": jnp.float32(0.1)}
@@ -152,12 +156,12 @@ def test_no_gradient_flows_through_the_clean_estimates(many, monkeypatch):
     monkeypatch.setattr(loss, "draw", lambda *_: drawn)
     calls = []
 
-    def gradient(apply):
-        return jax.jit(jax.grad(lambda p: loss.training_loss(apply, p, batch, NULL_TEXT, KEY, SCHEDULES, RECIPE)[0]))
+    def gradient(denoiser):
+        return jax.jit(jax.grad(lambda p: loss.training_loss(denoiser, p, batch, NULL_TEXT, KEY, SCHEDULES, RECIPE)[0]))
 
-    def held(params, *inputs):
+    def held(params, inputs):
         calls.append(params)
-        return _affine(PARAMS if len(calls) == 1 else params, *inputs)
+        return _affine(PARAMS if len(calls) == 1 else params, inputs)
 
     wanted, found = gradient(held)(PARAMS), gradient(_affine)(PARAMS)
     assert len(calls) == 2
@@ -168,9 +172,9 @@ def test_no_gradient_flows_through_the_clean_estimates(many, monkeypatch):
 def test_one_pass_is_enough_without_clean_estimates():
     calls = []
 
-    def counted(*inputs):
+    def counted(params, inputs):
         calls.append(inputs)
-        return _affine(*inputs)
+        return _affine(params, inputs)
 
     config = replace(RECIPE, clean_estimate_share=0.0)
     jax.eval_shape(

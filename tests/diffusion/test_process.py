@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality
+from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.diffusion import guidance, process
 
 SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
@@ -72,18 +74,19 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def __call__(self, latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
+    def __call__(self, inputs: Any) -> Latents:
+        latents, text = inputs.latents, inputs.text
         self.batches.append(latents["audio"].shape[0])
         control = jnp.zeros(latents["audio"].shape[:1])
-        if maps is not None:
-            control = maps.mean(axis=(1, 2, 3, 4)) * map_mask.astype(jnp.float32)
+        if inputs.maps is not None:
+            control = inputs.maps.mean(axis=(1, 2, 3, 4)) * inputs.map_mask.astype(jnp.float32)
 
         def one(name: str) -> jax.Array:
             caption = text[name].mean(axis=tuple(range(1, text[name].ndim)))
-            when = timesteps[name].astype(jnp.float32) + 2.0 * connector_timesteps[name].astype(jnp.float32)
-            shift = caption * (1.0 + control) + 5.0 * control + 0.01 * when
+            steps = inputs.timesteps[name] + 2 * inputs.connector_timesteps[name]
+            shift = caption * (1.0 + control) + 5.0 * control + 0.01 * steps.astype(jnp.float32)
             wide = jnp.expand_dims(shift, tuple(range(1, latents[name].ndim)))
-            return latents[name] + 0.5 * clean[name] + 0.25 * connector_latents[name] + wide
+            return latents[name] + 0.5 * inputs.clean_estimates[name] + 0.25 * inputs.connector_latents[name] + wide
 
         return {name: one(name) for name in latents}
 
@@ -119,8 +122,10 @@ def test_guidance_equals_its_formula_with_no_pass_too_many(
     assert denoise.batches == [2 * passes]
 
     def alone(text, with_control: bool):
-        mask = None if maps is None else np.full((2,), with_control)
-        return ONE_PASS(x, t, text, clean, t, x, maps, mask)
+        common: Any = {"latents": x, "timesteps": t, "clean_estimates": clean, "maps": maps}
+        common |= {"connector_timesteps": t, "connector_latents": x}
+        mask = None if maps is None else jnp.full((2,), with_control)
+        return ONE_PASS(DenoiserInputs(text=text, map_mask=mask, **common))
 
     e_00, e_0m, e_tm = alone(NEGATIVE, False), alone(NEGATIVE, True), alone(TEXT, True)
     for name in x:

@@ -1,6 +1,7 @@
 """The sampler against a distribution whose noise is known exactly, a plain loop and its own computation graph."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, SamplerConfig
+from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.diffusion import schedule
 from con360av_jax.diffusion.process import draw_noise
 from con360av_jax.diffusion.sampler import sample, trajectories
@@ -29,29 +31,32 @@ ALPHA_BAR = {
 }
 
 
-def normal_data(latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
+def normal_data(inputs: DenoiserInputs) -> Latents:
     """E[eps | x_t] = sqrt(1 - a) (x_t - sqrt(a) mean) / (a spread^2 + 1 - a)."""
 
     def one(name: str) -> jax.Array:
-        a = jnp.asarray(ALPHA_BAR[name], jnp.float32)[timesteps[name]]
-        a = jnp.expand_dims(a, tuple(range(1, latents[name].ndim)))
-        centred = latents[name] - jnp.sqrt(a) * MEAN[name]
+        x_t = inputs.latents[name]
+        a = jnp.asarray(ALPHA_BAR[name], jnp.float32)[inputs.timesteps[name]]
+        a = jnp.expand_dims(a, tuple(range(1, x_t.ndim)))
+        centred = x_t - jnp.sqrt(a) * MEAN[name]
         return jnp.sqrt(1 - a) * centred / (a * SPREAD[name] ** 2 + 1 - a)
 
-    return {name: one(name) for name in latents}
+    return {name: one(name) for name in inputs.latents}
 
 
-def everything(latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
+def everything(inputs: Any) -> Latents:
     """An affine model in which every input counts, also the other modality's clean estimate."""
 
+    text, clean = inputs.text, inputs.clean_estimates
+
     def one(name: str, other: str) -> jax.Array:
-        rows = text[name].mean(axis=tuple(range(1, text[name].ndim)))
-        rows = rows + 1e-3 * (timesteps[name] - connector_timesteps[name] // 2).astype(jnp.float32)
+        x_t, steps = inputs.latents[name], inputs.timesteps[name] - inputs.connector_timesteps[name] // 2
+        rows = text[name].mean(axis=tuple(range(1, text[name].ndim))) + 1e-3 * steps.astype(jnp.float32)
         rows = rows + clean[other].mean(axis=tuple(range(1, clean[other].ndim)))
-        if maps is not None:
-            rows = rows + maps.mean(axis=(1, 2, 3, 4)) * map_mask.astype(jnp.float32)
-        wide = jnp.expand_dims(rows, tuple(range(1, latents[name].ndim)))
-        return 0.9 * latents[name] + 0.05 * connector_latents[name] + 0.02 * clean[name] + 0.1 * wide
+        if inputs.maps is not None:
+            rows = rows + inputs.maps.mean(axis=(1, 2, 3, 4)) * inputs.map_mask.astype(jnp.float32)
+        wide = jnp.expand_dims(rows, tuple(range(1, x_t.ndim)))
+        return 0.9 * x_t + 0.05 * inputs.connector_latents[name] + 0.02 * clean[name] + 0.1 * wide
 
     return {"audio": one("audio", "video"), "video": one("video", "audio")}
 
@@ -89,10 +94,12 @@ def _loop(config: SamplerConfig, maps) -> dict[str, np.ndarray]:
     for step in range(config.steps):
         now = {name: path.timesteps[step] for name, path in trajectories(SCHEDULES, config).items()}
         t = {name: np.full((2,), value, np.int32) for name, value in now.items()}
-        mask = {on: None if maps is None else np.full((2,), on) for on in (True, False)}
-        e_00 = model(x, t, NEGATIVE, clean, t, x, maps, mask[False])
-        e_0m = model(x, t, NEGATIVE, clean, t, x, maps, mask[True])
-        e_tm = model(x, t, TEXT, clean, t, x, maps, mask[True])
+        mask = {on: None if maps is None else jnp.full((2,), on) for on in (True, False)}
+        common: Any = {"latents": x, "timesteps": t, "clean_estimates": clean, "maps": maps}
+        common |= {"connector_timesteps": t, "connector_latents": x}
+        e_00 = model(DenoiserInputs(text=NEGATIVE, map_mask=mask[False], **common))
+        e_0m = model(DenoiserInputs(text=NEGATIVE, map_mask=mask[True], **common))
+        e_tm = model(DenoiserInputs(text=TEXT, map_mask=mask[True], **common))
         new = {}
         for name in x:
             g_map, g_text = getattr(config.map_guidance, name), getattr(config.text_guidance, name)
@@ -123,11 +130,8 @@ def test_scan_equals_a_python_loop(with_maps: bool):
 def test_environment_encoders_see_zeros_first_and_then_the_last_clean_estimate():
     """A model that predicts only what it is fed back: eps is 0 at first, so x_0 = x_T / sqrt(a), which is eps next."""
 
-    def echo(latents, timesteps, text, clean, *rest):
-        return clean
-
     config = SamplerConfig(steps=2, text_guidance=ONE)
-    found = _run(echo, config)
+    found = _run(lambda inputs: inputs.clean_estimates, config)
     for name, path in trajectories(SCHEDULES, config).items():
         first, second = path.alpha_bar.astype(np.float64)
         clean = NOISE[name] / np.sqrt(first)

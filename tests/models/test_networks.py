@@ -5,6 +5,7 @@ two different programs: only so "bit for bit" is a statement about the model. It
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -15,6 +16,7 @@ from flax import nnx
 
 from con360av_jax.config import shapes
 from con360av_jax.config.settings import Config, MapEncoderConfig, Remat
+from con360av_jax.denoiser import DenoiserInputs
 from con360av_jax.errors import ConfigError
 from con360av_jax.models import functional
 from con360av_jax.models.attention import SpatialTransformer
@@ -40,13 +42,12 @@ def _random(seed: int, *shape: int) -> jax.Array:
 
 
 @pytest.fixture(scope="module")
-def inputs(tiny: Config) -> dict:
-    latents = {name: _random(1, BATCH, *shape) for name, shape in shapes.latent_shapes(tiny).items()}
-    return {
-        "latents": latents,
-        "timesteps": {name: jnp.asarray([500, 37], jnp.int32) for name in latents},
-        "text": {name: _random(2, BATCH, *shape) for name, shape in shapes.text_shapes(tiny).items()},
-    }
+def inputs(tiny: Config) -> DenoiserInputs:
+    return DenoiserInputs(
+        latents={name: _random(1, BATCH, *shape) for name, shape in shapes.latent_shapes(tiny).items()},
+        timesteps={name: jnp.asarray([500, 37], jnp.int32) for name in shapes.MODALITIES},
+        text={name: _random(2, BATCH, *shape) for name, shape in shapes.text_shapes(tiny).items()},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +75,18 @@ def steered(params: Params) -> Params:
 
 
 @pytest.fixture(scope="module")
-def with_maps(model, inputs: dict) -> Callable[..., Outputs]:
+def with_maps(model, inputs: DenoiserInputs) -> Callable[..., Outputs]:
     """(params, maps, map_mask, latents) -> predictions."""
 
-    @as_written
-    def run(params: Params, inputs: dict, maps: jax.Array, mask: jax.Array) -> Outputs:
-        return functional.apply(model[0], params, **inputs, maps=maps, map_mask=mask)
-
-    return lambda params, maps, mask, latents=inputs["latents"]: run(params, inputs | {"latents": latents}, maps, mask)
+    run = as_written(partial(functional.apply, model[0]))
+    return lambda params, maps, mask, latents=inputs.latents: run(
+        params, replace(inputs, latents=latents, maps=maps, map_mask=mask)
+    )
 
 
 @pytest.fixture(scope="module")
-def baseline(model, params: Params, inputs: dict) -> Outputs:
-    return as_written(partial(functional.apply, model[0]))(params, **inputs)
+def baseline(model, params: Params, inputs: DenoiserInputs) -> Outputs:
+    return as_written(partial(functional.apply, model[0]))(params, inputs)
 
 
 ALL, NONE = jnp.ones(BATCH, bool), jnp.zeros(BATCH, bool)
@@ -97,9 +97,11 @@ def _assert_same(found: Outputs, wanted: Outputs):
         np.testing.assert_array_equal(found[name], wanted[name])
 
 
-def test_predictions_have_the_shape_of_the_latents_although_sound_is_padded_inside(inputs: dict, baseline: Outputs):
-    assert inputs["latents"]["audio"].shape[1] % shapes.UNET_FACTOR != 0
-    for name, latent in inputs["latents"].items():
+def test_predictions_have_the_shape_of_the_latents_although_sound_is_padded_inside(
+    inputs: DenoiserInputs, baseline: Outputs
+):
+    assert inputs.latents["audio"].shape[1] % shapes.UNET_FACTOR != 0
+    for name, latent in inputs.latents.items():
         assert (baseline[name].shape, baseline[name].dtype) == (latent.shape, latent.dtype)
         assert np.isfinite(baseline[name]).all()
 
@@ -110,20 +112,22 @@ def test_at_initialisation_the_model_with_maps_equals_the_model_without_bit_for_
     _assert_same(with_maps(params, maps, ALL), baseline)
 
 
-def test_after_one_gradient_step_the_maps_matter(model, with_maps, params: Params, inputs: dict, maps, baseline):
+def test_after_one_gradient_step_the_maps_matter(
+    model, with_maps, params: Params, inputs: DenoiserInputs, maps, baseline
+):
     # Sound's last site only; the gradient through the whole model belongs to the train step's tests.
     @as_written
-    def gradient(film: Params, params: Params, inputs: dict, maps: jax.Array) -> Params:
+    def gradient(film: Params, params: Params, inputs: DenoiserInputs) -> Params:
         def loss(film: Params) -> jax.Array:
             sound = params["film"]["audio"] | {"up_1": film}
             learning = params | {"film": params["film"] | {"audio": sound}}
-            noise = functional.apply(model[0], learning, **inputs, maps=maps)["audio"]
+            noise = functional.apply(model[0], learning, inputs)["audio"]
             return jnp.mean(jnp.square(noise - 1))
 
         return jax.grad(loss)(film)
 
     film = params["film"]["audio"]["up_1"]
-    stepped = jax.tree.map(lambda p, g: p - g, film, gradient(film, params, inputs, maps))
+    stepped = jax.tree.map(lambda p, g: p - g, film, gradient(film, params, replace(inputs, maps=maps)))
     sound = params["film"]["audio"] | {"up_1": stepped}
     found = with_maps(params | {"film": params["film"] | {"audio": sound}}, maps, ALL)
     assert not np.array_equal(found["audio"], baseline["audio"])
@@ -144,22 +148,25 @@ def test_rows_without_maps_equal_the_baseline_bit_for_bit(with_maps, steered: Pa
         assert not np.array_equal(found[name][0], baseline[name][0])
 
 
-def test_rows_of_a_batch_are_independent(with_maps, steered: Params, maps: jax.Array, inputs: dict):
+def test_rows_of_a_batch_are_independent(with_maps, steered: Params, maps: jax.Array, inputs: DenoiserInputs):
     found = with_maps(steered, maps, ALL)
-    latents = jax.tree.map(lambda latent: latent.at[1].set(latent[1] + 1), inputs["latents"])
+    latents = jax.tree.map(lambda latent: latent.at[1].set(latent[1] + 1), inputs.latents)
     changed = with_maps(steered, maps.at[1].set(0.0), ALL, latents)
     for name in shapes.MODALITIES:
         np.testing.assert_array_equal(found[name][0], changed[name][0])
         assert not np.array_equal(found[name][1], changed[name][1])
 
 
-def test_sound_alone_is_the_audio_unet_and_needs_no_picture(tiny: Config, model, params: Params, inputs: dict):
+def test_sound_alone_is_the_audio_unet_and_needs_no_picture(
+    tiny: Config, model, params: Params, inputs: DenoiserInputs
+):
     graphdef, _ = functional.abstract(lambda rngs: UNet(tiny.model.unet_audio, rngs=rngs, dtype=F32))
-    only = {kind: {"audio": values["audio"]} for kind, values in inputs.items()}
-
-    alone = as_written(partial(functional.apply, model[0], modalities=("audio",)))(params, **only)["audio"]
-    padded = jnp.pad(only["latents"]["audio"], ((0, 0), (0, 7), (0, 0), (0, 0)))[:, None]
-    timesteps, text = only["timesteps"]["audio"], only["text"]["audio"]
+    latents, timesteps, text = inputs.latents["audio"], inputs.timesteps["audio"], inputs.text["audio"]
+    only = DenoiserInputs(
+        latents={"audio": latents}, timesteps={"audio": timesteps}, text={"audio": text}, modalities=("audio",)
+    )
+    alone = as_written(partial(functional.apply, model[0]))(params, only)["audio"]
+    padded = jnp.pad(latents, ((0, 0), (0, 7), (0, 0), (0, 0)))[:, None]
     unet = as_written(partial(functional.apply, graphdef))(params["unet"]["audio"], padded, timesteps, text)
     np.testing.assert_array_equal(alone, unet[:, 0, :25])
 
@@ -175,9 +182,9 @@ def test_half_precision_stays_near_single_precision_and_is_used():
     assert 1e-4 < error < 2e-2
 
 
-def test_an_unknown_modality_is_a_clear_error(model, params: Params, inputs: dict):
+def test_an_unknown_modality_is_a_clear_error(model, params: Params, inputs: DenoiserInputs):
     with pytest.raises(ConfigError, match="modality 'smell' given, but there are audio, video"):
-        functional.apply(model[0], params, **inputs, modalities=("smell",))
+        functional.apply(model[0], params, replace(inputs, modalities=("smell",)))
 
 
 def test_film_starts_at_zero_at_all_eight_sites_and_nothing_else_steers(params: Params):

@@ -1,5 +1,6 @@
 """The joint model against every tensor of the public baseline, and the conversion that its weights go through."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.config.settings import Config
+from con360av_jax.denoiser import DenoiserInputs
 from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import apply, flatten
 from convert.rules import Rule, Skip, conv2d, to_jax, to_torch, under
@@ -39,8 +41,15 @@ def found(reference: Reference) -> dict[str, np.ndarray]:
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def run(params, latents, text, clean_estimates, timesteps):
         denoise, taps = partial(apply, reference.graphdef, params), {}
-        joint = denoise(latents, timesteps[""], text, clean_estimates, timesteps["_con"], taps=taps)
-        alone = {name: denoise(latents, timesteps[""], text, modalities=(name,))[name] for name in latents}
+        inputs = DenoiserInputs(
+            latents=latents,
+            timesteps=timesteps[""],
+            text=text,
+            clean_estimates=clean_estimates,
+            connector_timesteps=timesteps["_con"],
+        )
+        joint = denoise(inputs, taps=taps)
+        alone = {name: denoise(replace(inputs, modalities=(name,)))[name] for name in latents}
         return joint, alone, taps
 
     joint, alone, taps = run(reference.params, reference.latents, reference.text, reference.clean_estimates, timesteps)

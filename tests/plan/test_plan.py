@@ -17,10 +17,10 @@ from con360av_jax import cli
 from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, Config, MeshConfig, PerModality
 from con360av_jax.data.fake import fake_batch
-from con360av_jax.denoiser import joint_model
 from con360av_jax.diffusion.loss import Batch, draw
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import flatten
+from con360av_jax.models.joint import joint_model
 from con360av_jax.plan import planner
 from con360av_jax.plan.collectives import Collective
 from con360av_jax.plan.planner import Machine, parse_memory, plan

@@ -19,11 +19,12 @@ from jaxtyping import Array
 from con360av_jax import cli, model, sample
 from con360av_jax.config.settings import Config, MeshConfig, NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.data.fake import fake_batch
-from con360av_jax.denoiser import joint_model
-from con360av_jax.diffusion.loss import Apply, Batch, training_loss
+from con360av_jax.denoiser import Denoiser
+from con360av_jax.diffusion.loss import Batch, training_loss
 from con360av_jax.diffusion.process import draw_noise
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten, unflatten
+from con360av_jax.models.joint import joint_model
 from con360av_jax.runtime import compile_cache
 from con360av_jax.sharding import batch_sharding, make_mesh, replicate, shardings_for
 from con360av_jax.train.optimizer import merge, select
@@ -84,7 +85,7 @@ def random_params() -> Params:
 
 def gradients_on(
     mesh_config: MeshConfig,
-    apply: Apply,
+    denoiser: Denoiser,
     params: Params,
     batch: Batch,
     null_text: Any,
@@ -97,7 +98,7 @@ def gradients_on(
 
     def loss(trained: Params, frozen: Params, batch: Batch) -> tuple[Array, dict[str, Array]]:
         key = jax.random.key(5)
-        return training_loss(apply, merge(trained, frozen), batch, null_text, key, schedules, recipe)
+        return training_loss(denoiser, merge(trained, frozen), batch, null_text, key, schedules, recipe)
 
     places = jax.tree.map(lambda leaf: leaf.sharding, trained)
     compute = jax.jit(jax.grad(loss, has_aux=True), out_shardings=(places, replicate(mesh)))
@@ -116,8 +117,7 @@ def gradients(mesh: MeshConfig) -> Found:
     batch = cast(Batch, fake_batch(lean(), BATCH))
     batch["sample_id"] = batch["sample_id"].astype(np.int32)
     null_text = jax.tree.map(lambda leaf: np.zeros_like(leaf[0]), batch["text"])
-    apply = cast(Apply, joint_model(lean())[0])
-    return gradients_on(mesh, apply, random_params(), batch, null_text, lean().schedule, lean().train)
+    return gradients_on(mesh, joint_model(lean())[0], random_params(), batch, null_text, lean().schedule, lean().train)
 
 
 def same_gradients(found: Found, wanted: Found, rounding: float) -> None:

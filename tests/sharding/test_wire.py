@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec as P
 from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import Config, MeshConfig
 from con360av_jax.config.shapes import maps_shape
-from con360av_jax.denoiser import joint_model
 from con360av_jax.models.functional import abstract, apply, count
+from con360av_jax.models.joint import joint_model
 from con360av_jax.models.map_encoder import MapEncoder
 from con360av_jax.plan.collectives import Collective, collectives
 from con360av_jax.plan.requirements import Requirements, measure

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,9 @@ from con360av_jax.base.random import create_random
 from con360av_jax.config.settings import AudioUNetConfig, Config, MeshConfig, VideoUNetConfig
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.writer import write_dataset
-from con360av_jax.denoiser import joint_model
+from con360av_jax.denoiser import Latents
+from con360av_jax.models.functional import Params
+from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train import program
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
@@ -52,17 +55,17 @@ def lean(config: Config) -> Config:
     )
 
 
-def stand_in(params, latents, timesteps, text, clean, connector_timesteps, connector_latents, maps, map_mask, /):
+def stand_in(params: Params, inputs: Any) -> Latents:
     """A network with the joint model's parameters that compiles at once, for tests of all that is around a network:
     every number of Map Encoder and FiLM has a gradient of its own, every latent and map counts."""
-    seen = maps.mean(axis=(1, 2, 3, 4)) * map_mask.astype(jnp.float32)
+    seen = inputs.maps.mean(axis=(1, 2, 3, 4)) * inputs.map_mask.astype(jnp.float32)
 
     def told(leaf: jax.Array) -> jax.Array:
         waves = jnp.cos(seen[:, None] * jnp.arange(leaf.size, dtype=jnp.float32)[None])
         return waves @ rearrange(leaf, "... -> (...)") / leaf.size**0.5
 
     level = sum(told(leaf) for leaf in jax.tree.leaves({name: params[name] for name in ("map_encoder", "film")}))
-    return jax.tree.map(lambda x: jnp.tanh(x * jnp.expand_dims(level, tuple(range(1, x.ndim)))), latents)
+    return jax.tree.map(lambda x: jnp.tanh(x * jnp.expand_dims(level, tuple(range(1, x.ndim)))), inputs.latents)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """A linear model with the joint model's parameter names, its batches and recipe: what compiles in a second."""
 
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, TrainConfig
+from con360av_jax.denoiser import Latents
 from con360av_jax.diffusion.loss import Batch
 from con360av_jax.models.functional import Params
 
@@ -34,20 +35,23 @@ def toy_params() -> Params:
     }
 
 
-def toy(params, x_t, t, text, clean, connector_t, connector_x, maps, map_mask, /):
+def toy(params: Params, inputs: Any) -> Latents:
     """Linear layers in the joint model's order: own features, the other modality's, the maps', the caption."""
-    control = maps.mean(axis=(1, 2, 3)) @ params["map_encoder"]["kernel"]
-    control = jnp.where(map_mask[:, None], control, 0.0)
+    control = inputs.maps.mean(axis=(1, 2, 3)) @ params["map_encoder"]["kernel"]
+    control = jnp.where(inputs.map_mask[:, None], control, 0.0)
 
     def pooled(x: jax.Array) -> jax.Array:
         return x.mean(axis=tuple(range(1, x.ndim - 1)))
 
     def one(name: str, other: str) -> jax.Array:
-        rows = pooled(connector_x[other] + clean[other]) @ params["environment_encoder"][other]["kernel"]
+        rows = pooled(inputs.connector_latents[other] + inputs.clean_estimates[other])
+        rows = rows @ params["environment_encoder"][other]["kernel"]
         rows = rows @ params["connector"][name]["kernel"] + control @ params["film"][name]["kernel"]
-        rows = rows + pooled(text[name][:, None]) * 1e-3 * t[name][:, None].astype(jnp.float32)
-        wide = jnp.expand_dims(rows, tuple(range(1, x_t[name].ndim - 1)))
-        h = x_t[name] @ params["unet"][name]["mid"]["to_q"]["kernel"] + wide
+        t = inputs.timesteps[name][:, None].astype(jnp.float32)
+        rows = rows + pooled(inputs.text[name][:, None]) * 1e-3 * t
+        x_t = inputs.latents[name]
+        wide = jnp.expand_dims(rows, tuple(range(1, x_t.ndim - 1)))
+        h = x_t @ params["unet"][name]["mid"]["to_q"]["kernel"] + wide
         return h @ params["unet"]["video"]["motion_modules"]["to_out"]["kernel"] if name == "video" else h
 
     return {"audio": one("audio", "video"), "video": one("video", "audio")}

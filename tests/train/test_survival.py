@@ -111,11 +111,11 @@ def test_a_corrupt_newest_checkpoint_is_passed_over_named_and_saved_again(
     assert checkpoint.step_to_resume(run) == 2
     [line] = caplog.messages
     assert f"{run}/checkpoints/3 is corrupt: " in line
-    assert "step 2, the newest that is whole" in line
+    assert "step 2, the newest intact one" in line
     assert checkpoint.finished_steps(run) == [1, 2]
     assert (run / "checkpoints" / "3.damaged").is_dir()
     save(run, tiny, 3, 4)
-    assert checkpoint.newest_whole(run) == 4
+    assert checkpoint.newest_intact(run) == 4
     assert checkpoint.corruption(run / "checkpoints" / "3") == ""
 
 
@@ -140,7 +140,7 @@ def test_orbax_notes_may_be_corrupt(run: Path, tiny: Config):
     assert checkpoint.step_to_resume(run) == 3
     assert checkpoint.read_progress(run / "checkpoints" / "3").step == 3
     save(run, tiny, 4)
-    assert checkpoint.newest_whole(run) == 4
+    assert checkpoint.newest_intact(run) == 4
 
 
 def test_two_corrupt_checkpoints_are_passed_over_and_three_are_an_error(run: Path, caplog: pytest.LogCaptureFixture):
@@ -149,7 +149,7 @@ def test_two_corrupt_checkpoints_are_passed_over_and_three_are_an_error(run: Pat
     assert checkpoint.step_to_resume(run) == 1
     assert len(caplog.messages) == 2
     truncate(run / "checkpoints" / "1")
-    with pytest.raises(CheckpointError, match=r"no checkpoint that is whole: checkpoint .*/1 is corrupt: trainable"):
+    with pytest.raises(CheckpointError, match=r"no intact checkpoint: checkpoint .*/1 is corrupt: trainable"):
         checkpoint.step_to_resume(run)
 
 
@@ -203,9 +203,9 @@ def test_a_full_disk_is_an_error_at_the_next_look_and_keeps_what_was_saved(run: 
         while True:
             writer.check()
     assert checkpoint.finished_steps(run) == before
-    assert checkpoint.newest_whole(run) == 3
+    assert checkpoint.newest_intact(run) == 3
     save(run, tiny, 4)
-    assert checkpoint.newest_whole(run) == 4
+    assert checkpoint.newest_intact(run) == 4
 
 
 @pytest.mark.usefixtures("collected")
@@ -215,7 +215,7 @@ def test_a_full_disk_is_an_error_at_the_end_too(run: Path, tiny: Config):
     with small_files(4096), pytest.raises(CheckpointError, match="cannot be written"):  # noqa: SIM117
         with CheckpointWriter(run, tiny) as writer:
             writer.save(state, Progress(step=4, next_batch=4, seed=0))
-    assert checkpoint.newest_whole(run) == 3
+    assert checkpoint.newest_intact(run) == 3
 
 
 def test_a_full_disk_is_an_error_for_logs_too(tmp_path: Path):
