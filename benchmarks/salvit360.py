@@ -63,7 +63,7 @@ def noise(frames: int) -> Segment:
     random = np.random.default_rng(0)
     pictures = random.integers(0, 256, (frames, PANORAMA_HEIGHT, 2 * PANORAMA_HEIGHT, 3), dtype=np.uint8)
     window = Window(clip=clip, index=0, start=0.0)
-    return Segment(window=window, frames=pictures, sound=np.zeros(1, np.float32))
+    return Segment(window=window, frames=pictures, audio=np.zeros(1, np.float32))
 
 
 def clocked(runs: dict[str, Callable[[], object]], spent: dict[str, list[float]]) -> dict[str, Callable[[], object]]:

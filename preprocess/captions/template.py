@@ -25,7 +25,7 @@ def template_caption(segment: Segment, tracks: Tracks) -> str:
     light = float((grey.mean(0) * weights).sum() / area)
     change = np.abs(np.diff(grey, axis=0)).mean(0) if len(grey) > 1 else np.zeros_like(grey[0])
     motion = float((change * weights).sum() / area)
-    power = float(np.mean(segment.sound.astype(np.float64) ** 2))
+    power = float(np.mean(segment.audio.astype(np.float64) ** 2))
     loudness = 10 * np.log10(power + 1e-12)
     places = list(dict.fromkeys(place(track) for track in tracks))
     where = " and ".join([", ".join(places[:-1]), places[-1]] if len(places) > 1 else places)

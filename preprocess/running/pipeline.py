@@ -1,6 +1,16 @@
-"""The stages in order, from files to samples; engine.py runs them here or on many machines.
+"""The stages in order, from recordings to samples; `engine` runs them in this process or on many machines.
 
-standardise -> segment -> saliency -> viewpoints -> captions -> views -> (captions joined) -> encode
+1. standardise  checks a whole recording, before anything is decoded       stages/standardise.py
+2. segment      decodes and checks one segment, limits in `quality`        stages/segment.py
+3. saliency     maps of what catches the eye                               saliency/
+4. viewpoints   tracks found in the saliency, or given by the user         stages/viewpoints.py, given_viewpoints.py
+5. captions     a sentence on the scene, or texts that a later stage joins captions/
+6. views        the video of every viewpoint; panoramas are dropped        stages/views.py
+7. captions     the joined sentence, for backends with such a stage        captions/
+8. encode       frozen encoders; the arrays become samples                 stages/encode.py, records.py
+
+An unusable recording is rejected in 1, an unusable segment in 2; other stages reject what they cannot process. A
+rejection becomes a line of the ledger (rejected.jsonl), and the run goes on.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,14 +38,14 @@ from preprocess.stages.work import Rejection, Stage, Work, Works, attempted, cha
 
 @dataclass
 class Ledger:
-    """What a run left out and why, and what it took; one line per rejected file or segment."""
+    """Segments taken, and one line per rejected file or segment with the reason."""
 
     rejected: list[dict[str, object]] = field(default_factory=list)
     segments: dict[str, int] = field(default_factory=dict)
-    """Segments taken, by clip."""
+    """Number of segments taken from each clip."""
 
     def add(self, work: Work) -> None:
-        """Counts a piece of work that came to its end."""
+        """Counts a finished or rejected piece of work."""
         if work.rejection is not None:
             self.rejected.append(rejected_line(work.given.path, work.rejection, work.window and work.window.index))
         else:
@@ -43,14 +53,14 @@ class Ledger:
 
 
 def rejected_line(path: Path, rejection: Rejection, segment: int | None = None) -> dict[str, object]:
-    """A line {file, stage, reason} of the ledger and, where only a segment is lost, its number."""
+    """A line {file, stage, reason} of the ledger, with the segment's number if only a segment is rejected."""
     line: dict[str, object] = {"file": str(path), "stage": rejection.stage, "reason": rejection.reason}
     return line if segment is None else line | {"segment": segment}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Every setting and backend of a run; as a whole, or by its stages, it can be sent to another process."""
+    """Settings and backends of a run; the pipeline and each of its stages can be pickled."""
 
     config: Config
     saliency: SaliencyBackend
@@ -62,7 +72,7 @@ class Pipeline:
     stereo: Stereo = "auto"
     limits: Limits = Limits()
     previews: Path | None = None
-    """Folder for one picture per segment; None writes none."""
+    """Folder for one panorama per segment; None writes none."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -70,9 +80,9 @@ class Pipeline:
         return fields_of(self.encoder, self.keep_raw)
 
     def stages(self, is_stored: Callable[[str], bool] = lambda segment: False) -> tuple[Stage, ...]:
-        """The whole chain; segments for whose names `is_stored` says so pass through untouched.
+        """All stages, in order; segments for whose name `is_stored` is true pass through untouched.
 
-        Each stage holds its own backend only, so that a process which runs some of them opens no other.
+        Each stage holds only its own backend, so that a process which runs some stages opens no other backend.
         """
         config, saliency, viewpoints, encoder = self.config, self.saliency, self.viewpoints, self.encoder
         limits, previews, fields = self.limits, self.previews, self.fields
@@ -85,7 +95,7 @@ class Pipeline:
                 lambda work: replace(work, saliency=saliency(there(work.segment), config)),
                 on_gpu=getattr(saliency, "on_gpu", False),
             ),
-            each("viewpoints", partial(_look, config.clip, viewpoints)),
+            each("viewpoints", partial(_track, config.clip, viewpoints)),
             before,
             each("views", partial(_render, config, previews)),
             *after,
@@ -95,7 +105,7 @@ class Pipeline:
     def samples(
         self, inputs: Iterable[Input], ledger: Ledger, done: Callable[[Input], None] = lambda given: None
     ) -> Iterator[Sample]:
-        """Every sample of every input, in order, made in this process; what fails is in `ledger` instead.
+        """Yields the samples of all inputs, in order, made in this process; counts segments and rejections in `ledger`.
 
         `done` is called after each input.
         """
@@ -111,36 +121,36 @@ def _windows(config: Config, panorama_height: int, stereo: Stereo, given: Input)
 
 
 def _opened(windows_of: Callable[[Input], tuple[Window, ...]], is_stored: Callable[[str], bool]) -> Stage:
-    """The stage at which an input becomes its segments."""
+    """The stage that splits an input into its segments."""
 
     def run(works: Works) -> Iterator[Work]:
         for work in works:
             found: list[Work] = []
 
-            def look(work: Work, found: list[Work] = found) -> Work:
+            def split(work: Work, found: list[Work] = found) -> Work:
                 cuts = windows_of(work.given)
                 whole = [replace(work, window=window, segments=len(cuts)) for window in cuts]
                 found += [replace(one, stored=is_stored(one.name)) for one in whole]
                 return work
 
-            opened = attempted("standardise", work, look)
+            opened = attempted("standardise", work, split)
             yield from found or [opened]
 
     return Stage(name="standardise", run=run)
 
 
-def _look(clip: ClipConfig, viewpoints: ViewpointSettings | GivenViewpoints, work: Work) -> Work:
+def _track(clip: ClipConfig, viewpoints: ViewpointSettings | GivenViewpoints, work: Work) -> Work:
     if isinstance(viewpoints, GivenViewpoints):
         return replace(work, tracks=viewpoints(there(work.window), clip))
     return replace(work, tracks=find_viewpoints(there(work.saliency), clip.frames_per_second, viewpoints))
 
 
 def _render(config: Config, previews: Path | None, work: Work) -> Work:
-    """Everything that needs the panoramas, which are most of a segment and end here."""
+    """Renders the views, and drops the panoramas, which take most of a segment's memory."""
     segment, clip = there(work.segment), config.clip
     shared = {
-        "sound": pulse_code(segment.sound),
-        "mel": log_mel(segment.sound, config.mel),
+        "sound": pulse_code(segment.audio),
+        "mel": log_mel(segment.audio, config.mel),
         "saliency": there(work.saliency)[..., None],
     }
     arrays = tuple(

@@ -1,4 +1,4 @@
-"""What a segment's sound and picture must be worth: limits, and the checks that a decoded segment has to pass."""
+"""Quality limits of a segment's audio and video, and the checks of decoded audio against them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,55 +15,54 @@ FULL_SCALE = 0.999
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Beyond these a segment is left out."""
+    """Quality limits; a segment beyond one of them is rejected."""
 
     silence: float = -80.0
-    """Mean power of the mono sound below which it counts as silent, dBFS. 16-bit rounding noise lies near -98, quiet
-    but real recordings near -44; captions, too, call what is below -80 "no sound"."""
+    """Mean power of the mono audio below which it counts as silent, dBFS. 16-bit rounding noise lies near -98, quiet
+    but real recordings near -44; template captions also say "no sound" below -80."""
     clipped: float = 0.01
-    """Largest share of stored samples that may lie at full scale, of 1. Gusts on a microphone that now and then touch
-    0 dBFS have 0.0007 and stay usable; at 0.01 whole crests of the waves are flat and what a model would learn is
-    distortion."""
+    """Largest share of stored samples at full scale, 0 to 1. Wind gusts that touch 0 dBFS now and then have 0.0007 and
+    stay usable; at 0.01 whole wave crests are flat, and a model would learn distortion."""
     picture_gap: float = 0.5
-    """Longest time for which one picture may stand, s: four pictures at 8 per second."""
+    """Longest duration of one frame, s: four frames at 8 frames/s."""
 
     def __post_init__(self):
         require(self.silence < 0, f"the limit of silence is {self.silence} dBFS; give a negative number")
         require(0 <= self.clipped <= 1, f"the limit of clipping is {self.clipped}; give a share of samples, 0 to 1")
-        require(self.picture_gap > 0, f"the longest gap between pictures is {self.picture_gap} s; give more than 0")
+        require(self.picture_gap > 0, f"the longest gap between frames is {self.picture_gap} s; give more than 0")
 
 
 def check_stored(path: Path, start: float, stored: Float32[np.ndarray, "sample channel"], limits: Limits) -> None:
-    """Judges samples as they are stored, before resampling smears them.
+    """Checks samples as they are stored, before resampling hides clipping.
 
     Args:
-        path: of the file, for the message.
-        start: of the segment, s, for the message.
+        path: file, for the message.
+        start: start of the segment, s, for the message.
         stored: the channels that are used, in [-1, 1].
-        limits: of clipping.
+        limits: quality limits.
 
     Raises:
-        MediaError: samples that are NaN or infinite, or too many at full scale.
+        MediaError: samples are NaN or infinite, or too many are at full scale.
     """
-    wrong = int((~np.isfinite(stored)).sum())
-    if wrong:
+    bad = int((~np.isfinite(stored)).sum())
+    if bad:
         raise MediaError(
-            f"{path}: {wrong} samples of the sound from {start:g} s on are NaN or infinite; decode or record it anew"
+            f"{path}: {bad} samples of the audio from {start:g} s on are NaN or infinite; decode or record it again"
         )
     share = float((np.abs(stored) >= FULL_SCALE).mean())
     if share > limits.clipped:
         raise MediaError(
-            f"{path}: the sound from {start:g} s on is clipped: {share:.1%} of it is at full scale, more than "
+            f"{path}: the audio from {start:g} s on is clipped: {share:.1%} of it is at full scale, more than "
             f"{limits.clipped:.1%}; give a recording at a lower level"
         )
 
 
 def check_heard(path: Path, start: float, mono: Float32[np.ndarray, " sample"], limits: Limits) -> None:
-    """Raises MediaError if the mono sound is silent; stereo whose sides cancel is silent too."""
+    """Raises MediaError if the mono audio is silent, as is stereo whose channels cancel out."""
     power = float(np.mean(np.square(mono, dtype=np.float64)))
     if power < 10 ** (limits.silence / 10):
         level = "digital silence" if power == 0 else f"{10 * np.log10(power):.0f} dBFS"
         raise MediaError(
-            f"{path}: the sound from {start:g} s on is silent ({level}, the limit is {limits.silence:g} dBFS); "
-            "give a video with sound"
+            f"{path}: the audio from {start:g} s on is silent ({level}, the limit is {limits.silence:g} dBFS); "
+            "give a video with audible sound"
         )

@@ -1,4 +1,4 @@
-"""Stage 2, segment: windows of equal length over a clip, decoded one at a time so that memory does not grow."""
+"""Stage "segment": windows of equal length over a clip, decoded one at a time so that memory does not grow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Which part of a clip a segment is."""
+    """The part of a clip that becomes one segment."""
 
     clip: StandardClip
     index: int
     start: float
-    """Where it begins in the clip, s."""
+    """Start in the clip, s."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,31 +31,31 @@ class Segment:
     window: Window
     frames: UInt8[np.ndarray, "frame height width 3"]
     """2:1 panoramas, RGB."""
-    sound: Float32[np.ndarray, " sample"]
+    audio: Float32[np.ndarray, " sample"]
     """Mono, in [-1, 1]."""
 
     @property
     def name(self) -> str:
-        """Clip and window, unique in a dataset."""
+        """Name of clip and window, unique in a dataset."""
         return f"{self.window.clip.name}_{self.window.index}"
 
 
 def windows(clip: StandardClip, settings: ClipConfig) -> tuple[Window, ...]:
-    """Every window that fits: [0, 4) [3, 7) [6, 10) of a clip of 10 s at the base settings."""
+    """All windows that fit into a clip: [0, 4) [3, 7) [6, 10) s for a clip of 10 s at the base settings."""
     last = clip.duration + LENGTH_TOLERANCE - settings.seconds
     starts: Iterator[int] = takewhile(lambda start: start <= last, count(0, settings.hop_seconds))
     return tuple(Window(clip=clip, index=index, start=float(start)) for index, start in enumerate(starts))
 
 
 def cut(window: Window, config: Config, limits: Limits = DEFAULT_LIMITS) -> Segment:
-    """Decodes one window.
+    """Decodes and checks one window.
 
     Raises:
-        MediaError: its picture or sound is damaged or cut off, or worth less than `limits`.
+        MediaError: its video or audio is corrupt, cut off or beyond `limits`.
     """
     seconds = config.clip.seconds
     frames = read_panorama(
         window.clip, window.start, seconds, config.clip.frames_per_second, longest_gap=limits.picture_gap
     )
-    sound = read_mono(window.clip, window.start, seconds, config.mel.sample_rate, limits)
-    return Segment(window=window, frames=frames, sound=sound)
+    audio = read_mono(window.clip, window.start, seconds, config.mel.sample_rate, limits)
+    return Segment(window=window, frames=frames, audio=audio)

@@ -1,6 +1,6 @@
-"""Stage 1, standardise: how a file is read as a 2:1 panorama with mono sound, or why it cannot be.
+"""Stage "standardise": checks that a recording can be read as 2:1 panoramas with mono audio, and reads parts of it.
 
-Nothing is ever cropped except the second eye of a stereo video: panoramas squeezed to 16:9 are stretched back to 2:1.
+Nothing is cropped except the second eye of a stereo video; panoramas squeezed to 16:9 are stretched back to 2:1.
 """
 
 import math
@@ -22,20 +22,20 @@ Stereo = Literal["auto", "mono", "top-bottom", "side-by-side"]
 
 # Width over height of a stored panorama: 2:1 stored as 16:9 (1.78) up to 1920x852 (2.25), with room on both sides.
 PANORAMA_ASPECT = (1.6, 2.35)
-# From here on a picture has the shape of one eye, not squeezed. A file that says nothing of its projection but has two
-# eyes by H.264's own message is not believed then: the message survives when somebody crops one eye and encodes again.
+# From this aspect on, a frame is one eye that is not squeezed. A file without a projection in its metadata whose H.264
+# stream announces two eyes is then taken as one eye: the announcement survives cropping to one eye and re-encoding.
 PLAIN_ASPECT = 1.9
-# Whole picture's aspect over one eye's.
+# Aspect of the stored frame divided by that of one eye.
 PACKED_ASPECT: dict[Packing, float] = {"mono": 1.0, "top-bottom": 0.5, "side-by-side": 2.0}
 # Ambisonics of order 0, 1, 2 and 3 have a square number of channels, the first of which is W.
 AMBISONIC_CHANNELS = (4, 9, 16)
-# What container rounding may take from a clip's end, s.
+# Largest loss at a clip's end that is put down to rounding in the container, s.
 LENGTH_TOLERANCE = 0.125
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandardClip:
-    """A file that has passed every check, and how to read it."""
+    """A recording that has passed every check, and how to read it."""
 
     name: str
     path: Path
@@ -43,31 +43,31 @@ class StandardClip:
     height: int
     """Rows of the standard panorama; it has twice as many columns."""
     duration: float
-    """Length for which there is both picture and sound, s."""
+    """Length that both video and audio cover, s."""
     channels: int
 
 
 def standardise(
     path: Path, name: str, config: Config, panorama_height: int = 512, stereo: Stereo = "auto"
 ) -> StandardClip:
-    """Checks the file at `path`: reads it to its end, but decodes nothing.
+    """Checks the recording at `path`: reads every packet, but decodes nothing.
 
     Args:
         path: a 360° video.
-        name: of the clip, unique in its dataset.
+        name: name of its clip, unique in the dataset.
         config: its segments must fit into the video.
         panorama_height: rows that frames are reduced to; smaller videos keep their own.
-        stereo: how two eyes share the picture; "auto" believes the file's metadata, or else judges by its aspect.
+        stereo: how two eyes share a frame; "auto" takes the file's metadata, or without any judges by the aspect.
 
     Raises:
-        MediaError: missing, corrupt, without picture or sound, not a panorama, or shorter than one segment.
+        MediaError: the file is missing, corrupt, without video or audio, no panorama, or shorter than one segment.
     """
     info = probe(path)
     packing = check_streams(info, stereo)
     duration = _common_duration(path, info.duration)
     if duration < config.clip.seconds - LENGTH_TOLERANCE:
         raise MediaError(
-            f"{path}: has {duration:.2f} s of picture and sound, shorter than a segment; "
+            f"{path}: has {duration:.2f} s of video and audio, shorter than a segment; "
             f"give at least {config.clip.seconds} s"
         )
     eye_height = info.height // 2 if packing == "top-bottom" else info.height
@@ -76,31 +76,31 @@ def standardise(
 
 
 def check_streams(info: MediaInfo, stereo: Stereo) -> Packing:
-    """How the eyes share the picture of a file that has all that is needed.
+    """How the eyes share a frame, after a check of all streams.
 
     Raises:
-        MediaError: without picture or sound, with an unusable number of channels, or no panorama.
+        MediaError: video or audio is missing, the number of channels is unusable, or the video is no panorama.
     """
     if not info.has_video:
-        raise MediaError(f"{info.path}: has no picture stream; give a 360° video with picture and sound")
+        raise MediaError(f"{info.path}: has no video stream; give a 360° video with audio")
     if not info.has_sound:
-        raise MediaError(f"{info.path}: has no sound stream; give a 360° video with picture and sound")
+        raise MediaError(f"{info.path}: has no audio stream; give a 360° video with audio")
     if info.channels not in (1, 2, *AMBISONIC_CHANNELS):
         raise MediaError(
-            f"{info.path}: has {info.channels} channels of sound; give mono, stereo or ambisonics (4, 9 or 16 channels)"
+            f"{info.path}: has {info.channels} audio channels; give mono, stereo or ambisonics (4, 9 or 16 channels)"
         )
     return packing_of(info, stereo)
 
 
 def packing_of(info: MediaInfo, stereo: Stereo) -> Packing:
-    """How the eyes share the picture.
+    """How the eyes share a frame.
 
-    With "auto", the file's metadata count as if the user had said the same, if they can be believed: where they
-    contradict the aspect, as one eye in a square picture, the file is left out rather than guessed at.
+    With "auto", credible metadata count like the user's own word: a file whose metadata contradict its aspect, such as
+    one eye in a square frame, is rejected rather than guessed at.
 
     Raises:
-        MediaError: neither one eye nor the picture has a panorama's aspect, or the metadata name another projection
-            than an equirectangular one of the whole sphere, or eyes that alternate.
+        MediaError: neither one eye nor the frame has a panorama's aspect, or the metadata name a projection other than
+            an equirectangular one of the whole sphere, or alternating eyes.
     """
     if info.projection not in ("", "equirectangular"):
         raise MediaError(
@@ -108,13 +108,13 @@ def packing_of(info: MediaInfo, stereo: Stereo) -> Packing:
             "panorama of the whole sphere"
         )
     aspect = info.width / max(info.height, 1)
-    believed = bool(info.projection) or aspect < PLAIN_ASPECT
-    asked = info.stereo if stereo == "auto" and info.stereo and believed else stereo
+    credible = bool(info.projection) or aspect < PLAIN_ASPECT
+    asked = info.stereo if stereo == "auto" and info.stereo and credible else stereo
     source = "by its metadata" if asked != stereo else f"--stereo {stereo}"
     low, high = PANORAMA_ASPECT
     for packing, factor in PACKED_ASPECT.items():
         packed = low <= aspect / factor <= high
-        # A packing that is named may also be squeezed into the picture of one panorama: 1920x1080, top-bottom.
+        # A named packing may also be squeezed into a frame of one panorama's size: 1920x1080, top-bottom.
         if (asked == "auto" and packed) or (asked == packing and (packed or low <= aspect <= high)):
             return packing
     if asked not in ("auto", *PACKED_ASPECT):
@@ -135,7 +135,7 @@ def read_panorama(
     """Frames of the left eye as 2:1 panoramas, chosen by timestamps; times in s.
 
     Raises:
-        MediaError: they cannot be decoded, or one picture stands longer than `longest_gap`.
+        MediaError: they cannot be decoded, or one frame lasts longer than `longest_gap`.
     """
     height, width = clip.height, 2 * clip.height
     sizes = {"mono": (height, width), "top-bottom": (2 * height, width), "side-by-side": (height, 2 * width)}
@@ -146,10 +146,10 @@ def read_panorama(
 def read_mono(
     clip: StandardClip, start: float, seconds: float, sample_rate: int, limits: Limits
 ) -> Float32[np.ndarray, " sample"]:
-    """Sound at `sample_rate` (Hz): channel W of ambisonics, the mean of left and right of stereo; times in s.
+    """Audio at `sample_rate` (Hz): channel W of ambisonics, the mean of left and right of stereo; times in s.
 
     Raises:
-        MediaError: it cannot be decoded, or is NaN, clipped or silent by `limits`.
+        MediaError: it cannot be decoded, holds NaN, or is clipped or silent by `limits`.
     """
     excerpt = read_excerpt(clip.path, sample_rate, start, seconds)
     used = slice(0, 2 if clip.channels == 2 else 1)
@@ -160,9 +160,9 @@ def read_mono(
 
 
 def _common_duration(path: Path, duration: float) -> float:
-    """Time until the first of picture and sound ends, s, after all packets were read, though not decoded.
+    """Time at which the shorter of video and audio ends, s; reads all packets and decodes none.
 
-    A file that is cut off is found here, before any of it is used. Raises MediaError.
+    Raises MediaError if the file is corrupt or cut off, before any of it is used.
     """
     with containers.opened(path) as container:
         streams = [
@@ -176,18 +176,17 @@ def _common_duration(path: Path, duration: float) -> float:
         counts = dict.fromkeys(ends, 0)
         for packet in container.demux(streams):
             if packet.is_corrupt:
-                raise MediaError(f"{path}: is damaged or cut off; give a complete file")
+                raise MediaError(f"{path}: is corrupt or cut off; give a complete file")
             counts[packet.stream.index] += bool(packet.size)
             if packet.pts is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - zero
                 ends[packet.stream.index] = max(ends[packet.stream.index], end)
         for stream in streams:
             if not counts[stream.index]:
-                kind = "picture" if stream.type == "video" else "sound"
-                raise MediaError(f"{path}: its {kind} stream is empty; give a complete file")
+                raise MediaError(f"{path}: its {stream.type} stream is empty; give a complete file")
     for end, wanted in zip(ends.values(), promised, strict=True):
         if end < wanted - TAIL_TOLERANCE:
             raise MediaError(
-                f"{path}: is cut off or damaged: it stops at {end:.2f} s of {wanted:.2f} s; give a complete file"
+                f"{path}: is cut off or corrupt: it stops at {end:.2f} s of {wanted:.2f} s; give a complete file"
             )
     return min(ends.values())

@@ -1,7 +1,7 @@
-"""What passes from stage to stage: one segment and what is known of it; and how stages are made of functions.
+"""The data that stages pass on, one `Work` per segment, and stages made of functions.
 
-A stage turns an iterator of pieces of work into another and never ends at a bad file: a piece that failed carries its
-rejection to the end. Stages are lazy, so that a chain of them works on one segment at a time.
+A stage turns an iterator of pieces of work into another one and goes on after a bad file: a piece that failed carries
+its rejection to the end. Stages are lazy, so that a chain of them holds one segment at a time.
 """
 
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rejection:
-    """One input, or one segment of it, that a stage could not use."""
+    """Why a stage rejected an input or one of its segments."""
 
     stage: str
     reason: str
@@ -30,16 +30,16 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One segment on its way; at first a whole input, and still one if the input was rejected."""
+    """One segment and what the stages have made of it; before "standardise", and if that rejects it, a whole input."""
 
     given: Input
     number: int = 0
-    """Of the input in its run."""
+    """Position of the input in the run."""
     window: Window | None = None
     segments: int = 0
-    """How many the input has."""
+    """Number of segments of the input; 0 before they are known."""
     stored: bool = False
-    """Whether the segment's samples are on disk, so that nothing is left to do."""
+    """Whether the segment's samples are on disk; later stages then skip it."""
     rejection: Rejection | None = None
     fatal: bool = False
     """Whether the rejection ends the run."""
@@ -47,24 +47,24 @@ class Work:
     saliency: Float32[np.ndarray, "frame height width"] | None = None
     tracks: tuple[Float32[np.ndarray, "frame 4"], ...] = ()
     described: Any = None
-    """What a model said of the segment's faces, before another joins that into a caption."""
+    """Texts on the segment's cube faces, before a chat model joins them into a caption."""
     caption: str = ""
     arrays: tuple[dict[str, np.ndarray], ...] = ()
-    """Per viewpoint."""
+    """Arrays of each viewpoint, by field."""
     samples: tuple[Sample, ...] = ()
 
     @property
     def name(self) -> str:
-        """Of the segment, unique in a dataset."""
+        """Name of the segment, or of the input before it is split; unique in a dataset."""
         return f"{self.given.name}_{self.window.index}" if self.window else self.given.name
 
     @property
     def waits(self) -> bool:
-        """Whether there is something left to do."""
+        """Whether stages still have something to do."""
         return self.rejection is None and not self.stored
 
     def emptied(self, rejection: Rejection | None = None, stored: bool = False) -> "Work":
-        """The same piece of work without what was made of it."""
+        """The same piece of work without its arrays, caption and samples."""
         return Work(
             given=self.given,
             number=self.number,
@@ -81,18 +81,18 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of the chain."""
+    """One step of the chain; a picklable function over pieces of work."""
 
     name: str
     run: Callable[[Works], Iterator[Work]]
     on_gpu: bool = False
-    """Whether it wants a GPU where there is one to be had."""
+    """Whether the stage uses a GPU if one is available."""
     at_once: int = 1
-    """How many segments it likes to see together."""
+    """Number of segments that the stage processes together."""
 
 
 def each(name: str, function: Callable[[Work], Work], on_gpu: bool = False) -> Stage:
-    """The stage that does `function` to one piece of work after the other."""
+    """The stage that applies `function` to one piece of work after the other."""
 
     def run(works: Works) -> Iterator[Work]:
         for work in works:
@@ -102,20 +102,20 @@ def each(name: str, function: Callable[[Work], Work], on_gpu: bool = False) -> S
 
 
 def attempted(name: str, work: Work, function: Callable[[Work], Work]) -> Work:
-    """`function(work)`, or the work rejected by the stage `name`; errors of the set-up pass through."""
+    """`function(work)`, or the work rejected by stage `name`; ConfigError and CheckpointError end the run."""
     try:
         return function(work)
     except (MediaError, GeometryError, DatasetError) as error:
         return work.emptied(Rejection(name, str(error)))
     except (ConfigError, CheckpointError):
         raise
-    except Exception as error:  # whatever a strange file does to a library, the other files go on
+    except Exception as error:  # a malformed file can raise anything in a library; the other files go on
         logger.warning("%s: stage %s failed", work.name, name, exc_info=error)
         return work.emptied(Rejection(name, f"{work.name}: {type(error).__name__}: {error}"))
 
 
 def chained(stages: Iterable[Stage], works: Works) -> Iterator[Work]:
-    """`works` through all stages, one piece after the other."""
+    """Passes `works` through all stages, one piece after the other."""
     flow = iter(works)
     for stage in stages:
         flow = stage.run(flow)
@@ -123,12 +123,12 @@ def chained(stages: Iterable[Stage], works: Works) -> Iterator[Work]:
 
 
 def there(part: Part | None) -> Part:
-    """What a stage before this one must have made."""
+    """Returns `part`; raises TypeError if it is None because the stage that makes it has not run."""
     if part is None:
-        raise TypeError("a stage of the chain ran before the one that it needs")
+        raise TypeError("a stage ran before the stage that makes its input")
     return part
 
 
 def with_samples(work: Work, samples: Iterable[Sample]) -> Work:
-    """The work at its end: its samples alone."""
+    """The work with its samples and nothing else that stages made."""
     return replace(work.emptied(), samples=tuple(samples))

@@ -22,7 +22,7 @@ from preprocess.stages.viewpoints import ViewpointSettings
 from tests.support.panorama_files import EVENLY, RATE, hiss, panorama, write_panorama
 
 MEND = "give a video that a player can open"
-BOTH = "give a 360° video with picture and sound"
+AUDIO = "give a 360° video with audio"
 
 
 def changed(where: slice, value: float | np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ KINDS: dict[str, Kind] = {
         ".mp4",
         "standardise",
         None,
-        "is damaged or cut off; give a complete file",
+        "is corrupt or cut off; give a complete file",
     ),
     "truncated before its header": (
         cut_off_before_its_header,
@@ -82,30 +82,30 @@ KINDS: dict[str, Kind] = {
         ".mkv",
         "standardise",
         None,
-        "its picture stream is empty; give a complete file",
+        "its video stream is empty; give a complete file",
     ),
-    "no sound": (write_panorama, ".mkv", "standardise", None, f"has no sound stream; {BOTH}"),
+    "no sound": (write_panorama, ".mkv", "standardise", None, f"has no audio stream; {AUDIO}"),
     "unknown sound": (unknown_sound, ".mov", "standardise", None, f"its sound is in an unknown codec; {MEND}"),
     "silent": (
         lambda path: write_panorama(path, sound=changed(slice(RATE, None), 0)),
         ".mkv",
         "segment",
         1,
-        "the sound from 1 s on is silent (digital silence, the limit is -80 dBFS); give a video with sound",
+        "the audio from 1 s on is silent (digital silence, the limit is -80 dBFS); give a video with audible sound",
     ),
     "not a number": (
         lambda path: write_panorama(path, sound=changed(slice(RATE + 5, RATE + 8), np.nan)),
         ".mkv",
         "segment",
         1,
-        "3 samples of the sound from 1 s on are NaN or infinite; decode or record it anew",
+        "3 samples of the audio from 1 s on are NaN or infinite; decode or record it again",
     ),
     "clipped": (
         lambda path: write_panorama(path, sound=changed(slice(0, RATE, 5), 1)),
         ".mkv",
         "segment",
         0,
-        "the sound from 0 s on is clipped: 20.0% of it is at full scale, more than 1.0%; "
+        "the audio from 0 s on is clipped: 20.0% of it is at full scale, more than 1.0%; "
         "give a recording at a lower level",
     ),
     "channels": (
@@ -113,7 +113,7 @@ KINDS: dict[str, Kind] = {
         ".mkv",
         "standardise",
         None,
-        "has 3 channels of sound; give mono, stereo or ambisonics (4, 9 or 16 channels)",
+        "has 3 audio channels; give mono, stereo or ambisonics (4, 9 or 16 channels)",
     ),
     "square": (
         square,
@@ -239,7 +239,7 @@ def test_only_the_channels_that_are_used_are_judged(tiny: Config, tmp_path: Path
     sound = hiss(channels=4)
     sound[:, 1:] = (1, np.nan, 0)
     clip = standardise(write_panorama(tmp_path / "a.mkv", sound=sound, layout="quad"), "a", tiny)
-    np.testing.assert_array_equal(cut(windows(clip, tiny.clip)[1], tiny).sound, sound[RATE:, 0])
+    np.testing.assert_array_equal(cut(windows(clip, tiny.clip)[1], tiny).audio, sound[RATE:, 0])
 
 
 def test_stereo_whose_sides_cancel_is_silent(tiny: Config, tmp_path: Path):
@@ -254,7 +254,7 @@ def test_limits_can_be_widened_and_must_make_sense(tiny: Config, tmp_path: Path)
     window = windows(clip, tiny.clip)[0]
     with pytest.raises(MediaError, match="-95 dBFS"):
         cut(window, tiny)
-    assert cut(window, tiny, Limits(silence=-100)).sound.any()
+    assert cut(window, tiny, Limits(silence=-100)).audio.any()
     for wrong in ({"silence": 1.0}, {"clipped": 2.0}, {"picture_gap": 0.0}):
         with pytest.raises(ConfigError):
             Limits(**wrong)

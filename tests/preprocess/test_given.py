@@ -23,7 +23,7 @@ def clip_at(path: Path) -> StandardClip:
 @pytest.fixture
 def segment() -> Segment:
     window = Window(clip=clip_at(Path("walk.mp4")), index=1, start=1.0)
-    return Segment(window=window, frames=np.full((4, 32, 64, 3), 90, np.uint8), sound=np.zeros(16_000, np.float32))
+    return Segment(window=window, frames=np.full((4, 32, 64, 3), 90, np.uint8), audio=np.zeros(16_000, np.float32))
 
 
 def test_users_maps_are_cut_at_the_segments_time(tiny: Config, segment: Segment, tmp_path: Path):
@@ -81,7 +81,7 @@ def test_the_template_states_what_was_measured(segment: Segment):
     )
     flicker = np.zeros((4, 32, 64, 3), np.uint8)
     flicker[::2] = 255
-    loud = replace(segment, frames=flicker, sound=np.ones(16_000, np.float32))
+    loud = replace(segment, frames=flicker, audio=np.ones(16_000, np.float32))
     assert "strong motion and loud sound" in template_caption(loud, [left])
 
 

@@ -155,7 +155,7 @@ def test_list_writes_what_every_file_is_and_its_csv_can_be_given_back(tmp_path: 
         "problem": "",
     }
     assert "not a media file" in park["problem"]
-    assert "no sound stream" in mute["problem"]
+    assert "no audio stream" in mute["problem"]
     assert (mute["width"], mute["channels"]) == ("64", "")
     shown = " ".join(capsys.readouterr().out.split())
     for line in ("train │ 1 │ 1 │ 0", "test │ 2 │ 2 │ 2", "all │ 3 │ 2 │ 2"):

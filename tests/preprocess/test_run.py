@@ -131,7 +131,7 @@ def test_mono_is_exactly_channel_w_of_ambisonics_and_the_mean_of_stereo(tiny: Co
         segment = cut(windows(standardise(path, "a", tiny), tiny.clip)[1], tiny)
         sound = noise(channels=channels)[RATE : 2 * RATE].astype(np.float32) / 32768
         wanted = sound[:, 0] if channels == 4 else sound.mean(axis=1, dtype=np.float32)
-        np.testing.assert_array_equal(segment.sound, wanted)
+        np.testing.assert_array_equal(segment.audio, wanted)
 
 
 @pytest.mark.parametrize(("height", "width", "packing"), [(64, 64, "top-bottom"), (32, 128, "side-by-side")])
@@ -175,8 +175,8 @@ def bad_input(kind: str, folder: Path) -> Path:
 
 REASONS = {
     "missing": "no such file",
-    "soundless": "no sound stream",
-    "pictureless": "no picture stream",
+    "soundless": "no audio stream",
+    "pictureless": "no video stream",
     "square": "no 2:1 panorama",
     "short": "shorter than a segment",
     "corrupt": "not a media file, or is damaged",

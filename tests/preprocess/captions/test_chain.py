@@ -156,7 +156,7 @@ def test_a_segment_whose_texts_are_unfinished_or_of_another_picture_is_described
     assert stage(segment) == described
     assert generated["blip2"] == 2
     assert len(kept_lines(tmp_path)) == 5 + 6
-    darker = Segment(window=segment.window, frames=segment.frames // 2, sound=segment.sound)
+    darker = Segment(window=segment.window, frames=segment.frames // 2, audio=segment.audio)
     stage(darker)
     assert generated["blip2"] == 3
 

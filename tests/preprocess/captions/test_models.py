@@ -148,7 +148,7 @@ def test_faces_are_looked_at_in_the_middle_of_each_second():
     segment = Segment(
         window=Window(clip=clip, index=1, start=3.0),
         frames=np.zeros((32, 2, 4, 3), np.uint8),
-        sound=np.zeros(64_000, np.float32),
+        audio=np.zeros(64_000, np.float32),
     )
     assert face_times(segment, 8) == {3.5: 4, 4.5: 12, 5.5: 20, 6.5: 28}
 

@@ -184,7 +184,7 @@ def test_the_backend_gives_the_loaded_networks_maps_by_area_and_stretched_over_t
     torch.save({"model": network.state_dict(), "epoch": 5}, tmp_path / "a.pt")
     backend, plain = open_salvit360(tmp_path / "a.pt", "cpu"), load_salvit360(tmp_path / "a.pt")
     clip = StandardClip(name="a", path=Path("a.mp4"), packing="mono", height=48, duration=1.0, channels=1)
-    segment = Segment(window=Window(clip=clip, index=0, start=0.0), frames=frames(1), sound=np.zeros(1, np.float32))
+    segment = Segment(window=Window(clip=clip, index=0, start=0.0), frames=frames(1), audio=np.zeros(1, np.float32))
     maps = backend(segment, TINY)
     wanted = next(predicted_maps(plain, segment.frames, "cpu"))
     wanted = reduce(wanted, "(row height) (column width) -> row column", "mean", row=16, column=32)

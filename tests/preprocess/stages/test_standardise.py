@@ -142,9 +142,9 @@ def test_sound_of_44100_hz_becomes_16000_hz_without_shift_or_aliases(tiny: Confi
     sound = np.stack([0.4 * low + 0.4 * high, high, low, low], axis=1).astype(np.float32) * 0.9
     path = write_panorama(tmp_path / "a.mkv", sound=sound, rate=44_100, layout="quad")
     segment = cut(windows(standardise(path, "a", tiny), tiny.clip)[1], tiny)
-    assert segment.sound.shape == (16_000,)
+    assert segment.audio.shape == (16_000,)
     wanted = 0.36 * np.sin(2 * np.pi * 1000 * (1 + np.arange(16_000) / 16_000))
-    np.testing.assert_allclose(segment.sound[200:-200], wanted[200:-200], atol=2e-3)
+    np.testing.assert_allclose(segment.audio[200:-200], wanted[200:-200], atol=2e-3)
 
 
 def test_the_limit_of_clipping_lets_a_real_gusty_recording_pass(tiny: Config, shared_data: Path):
