@@ -14,6 +14,7 @@ from convert.rules import place
 from convert.tables.motion import MOTION_ADAPTER
 from tests.support.original_networks import (
     ADAPTER,
+    AUDIO_UNET,
     AUDIO_VAE,
     CLAP,
     CLIP,
@@ -23,7 +24,6 @@ from tests.support.original_networks import (
     LIBRARY,
     PNDM,
     PUBLISHED,
-    SOUND,
     Json,
     as_lists,
     motion_unet,
@@ -65,8 +65,8 @@ def test_a_published_adapter_fills_the_motion_modules_and_nothing_else(middle: b
 
 
 VARIED = {
-    "sound": {**SOUND, "layers_per_block": [1, 2, 3, 1], "attention_head_dim": [2, 4, 6, 8], "norm_eps": 1e-4},
-    "picture": motion_unet(motion_num_attention_heads=[4] * 4, use_motion_mid_block=False, norm_num_groups=16),
+    "audio": {**AUDIO_UNET, "layers_per_block": [1, 2, 3, 1], "attention_head_dim": [2, 4, 6, 8], "norm_eps": 1e-4},
+    "video": motion_unet(motion_num_attention_heads=[4] * 4, use_motion_mid_block=False, norm_num_groups=16),
     "VAE": {**AUDIO_VAE, "layers_per_block": 1, "norm_num_groups": 8},
     "CLIP": {**CLIP, "hidden_act": "gelu", "layer_norm_eps": 1e-6, "num_attention_heads": 8},
     "CLAP": {**CLAP, "max_position_embeddings": 100, "pad_token_id": 3},

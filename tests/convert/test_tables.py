@@ -45,29 +45,29 @@ from tests.support.original_networks import (
 
 NETWORK = 1e-4
 # An eps far from every default: one that is not read cannot pass.
-SOUND = audio_unet(
+AUDIO_UNET = audio_unet(
     8, 16, 24, 16, norm_num_groups=4, layers_per_block=[1, 2, 1, 1], attention_head_dim=[2, 4, 3, 2],
     projection_class_embeddings_input_dim=6, norm_eps=1e-3,
 )  # fmt: skip
-PICTURE = motion_unet(
+VIDEO_UNET = motion_unet(
     block_out_channels=[8, 16, 24, 16], norm_num_groups=4, layers_per_block=1, num_attention_heads=[4, 2, 3, 8],
     cross_attention_dim=6, motion_num_attention_heads=2, motion_max_seq_length=5, norm_eps=1e-3,
 )  # fmt: skip
 WORDS = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
          "max_position_embeddings": 12, "projection_dim": 6, "bos_token_id": 0, "eos_token_id": 2}  # fmt: skip
 TINY: dict[str, Json] = {
-    "sound U-Net": SOUND,
-    "sound U-Net, attention everywhere, dense projections": {
-        **SOUND, "layers_per_block": 1, "attention_head_dim": 4, "block_out_channels": [8] * 4,
+    "audio U-Net": AUDIO_UNET,
+    "audio U-Net, attention everywhere, dense projections": {
+        **AUDIO_UNET, "layers_per_block": 1, "attention_head_dim": 4, "block_out_channels": [8] * 4,
         "cross_attention_dim": [8] * 4, "down_block_types": ["CrossAttnDownBlock2D"] * 4,
         "up_block_types": ["CrossAttnUpBlock2D"] * 4, "use_linear_projection": True,
     },
-    "picture U-Net": PICTURE,
-    "picture U-Net without motion in the middle": {
-        **PICTURE, "use_motion_mid_block": False, "layers_per_block": [1, 2, 1, 1], "motion_num_attention_heads": 4
+    "video U-Net": VIDEO_UNET,
+    "video U-Net without motion in the middle": {
+        **VIDEO_UNET, "use_motion_mid_block": False, "layers_per_block": [1, 2, 1, 1], "motion_num_attention_heads": 4
     },
-    "picture VAE": {**IMAGE_VAE, "block_out_channels": [8, 16, 16, 24], "norm_num_groups": 4},
-    "sound VAE": {**AUDIO_VAE, "block_out_channels": [8, 16, 12], "norm_num_groups": 2, "layers_per_block": 1},
+    "video VAE": {**IMAGE_VAE, "block_out_channels": [8, 16, 16, 24], "norm_num_groups": 4},
+    "audio VAE": {**AUDIO_VAE, "block_out_channels": [8, 16, 12], "norm_num_groups": 2, "layers_per_block": 1},
     "CLIP": {**CLIP, **WORDS},
     "deeper CLIP": {**CLIP, **WORDS, "num_hidden_layers": 11, "num_attention_heads": 4, "hidden_act": "gelu"},
     "CLAP": {**CLAP, **WORDS},
@@ -130,7 +130,7 @@ def adapted() -> dict[str, Any]:
               "layers_per_block": 1, "attention_head_dim": 2}  # fmt: skip
     unet, adapter = original(config), original(adapter_config(config))
     sources = {"unet_v": arrays(randomise(unet, seed=2)), "motion": arrays(randomise(adapter, seed=3))}
-    whole = type(original(PICTURE)).from_unet2d(unet, adapter)
+    whole = type(original(VIDEO_UNET)).from_unet2d(unet, adapter)
     ours = to_settings.video_unet(dict(unet.config), dict(adapter.config))
     _, params = functional.abstract(lambda rngs: UNet(ours, rngs=rngs, dtype=jnp.float32))
     paths = {f"unet/video/{path}": leaf.shape for path, leaf in functional.flatten(params).items()}
@@ -195,7 +195,7 @@ def test_computed_encoding_is_the_one_that_the_model_adds():
 
 @pytest.mark.parametrize("axes", [0, 2], ids=["dense", "1x1 convolution"])
 def test_old_attention_names_of_a_vae_go_where_the_new_ones_go(axes: int):
-    config = TINY["sound VAE"]
+    config = TINY["audio VAE"]
     source = arrays(randomise(original(config), seed=4))
     old = {}
     for name, tensor in source.items():
@@ -248,24 +248,24 @@ def error(found: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(found - reference) / np.linalg.norm(reference))
 
 
-def test_sound_unet_equals_diffusers():
-    random, model = np.random.default_rng(6), original(SOUND)
+def test_audio_unet_equals_diffusers():
+    random, model = np.random.default_rng(6), original(AUDIO_UNET)
     source = arrays(randomise(model, seed=6))
     x, label = (random.standard_normal(shape).astype(np.float32) for shape in ((2, 8, 24, 8), (2, 6)))
     timesteps = np.asarray([37, 901], np.int32)
     with torch.no_grad():
         reference = model(*map(torch.from_numpy, (x, timesteps)), None, class_labels=torch.from_numpy(label)).sample
-    found = unet_output(SOUND, source, np.moveaxis(x, 1, -1)[:, None], timesteps, label)
+    found = unet_output(AUDIO_UNET, source, np.moveaxis(x, 1, -1)[:, None], timesteps, label)
     assert error(np.moveaxis(found[:, 0], -1, 1), reference.numpy()) <= NETWORK
 
 
-def test_picture_unet_with_motion_equals_diffusers():
-    random, model, frames = np.random.default_rng(7), original(PICTURE), 3
+def test_video_unet_with_motion_equals_diffusers():
+    random, model, frames = np.random.default_rng(7), original(VIDEO_UNET), 3
     source = arrays(randomise(model, seed=7))
     x, words = (random.standard_normal(shape).astype(np.float32) for shape in ((2, 4, frames, 8, 16), (2, 5, 6)))
     timesteps = np.asarray([37, 901], np.int32)
     context = torch.from_numpy(words).repeat_interleave(frames, 0)
     with torch.no_grad():
         reference = model(*map(torch.from_numpy, (x, timesteps)), context).sample
-    found = unet_output(PICTURE, source, np.moveaxis(x, 1, -1), timesteps, words)
+    found = unet_output(VIDEO_UNET, source, np.moveaxis(x, 1, -1), timesteps, words)
     assert error(np.moveaxis(found, -1, 1), reference.numpy()) <= NETWORK

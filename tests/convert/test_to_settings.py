@@ -12,6 +12,7 @@ from convert.config_json import library_classes, to_settings
 from convert.config_json.options import Original
 from tests.support.original_networks import (
     ADAPTER,
+    AUDIO_UNET,
     AUDIO_VAE,
     CLAP,
     CLIP,
@@ -22,7 +23,6 @@ from tests.support.original_networks import (
     LIBRARY,
     PARTS,
     PNDM,
-    SOUND,
     Json,
     as_lists,
     class_name,
@@ -32,12 +32,12 @@ from tests.support.original_networks import (
 
 
 def test_published_files_give_the_settings_of_their_models():
-    sound, picture = to_settings.audio_unet(SOUND), to_settings.video_unet(IMAGE_UNET, ADAPTER)
-    assert sound.levels == tuple(UNetLevel(width=w, attention=w > 192) for w in (192, 384, 576, 960))
-    assert (sound.latent_channels, sound.class_width, sound.norm_groups, sound.norm_eps) == (8, 512, 32, 1e-5)
-    assert picture.levels == tuple(UNetLevel(width=w, attention=n < 3) for n, w in enumerate((320, 640, 1280, 1280)))
-    assert (picture.context_width, picture.motion_heads, picture.motion_max_frames) == (768, 8, 32)
-    assert to_settings.video_unet(motion_unet(), None) == picture
+    audio, video = to_settings.audio_unet(AUDIO_UNET), to_settings.video_unet(IMAGE_UNET, ADAPTER)
+    assert audio.levels == tuple(UNetLevel(width=w, attention=w > 192) for w in (192, 384, 576, 960))
+    assert (audio.latent_channels, audio.class_width, audio.norm_groups, audio.norm_eps) == (8, 512, 32, 1e-5)
+    assert video.levels == tuple(UNetLevel(width=w, attention=n < 3) for n, w in enumerate((320, 640, 1280, 1280)))
+    assert (video.context_width, video.motion_heads, video.motion_max_frames) == (768, 8, 32)
+    assert to_settings.video_unet(motion_unet(), None) == video
     assert to_settings.vae(AUDIO_VAE) == VAEConfig(
         widths=(128, 256, 512), in_channels=1, latent_channels=8, scaling_factor=0.9392935633659363
     )
@@ -54,7 +54,7 @@ def test_published_files_give_the_settings_of_their_models():
 
 
 def test_head_counts_are_read_per_level_and_the_clearer_name_wins():
-    config = {**SOUND, "attention_head_dim": [4, 8, 12, 16]}
+    config = {**AUDIO_UNET, "attention_head_dim": [4, 8, 12, 16]}
     assert [level.heads for level in to_settings.audio_unet(config).levels] == [4, 8, 12, 16]
     config["num_attention_heads"] = 6
     assert [level.heads for level in to_settings.audio_unet(config).levels] == [6] * 4
@@ -100,28 +100,28 @@ def _adapted(options: Json) -> object:
 @pytest.mark.parametrize(
     ("config", "option", "value", "message"),
     [
-        (SOUND, "class_embed_type", "timestep", "supported is 'simple_projection'"),
-        (SOUND, "class_embeddings_concat", False, "supported is True"),
-        (SOUND, "cross_attention_dim", 1024, r"supported is \[192, 384, 576, 960\]"),
-        (SOUND, "act_fn", "gelu", "supported is 'silu' or 'swish'"),
-        (SOUND, "resnet_time_scale_shift", "scale_shift", "supported is 'default'"),
-        (SOUND, "dual_cross_attention", True, "supported is False"),
-        (SOUND, "only_cross_attention", [False, True, False, False], "supported is False"),
-        (SOUND, "upcast_attention", True, "supported is False"),
-        (SOUND, "center_input_sample", True, "supported is False"),
-        (SOUND, "flip_sin_to_cos", False, "supported is True"),
-        (SOUND, "freq_shift", 1, "supported is 0"),
-        (SOUND, "transformer_layers_per_block", [1, 1, 2, 1], "supported is 1"),
-        (SOUND, "mid_block_type", None, "supported is 'UNetMidBlock2DCrossAttn'"),
-        (SOUND, "down_block_types", ["AttnDownBlock2D"] * 4, "supported is 'CrossAttnDownBlock2D' or 'DownBlock2D'"),
-        (SOUND, "up_block_types", ["UpBlock2D"] * 4, "supported is attention where down blocks have it"),
-        (SOUND, "layers_per_block", [2, 2], "a list of 2, but there are 4 levels"),
-        (SOUND, "attention_head_dim", 0, "not a whole number from 1 on"),
-        (SOUND, "attention_head_dim", 7, "width 192 is not divisible by heads=7"),
-        (SOUND, "norm_num_groups", None, "not a whole number"),
-        (SOUND, "norm_eps", float("nan"), "not a finite number"),
-        (SOUND, "out_channels", 4, "supported is 8"),
-        (SOUND, "qk_norm", "rms", "unknown"),
+        (AUDIO_UNET, "class_embed_type", "timestep", "supported is 'simple_projection'"),
+        (AUDIO_UNET, "class_embeddings_concat", False, "supported is True"),
+        (AUDIO_UNET, "cross_attention_dim", 1024, r"supported is \[192, 384, 576, 960\]"),
+        (AUDIO_UNET, "act_fn", "gelu", "supported is 'silu' or 'swish'"),
+        (AUDIO_UNET, "resnet_time_scale_shift", "scale_shift", "supported is 'default'"),
+        (AUDIO_UNET, "dual_cross_attention", True, "supported is False"),
+        (AUDIO_UNET, "only_cross_attention", [False, True, False, False], "supported is False"),
+        (AUDIO_UNET, "upcast_attention", True, "supported is False"),
+        (AUDIO_UNET, "center_input_sample", True, "supported is False"),
+        (AUDIO_UNET, "flip_sin_to_cos", False, "supported is True"),
+        (AUDIO_UNET, "freq_shift", 1, "supported is 0"),
+        (AUDIO_UNET, "transformer_layers_per_block", [1, 1, 2, 1], "supported is 1"),
+        (AUDIO_UNET, "mid_block_type", None, "supported is 'UNetMidBlock2DCrossAttn'"),
+        (AUDIO_UNET, "down_block_types", ["AttnDownBlock2D"], "supported is 'CrossAttnDownBlock2D' or 'DownBlock2D'"),
+        (AUDIO_UNET, "up_block_types", ["UpBlock2D"] * 4, "supported is attention where down blocks have it"),
+        (AUDIO_UNET, "layers_per_block", [2, 2], "a list of 2, but there are 4 levels"),
+        (AUDIO_UNET, "attention_head_dim", 0, "not a whole number from 1 on"),
+        (AUDIO_UNET, "attention_head_dim", 7, "width 192 is not divisible by heads=7"),
+        (AUDIO_UNET, "norm_num_groups", None, "not a whole number"),
+        (AUDIO_UNET, "norm_eps", float("nan"), "not a finite number"),
+        (AUDIO_UNET, "out_channels", 4, "supported is 8"),
+        (AUDIO_UNET, "qk_norm", "rms", "unknown"),
         (motion_unet(), "motion_num_attention_heads", [8, 8, 4, 8], "the same number everywhere"),
         (motion_unet(), "temporal_transformer_layers_per_block", 2, "supported is 1"),
         (motion_unet(), "mid_block_layers", 2, "supported is 1"),
@@ -174,7 +174,7 @@ def test_a_schedule_that_our_sampler_does_not_have_is_refused(option: str, value
         to_settings.schedule({**DDIM, option: value})
 
 
-@pytest.mark.parametrize("config", [SOUND, motion_unet(), IMAGE_VAE, CLIP, CLAP, HIFIGAN], ids=class_name)
+@pytest.mark.parametrize("config", [AUDIO_UNET, motion_unet(), IMAGE_VAE, CLIP, CLAP, HIFIGAN], ids=class_name)
 def test_nonsense_in_a_file_is_refused_in_words_or_decides_nothing(config: Json):
     for option in config:
         for value in (None, True, -1, 0, 1.5, float("inf"), "x", [], [1], ["x", None], [[1], 2], {"x": 1}):

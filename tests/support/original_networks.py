@@ -121,13 +121,13 @@ def motion_unet(**options: object) -> Json:
     }  # fmt: skip
 
 
-SMALL_SOUND, SOUND, LARGE_SOUND = (
+SMALL_SOUND, AUDIO_UNET, LARGE_SOUND = (
     audio_unet(*(width * factor for factor in (1, 2, 3, 5))) for width in (128, 192, 256)
 )
 # With their published counts, millions.
 PUBLISHED: dict[str, tuple[Json, float]] = {
     "AudioLDM s": (SMALL_SOUND, 185.04),
-    "AudioLDM m": (SOUND, 415.95),
+    "AudioLDM m": (AUDIO_UNET, 415.95),
     "AudioLDM l": (LARGE_SOUND, 739.14),
     "AnimateDiff": (motion_unet(), 859.52 + 453.21),
     "AnimateDiff without mid block": (motion_unet(use_motion_mid_block=False), 1276.66),
