@@ -26,7 +26,7 @@ from con360av_jax.base.tokenizer import TextTokenizer, load_tokenizer
 from con360av_jax.config.files import load_config_json, save_config
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
-from con360av_jax.errors import CheckpointError
+from con360av_jax.errors import CheckpointError, first_line
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.runtime.files import replacing, write_text
 from con360av_jax.runtime.provenance import file_sha256
@@ -95,7 +95,7 @@ def _restore(chunk: Path, wanted: Params) -> dict[str, jax.Array]:
             args = ocp.args.PyTreeRestore(item=item, restore_args=places, partial_restore=True)
             found = flatten(checkpointer.restore(chunk.resolve(), args=args))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(chunk.parent, _first_line(error)) from error
+        raise _damaged(chunk.parent, first_line(error)) from error
     # A partial restore hands back what it was asked with where a chunk has no such parameter.
     for path in wanted:
         if not isinstance(found[path], jax.Array):
@@ -109,7 +109,7 @@ def _require_intact(part: Path, chunks: Collection[str]) -> None:
     try:
         wanted: dict[str, str] = json.loads(part.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(part, _first_line(error)) from error
+        raise _damaged(part, first_line(error)) from error
     read = [name for name in wanted if name.split("/")[0] in chunks]
     if set(_files(part)) != wanted.keys() or any(file_sha256(part / name) != wanted[name] for name in read):
         raise _damaged(part, "its files are not those that were written")
@@ -208,7 +208,7 @@ def _save(checkpointer: ocp.StandardCheckpointer, path: Path, chunk: Params, fol
         checkpointer.wait_until_finished()
     except (OSError, ValueError, RuntimeError) as error:
         # Orbax's storage layer answers a full disk with any of these.
-        raise CheckpointError(f"{folder} cannot be written: {_first_line(error)}") from error
+        raise CheckpointError(f"{folder} cannot be written: {first_line(error)}") from error
 
 
 def _remove(folder: Path) -> None:
@@ -275,7 +275,3 @@ def _files(folder: Path) -> list[str]:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:160]

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, RobertaTokenizer
 
 from con360av_jax.config.settings import Config
-from con360av_jax.errors import CheckpointError, ConfigError
+from con360av_jax.errors import CheckpointError, ConfigError, first_line
 from con360av_jax.scenes.synthetic import captions_corpus
 
 TextTokenizer: TypeAlias = CLIPTokenizer | RobertaTokenizer
@@ -85,7 +85,7 @@ def load_tokenizer(folder: Path, modality: str) -> TextTokenizer:
     try:
         return CLASSES[modality].from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} holds no {CLASSES[modality].__name__}: {_first_line(error)}") from error
+        raise CheckpointError(f"{folder} holds no {CLASSES[modality].__name__}: {first_line(error)}") from error
 
 
 def tokenise(
@@ -94,7 +94,3 @@ def tokenise(
     """Token ids and a mask that is False on padding; captions are cut or padded to `tokens`."""
     encoded = tokenizer(list(captions), padding="max_length", truncation=True, max_length=tokens, return_tensors="np")
     return encoded["input_ids"].astype(np.int32), encoded["attention_mask"].astype(bool)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:160]

@@ -35,7 +35,7 @@ def _number(value: object, _: type[float]) -> float:
 
 
 def _converter() -> cattrs.Converter:
-    """Strict both ways: no field is dropped, no text becomes a number, tuples become lists as in JSON."""
+    """Returns a strict converter: no field is dropped, no text becomes a number, tuples become lists as in JSON."""
     converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
     for kind in (bool, int, str):
         converter.register_structure_hook(kind, _exactly(kind))
@@ -62,7 +62,7 @@ def _explain(error: BaseException, kind: type | None) -> str:
 
 
 def problems(error: BaseValidationError) -> str:
-    """All problems of a failed `structure` on one line, each with the path of the setting it belongs to."""
+    """Returns all problems of a failed `structure` on one line, each with the path of its setting."""
     lines = cattrs.transform_error(error, path="", format_exception=_explain)
     return "; ".join(_path_first(line) for line in lines)
 
@@ -73,22 +73,22 @@ def _path_first(line: str) -> str:
 
 
 def structure(data: object, kind: type[T]) -> T:
-    """`data` (as read from JSON) as a dataclass `kind`; raises cattrs' BaseValidationError, see `problems`."""
+    """Converts JSON data to a dataclass `kind`; raises cattrs' BaseValidationError, which `problems` explains."""
     return _CONVERTER.structure(data, kind)
 
 
 def unstructure(value: object) -> dict[str, object]:
-    """A dataclass as nested dicts and lists that JSON can hold."""
+    """Converts a dataclass to nested dicts and lists that JSON can hold."""
     return _CONVERTER.unstructure(value)
 
 
 def to_dict(config: Config) -> dict[str, object]:
-    """Every setting of `config`, defaults included, as nested dicts, lists and scalars."""
+    """Converts `config`, defaults included, to nested dicts, lists and scalars."""
     return unstructure(config)
 
 
 def from_dict(data: Mapping[str, object]) -> Config:
-    """The inverse of `to_dict`; settings left out take their defaults.
+    """Converts the output of `to_dict` to a Config; missing settings take their defaults.
 
     Raises ConfigError naming the full path of every unknown, missing or wrong setting.
     """
@@ -101,7 +101,7 @@ def from_dict(data: Mapping[str, object]) -> Config:
 
 
 def config_hash(config: Config) -> str:
-    """Twelve hex digits that change with any value of `config` and are the same in every process."""
+    """Returns twelve hex digits that depend on every value of `config` and are the same in every process."""
     text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
@@ -112,7 +112,7 @@ def save_config(config: Config, path: str | Path) -> None:
 
 
 def load_config_json(path: str | Path) -> Config:
-    """Reads what `save_config` wrote; raises ConfigError naming the file and the setting."""
+    """Reads a config from JSON; raises ConfigError naming the file and the setting."""
     path = Path(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -127,9 +127,9 @@ def load_config_json(path: str | Path) -> Config:
 
 
 def load_config(name_or_path: str | Path) -> Config:
-    """The config called `name_or_path`: a name such as "debug" (configs/debug.py), or a path to a .py or .json file.
+    """Reads a config by name, such as "debug" (configs/debug.py), or by path to a .py or .json file.
 
-    A Python file holds one value, `config`. Raises ConfigError if there is no such config or it is not valid.
+    A Python file must define `config`. Raises ConfigError if there is no such config or it is not valid.
     """
     path = Path(name_or_path)
     if path.suffix not in (".py", ".json"):
@@ -161,7 +161,7 @@ def _load_python(path: Path) -> Config:
 
 
 def leaves(value: object, path: str = "") -> dict[str, object]:
-    """Nested dicts and lists as {"a.b.0": scalar}."""
+    """Flattens nested dicts and lists to {"a.b.0": scalar}."""
     if isinstance(value, Mapping):
         children = value.items()
     elif isinstance(value, list):
@@ -169,3 +169,14 @@ def leaves(value: object, path: str = "") -> dict[str, object]:
     else:
         return {path: value}
     return {k: v for name, child in children for k, v in leaves(child, f"{path}.{name}" if path else f"{name}").items()}
+
+
+def changes(old: object, new: object) -> dict[str, str]:
+    """Each path of `leaves` at which two nested values differ, as {"a.b.0": "a.b.0: 1 -> 2"} in order of paths."""
+    before, after = leaves(old), leaves(new)
+    absent = object()
+    return {
+        path: f"{path}: {before.get(path, 'not given')} -> {after.get(path, 'not given')}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path, absent) != after.get(path, absent)
+    }

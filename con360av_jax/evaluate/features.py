@@ -162,7 +162,7 @@ def open_features(folder: str | Path, read_all: bool = True) -> FeatureSet:
 
     A page that shows a few of thousands of clips does without `read_all`, which finds values that are not finite.
 
-    Raises MetricError if a file is missing or damaged, if counts or shapes contradict each other, or if a value is not
+    Raises MetricError if a file is missing or corrupt, if counts or shapes contradict each other, or if a value is not
     finite.
     """
     folder = Path(folder)
@@ -186,7 +186,7 @@ def _parsed(text: str, path: Path) -> dict[str, object]:
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise MetricError(f"{path} is damaged ({error}): extract the features again") from error
+        raise MetricError(f"{path} is corrupt ({error}): extract the features again") from error
     if not isinstance(data, dict):
         raise MetricError(f"{path} holds {type(data).__name__} where an object belongs: extract the features again")
     return data
@@ -215,7 +215,7 @@ def _read_values(path: Path, card: FeatureCard) -> Rows:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise MetricError(f"{path} is missing or damaged ({error}): extract the features again") from error
+        raise MetricError(f"{path} is missing or corrupt ({error}): extract the features again") from error
     if str(values.dtype) != _DTYPE or card.dtype != _DTYPE:
         raise MetricError(f"{path} holds {values.dtype}, its card says {card.dtype}: both must be {_DTYPE}")
     if values.ndim != _AXES[card.kind]:

@@ -98,7 +98,7 @@ class Making:
 def find_weights(path: Path, ema: bool) -> Weights:
     """The newest whole checkpoint of a run, RUN/checkpoints/STEP, or a pretrained folder.
 
-    Raises CheckpointError if there is nothing to open or it is damaged.
+    Raises CheckpointError if there is nothing to open or it is corrupt.
     """
     if (path / "report.json").is_file():
         config = load_config_json(path / "config.json")
@@ -134,14 +134,14 @@ def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> No
 
 
 def read_settings(folder: Path) -> dict[str, object]:
-    """What FOLDER/settings.json says; raises ConfigError if it is missing or damaged."""
+    """What FOLDER/settings.json says; raises ConfigError if it is missing or corrupt."""
     path = folder / SETTINGS
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): delete the folder and evaluate again") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"{path} is damaged: delete the folder and evaluate again")
+        raise ConfigError(f"{path} is corrupt: delete the folder and evaluate again")
     return found
 
 

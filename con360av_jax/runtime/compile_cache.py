@@ -7,7 +7,7 @@ SWITCH = "CON360AV_CACHE"
 
 
 def cache_folder() -> Path | None:
-    """The user's own folder for compiled programs, or None if `CON360AV_CACHE=off`."""
+    """Returns the user's folder for compiled programs, or None if CON360AV_CACHE is "off"."""
     if os.environ.get(SWITCH, "").lower() in ("off", "0", "false"):
         return None
     home = os.environ.get("XDG_CACHE_HOME", "")
@@ -15,9 +15,9 @@ def cache_folder() -> Path | None:
 
 
 def enable_compile_cache() -> Path | None:
-    """Makes JAX keep compiled programs in the user's cache folder; returns the folder, or None if switched off.
+    """Makes JAX cache compiled programs in the user's cache folder; returns the folder, or None if not used.
 
-    What lies there is run as code, so a folder that is not the user's own or that others may write to is not used.
+    Cached programs are run as code, so a folder that belongs to or is writable by others is not used.
     """
     folder = cache_folder()
     if folder is None:

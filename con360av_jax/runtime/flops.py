@@ -1,4 +1,4 @@
-"""Arithmetic of a traced function: its matrix products and convolutions, loops counted in full.
+"""FLOPs of a traced function: matrix products and convolutions, with loops counted in full.
 
 XLA's own count takes the body of a loop once, whatever its length, and leaves out what runs in a library.
 """
@@ -10,10 +10,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 
 def count(jaxpr: Jaxpr) -> int:
-    """Floating-point operations, two per multiply-add; all else is left out.
+    """Returns the floating-point operations of matrix products and convolutions, two per multiply-add.
 
     A convolution's taps in its padding count, as in the usual formula; those between the elements of a dilated input
-    (a strided convolution's gradient) do not. Of a branch the larger side counts, of a loop of unknown length one turn.
+    (a strided convolution's gradient) do not. A branch counts as its larger side, a loop of unknown length as one turn.
     """
     return sum(_one(equation) for equation in jaxpr.eqns)
 
@@ -35,7 +35,7 @@ def _one(equation: JaxprEqn) -> int:
 
 
 def _times(equation: JaxprEqn) -> int:
-    """How often what lies inside is computed: a loop's turns, or the devices that each compute one shard."""
+    """Returns how often the inner function runs: turns of a loop, or devices that each compute one shard."""
     if equation.primitive.name == "shard_map":
         return math.prod(equation.params["mesh"].shape[name] for name in equation.params["newly_manual_axes"])
     return equation.params["length"] if equation.primitive.name == "scan" else 1

@@ -1,15 +1,15 @@
-"""Keeping the memory of freed batches, for the command line only: a library does not choose for the whole process."""
+"""Keeping the memory of freed batches; for the command line only, since it changes the whole process."""
 
 import ctypes
 
-# From glibc's malloc.h: names and what they mean are in mallopt(3).
+# Parameters of glibc's mallopt(3), from malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 1 << 26
 MOST_KEPT = (1 << 31) - 1
 
 
 def keep_freed_memory() -> bool:
-    """Makes glibc keep freed arrays of up to 64 MiB; returns whether it does (other C libraries are left as they are).
+    """Makes glibc keep freed arrays of up to 64 MiB; returns False with other C libraries, which stay as they are.
 
     A loader frees and allocates the same megabytes for every record. Given back to the system, each page comes back
     zeroed at its first touch, which takes longer than reading and checking the record.

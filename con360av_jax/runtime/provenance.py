@@ -1,4 +1,4 @@
-"""Where numbers and files come from: commit, packages, processor, and the hash of a file."""
+"""Origin of numbers and files: commit, package versions, processor, and the hash of a file."""
 
 import hashlib
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def commit() -> str:
-    """Of the checkout this package runs from, marked if it is changed; "unknown" for an installed package."""
+    """Returns the git commit of the checkout, marked "dirty" if it is changed; "unknown" for an installed package."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
@@ -19,7 +19,7 @@ def commit() -> str:
 
 
 def package_version(package: str) -> str:
-    """Of an installed package; "not installed" for a missing one, as for this one where it runs from a checkout."""
+    """Returns the version of a package, or "not installed", as for this one in a checkout that is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -27,13 +27,13 @@ def package_version(package: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks; raises OSError."""
+    """Returns the SHA-256 of a file, read in blocks; raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def processor() -> str:
-    """The processor's name, where Linux tells it."""
+    """Returns the name of the processor, or "unknown"."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,10 +1,10 @@
-"""Checkpoints of a run: only what training changes, written in the background, and known to be whole when read.
+"""Checkpoints of a run: what training changes, written in the background and verified by hashes when read.
 
-RUN/checkpoints/STEP/           trainable, ema, optimizer: arrays that open on any mesh (Orbax)
-                STEP/progress   step, state of the data order (one number), seed
-                STEP/hashes.json  sha256 of every file of these; written before the folder gets its name, so that a
-                                checkpoint without it, or whose files differ from it, is a corrupt one
-RUN/checkpoints/STEP.damaged/   a damaged checkpoint that a resumed run found, out of the way
+RUN/checkpoints/STEP/             trainable, ema, optimizer: arrays that open on any mesh (Orbax)
+                STEP/progress     step, state of the data order (one number), seed
+                STEP/hashes.json  SHA-256 of every file of these, written before the folder gets its name: a
+                                  checkpoint without it, or whose files differ from it, is corrupt
+RUN/checkpoints/STEP.damaged/     a corrupt checkpoint, moved aside by a resumed run
 """
 
 import json
@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from con360av_jax.config.settings import Config
-from con360av_jax.errors import CheckpointError
+from con360av_jax.errors import CheckpointError, first_line
 from con360av_jax.models.functional import Params
 from con360av_jax.runtime.files import write_text
 from con360av_jax.runtime.provenance import file_sha256
@@ -36,23 +36,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands, besides its arrays."""
+    """State of a run besides its arrays."""
 
     step: int
-    """Optimizer steps made."""
+    """Number of training steps done."""
     next_batch: int
-    """State of the loader: the batch that comes next."""
+    """State of the loader: number of the next batch."""
     seed: int
     """Seed of the run; the key of step s is fold_in(key(seed), s)."""
     skips: int = 0
-    """How many steps up to this one were left out, one after the other."""
+    """Number of consecutive steps up to this one that were skipped."""
 
 
 class CheckpointWriter:
-    """Writes RUN/checkpoints/STEP in the background and keeps the newest ones; on leaving, everything is on disk.
+    """Context manager that writes RUN/checkpoints/STEP in the background and keeps the newest checkpoints.
 
-    An older checkpoint is removed only after a newer one is complete. Every method, and leaving, raises CheckpointError
-    if a checkpoint could not be written (the disk is full), whether now or since the last call.
+    Leaving it waits until everything is on disk. An older checkpoint is removed only after a newer one is
+    complete. Every method, and leaving, raises CheckpointError if a checkpoint could not be written, such as on
+    a full disk, now or since the last call.
     """
 
     def __init__(self, run: Path, config: Config):
@@ -63,7 +64,7 @@ class CheckpointWriter:
             enable_async_checkpointing=True,
             create=True,
             cleanup_tmp_directories=True,
-            # What else stands in old checkpoints' metadata is not needed, and may be corrupt.
+            # The rest of old checkpoints' metadata is not needed and may be corrupt.
             lightweight_initialize=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_hashes),
         )
@@ -84,7 +85,7 @@ class CheckpointWriter:
         """Starts writing one checkpoint; the state may be donated as soon as this returns."""
         items = {name: ocp.args.StandardSave(tree) for name, tree in arrays_of(state).items()}
         with self._explained():
-            # Before the step's number is changed, which the save before this one still needs for its hashes.
+            # The save before this one needs the old step number for its hashes.
             self._manager.wait_until_finished()
             self._step = progress.step
             self._manager.save(
@@ -92,13 +93,13 @@ class CheckpointWriter:
             )
 
     def check(self) -> None:
-        """Raises if the last checkpoint turned out not to be written; does not wait for one that still is."""
+        """Raises if writing the last checkpoint failed; does not wait for one that is still being written."""
         if not self._manager.is_saving_in_progress():
             with self._explained():
                 self._manager.wait_until_finished()
 
     def _write_hashes(self) -> None:
-        """Orbax calls this in its own thread, on process 0, when all files of a checkpoint are complete."""
+        """Callback of Orbax, in its own thread on process 0, when all files of a checkpoint are complete."""
         # Where the storage can rename, the folder gets its final name after this.
         aside = sorted(self._folder.glob(f"{self._step}{ocp.utils.TMP_DIR_SUFFIX}*"))
         write_hashes(aside[-1] if aside else self._folder / str(self._step))
@@ -110,30 +111,30 @@ class CheckpointWriter:
         except (OSError, ValueError, RuntimeError) as error:
             # Orbax's storage layer answers a full disk with any of these.
             raise CheckpointError(
-                f"a checkpoint in {self._folder} cannot be written ({_first_line(error)}): make room and resume; the "
+                f"a checkpoint in {self._folder} cannot be written ({first_line(error)}): make room and resume; the "
                 "checkpoints before it are still there"
             ) from error
 
 
 def arrays_of(state: TrainState) -> Params:
-    """What of a state is stored as arrays, by the name of its item."""
+    """Returns the arrays of a state by the name of their item in a checkpoint."""
     return {"trainable": state.params, "ema": state.ema, "optimizer": state.opt_state}
 
 
 def write_hashes(step_folder: Path) -> None:
-    """Leaves the sha256 of every file of a checkpoint's items beside them."""
+    """Writes the SHA-256 of every file of a checkpoint's items to hashes.json beside them."""
     files = sorted(path for item in ITEMS for path in (step_folder / item).rglob("*") if path.is_file())
     hashes = {path.relative_to(step_folder).as_posix(): file_sha256(path) for path in files}
     write_text(step_folder / HASHES, json.dumps(hashes, indent=1) + "\n")
 
 
 def corruption(step_folder: Path, items: Collection[str] = ITEMS) -> str:
-    """What is wrong with these items of a checkpoint: the first file that is missing or not what was written; or ""."""
+    """Describes the first missing or changed file of a checkpoint's `items`; returns "" if they are intact."""
     try:
         hashes = json.loads((step_folder / HASHES).read_text(encoding="utf-8"))
         wanted = {name: digest for name, digest in hashes.items() if name.split("/")[0] in items}
     except (OSError, ValueError, AttributeError) as error:
-        return f"{HASHES} is missing or unreadable ({_first_line(error)})"
+        return f"{HASHES} is missing or unreadable ({first_line(error)})"
     if absent := sorted(set(items) - {name.split("/")[0] for name in wanted}):
         return f"{absent[0]} is missing in {HASHES}"
     for name, digest in wanted.items():
@@ -145,75 +146,77 @@ def corruption(step_folder: Path, items: Collection[str] = ITEMS) -> str:
 
 
 def locate(path: Path, items: Collection[str] = ITEMS) -> tuple[Path, Path]:
-    """The run folder and the step folder that `path` (RUN or RUN/checkpoints/STEP) means.
+    """Returns the run folder and the step folder for `path`: RUN or RUN/checkpoints/STEP.
 
-    Of a run, the newest step whose `items` are whole; a log line names newer ones that are not.
+    For a run, the newest step whose `items` are intact is chosen; a warning names newer corrupt ones.
 
     Raises:
-        CheckpointError: there is no such run, or it has no finished checkpoint, or none is whole.
+        CheckpointError: there is no such run, or it has no intact checkpoint.
     """
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist: give a pretrained folder, a run or RUN/checkpoints/STEP")
     if (path / "run.json").is_file():
-        step = newest_whole(path, items)
+        step = newest_intact(path, items)
         if step is None:
             raise CheckpointError(f"{path} has no finished checkpoint yet: train it first")
         return path, path / "checkpoints" / str(step)
     run = path.resolve().parent.parent
     if path.resolve().parent.name != "checkpoints" or not (run / "run.json").is_file():
         raise CheckpointError(
-            f"{path} is neither a pretrained folder (report.json) nor a run (run.json) nor RUN/checkpoints/STEP"
+            f"{path} is not a pretrained folder (report.json), a run (run.json) or RUN/checkpoints/STEP"
         )
     if not path.name.isdigit() or int(path.name) not in finished_steps(run):
-        raise CheckpointError(f"{path} is no finished checkpoint; {run} has steps {finished_steps(run)}")
+        raise CheckpointError(f"{path} is not a finished checkpoint; {run} has steps {finished_steps(run)}")
     if why := corruption(path, items):
         raise CheckpointError(f"{path} is corrupt ({why}); {run} has steps {finished_steps(run)}")
     return run, path
 
 
 def finished_steps(run: Path) -> list[int]:
-    """Steps of the finished checkpoints of a run, ascending, corrupt ones among them."""
+    """Returns the steps of the finished checkpoints of a run, ascending, corrupt ones included."""
     folder = run / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(folder.resolve())) if folder.is_dir() else []
 
 
-def newest_whole(run: Path, items: Collection[str] = ITEMS) -> int | None:
-    """The newest step whose `items` are whole, or None if the run has no finished checkpoint at all.
+def newest_intact(run: Path, items: Collection[str] = ITEMS) -> int | None:
+    """Returns the newest step whose `items` are intact, or None if the run has no finished checkpoint at all.
 
-    A log line names newer ones that are not. Raises CheckpointError if there are checkpoints but none is whole.
+    A warning names newer corrupt ones. Raises CheckpointError if all checkpoints are corrupt.
     """
     corrupt = []
     for step in reversed(finished_steps(run)):
         why = corruption(run / "checkpoints" / str(step), items)
         if not why:
             for line in corrupt:
-                logger.warning("%s; step %d, the newest that is whole, is used instead", line, step)
+                logger.warning("%s; step %d, the newest intact one, is used instead", line, step)
             return step
         corrupt.append(f"checkpoint {run / 'checkpoints' / str(step)} is corrupt: {why}")
     if corrupt:
-        raise CheckpointError(f"{run} has no checkpoint that is whole: {'; '.join(corrupt)}")
+        raise CheckpointError(f"{run} has no intact checkpoint: {'; '.join(corrupt)}")
     return None
 
 
 def step_to_resume(run: Path) -> int | None:
-    """`newest_whole`, the same on every process; moves newer, corrupt checkpoints aside, so that their steps can be
-    saved again."""
+    """Returns `newest_intact`, the same on every process, and moves newer, corrupt checkpoints aside.
+
+    Their steps can then be saved again.
+    """
     none, failed = -1, -2
     found, failure = none, None
     if jax.process_index() == 0:
         try:
-            step = newest_whole(run)
+            step = newest_intact(run)
             found = none if step is None else step
             _move_aside(run / "checkpoints", [number for number in finished_steps(run) if number > found])
         except (CheckpointError, OSError) as error:
-            # The others wait for an answer, so they get one before this process stops.
+            # The other processes wait for an answer.
             found, failure = failed, error
     if jax.process_count() > 1:
         found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
     if failure is not None:
         raise failure
     if found == failed:
-        raise CheckpointError(f"{run} has no checkpoint that is whole; process 0 names what is wrong")
+        raise CheckpointError(f"{run} has no intact checkpoint; the error of process 0 says why")
     return None if found == none else found
 
 
@@ -225,7 +228,7 @@ def _move_aside(checkpoints: Path, steps: Collection[int]) -> None:
 
 
 def read_progress(step_folder: Path) -> Progress:
-    """Reads where a checkpoint stands; raises CheckpointError if it is corrupt."""
+    """Reads the progress of a checkpoint; raises CheckpointError if it is corrupt."""
     restored = _restore(step_folder, {"progress": ocp.args.JsonRestore()})["progress"]
     try:
         return Progress(**restored)
@@ -234,14 +237,14 @@ def read_progress(step_folder: Path) -> Progress:
 
 
 def read_arrays(step_folder: Path, wanted: Mapping[str, Params]) -> dict[str, Params]:
-    """Reads items of a checkpoint straight into the shardings of `wanted`.
+    """Reads items of a checkpoint directly into the shardings of `wanted`.
 
     Args:
         step_folder: RUN/checkpoints/STEP, written on any mesh.
         wanted: item name -> pytree of jax.ShapeDtypeStruct with shardings.
 
     Raises:
-        CheckpointError: an item is missing, corrupt, or of other names or shapes.
+        CheckpointError: an item is missing, corrupt or has other names or shapes.
     """
     return _restore(step_folder, {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()})
 
@@ -252,7 +255,7 @@ def _restore(step_folder: Path, items: Mapping[str, ocp.args.CheckpointArgs]) ->
             restored = checkpointer.restore(step_folder.resolve(), args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"checkpoint {step_folder} is corrupt or of another model ({_first_line(error)})"
+                f"checkpoint {step_folder} is corrupt or of another model ({first_line(error)})"
             ) from error
     corrupt = [name for name in items if restored[name] is None]
     if corrupt:
@@ -261,11 +264,5 @@ def _restore(step_folder: Path, items: Mapping[str, ocp.args.CheckpointArgs]) ->
 
 
 def abstract(tree: Params) -> Params:
-    """The shapes, dtypes and shardings of a pytree of arrays, for `read_arrays`."""
+    """Returns the shapes, dtypes and shardings of a pytree of arrays as jax.ShapeDtypeStruct."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)
-
-
-def _first_line(error: BaseException) -> str:
-    line = (str(error).strip() or repr(error)).splitlines()[0]
-    # Where the storage layer speaks, what happened stands first and why ("No space left on device") last.
-    return line if len(line) <= 160 else f"{line[:60]} .. {line[-96:]}"

@@ -1,26 +1,25 @@
-"""Joining several processes, one or more per machine, to one training run."""
+"""Joining several processes, one or more per machine, to one run."""
 
 from dataclasses import dataclass
 
-import jax
+from con360av_jax.errors import ShardingError, first_line
 
-from con360av_jax.errors import ShardingError
+# Longest wait of a process for the others, s.
+TIMEOUT = 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """How the processes of a run find each other."""
+    """Options of a run of several processes: each is started with the same command, one per machine or GPU."""
 
-    detect: bool = False
-    """Take everything from the environment: SLURM, Open MPI, Kubernetes jobs and cloud TPUs are known to JAX."""
+    distributed: bool = False
+    """Find the other processes through SLURM, Open MPI, Kubernetes or a cloud TPU's environment."""
     coordinator: str = ""
-    """HOST:PORT on which process 0 listens."""
+    """HOST:PORT on which process 0 listens, where no such scheduler runs; requires --processes and --process-id."""
     processes: int = 0
-    """How many processes take part."""
+    """Number of processes of the run; requires --coordinator."""
     process_id: int = -1
-    """Which of them this is, from 0."""
-    timeout: int = 300
-    """Longest wait for the others, s."""
+    """Rank of this process (0-based); requires --coordinator."""
 
 
 def join(cluster: Cluster) -> None:
@@ -30,26 +29,27 @@ def join(cluster: Cluster) -> None:
         ShardingError: the options are incomplete, no cluster is found, or the others do not come in time.
     """
     given = [cluster.coordinator != "", cluster.processes != 0, cluster.process_id != -1]
-    if not cluster.detect and not any(given):
+    if not cluster.distributed and not any(given):
         return
-    if cluster.detect and any(given):
+    if cluster.distributed and any(given):
         raise ShardingError("give either --distributed or --coordinator with --processes and --process-id, not both")
     if any(given) and not all(given):
         raise ShardingError("--coordinator, --processes and --process-id belong together: give all three")
-    if not cluster.detect and not 0 <= cluster.process_id < cluster.processes:
+    if not cluster.distributed and not 0 <= cluster.process_id < cluster.processes:
         raise ShardingError(f"--process-id {cluster.process_id} is not one of --processes {cluster.processes}")
+    import jax
+
     # CPU devices of several processes talk through Gloo; GPUs through NCCL, whatever stands here.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    explicit = {} if cluster.detect else {
+    explicit = {} if cluster.distributed else {
         "coordinator_address": cluster.coordinator,
         "num_processes": cluster.processes,
         "process_id": cluster.process_id,
     }  # fmt: skip
     try:
-        jax.distributed.initialize(**explicit, initialization_timeout=cluster.timeout)
+        jax.distributed.initialize(**explicit, initialization_timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:160]
         raise ShardingError(
-            f"the processes of this run did not come together ({reason}): start one per machine or GPU within "
-            f"{cluster.timeout} s of each other, with one --coordinator HOST:PORT that all can reach"
+            f"the processes of this run did not come together ({first_line(error)}): start one per machine or GPU "
+            f"within {TIMEOUT} s of each other, with one --coordinator HOST:PORT that all can reach"
         ) from error

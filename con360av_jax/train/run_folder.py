@@ -1,10 +1,11 @@
-"""What a training run's folder says about itself: its settings, its frozen base and its dataset, and what fits to them.
+"""The folder of a training run: its settings, frozen base and dataset, and whether a resumed run has the same.
 
-RUN/config.json             the settings
-RUN/run.json                the frozen base (where it lies, sha256 of its report.json) and the dataset
-RUN/metrics.jsonl           one line per log interval
-RUN/nonfinite.jsonl         one line per step whose loss was no number (train/nonfinite.py)
-RUN/checkpoints/STEP/       see train/checkpoint.py
+RUN/config.json             settings
+RUN/run.json                paths and hashes of the frozen base and of the dataset
+RUN/metrics.jsonl           one line per log interval (train/metrics.py)
+RUN/nonfinite.jsonl         one line per step with a NaN or infinite loss or gradient (train/nonfinite.py)
+RUN/damaged-PROCESS.jsonl   one line per corrupt record (train/corrupt_records.py)
+RUN/checkpoints/STEP/       checkpoint (train/checkpoint.py)
 """
 
 import hashlib
@@ -17,40 +18,39 @@ from pathlib import Path
 import jax
 
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import config_hash, leaves, load_config_json, save_config, to_dict
+from con360av_jax.config.files import changes, config_hash, leaves, load_config_json, save_config, to_dict
 from con360av_jax.config.settings import Config
-from con360av_jax.errors import CheckpointError, ConfigError, DatasetError
+from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
 from con360av_jax.runtime.files import write_text
 
-# What may change between stopping and resuming without changing any step that was already made.
+# Settings that may differ in a resumed run without another option.
 FREE_SETTINGS = (
     "name", "mesh", "sampler", "train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
     "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt", "train.max_corrupt_share",
     "train.tensorboard", "train.wandb_project",
 )  # fmt: skip
-# The shapes in a checkpoint and in the dataset, and which samples come next, follow from these: no option can allow
-# others. The place in the data is a number of batches, in an order that the seed draws.
+# Settings that no option allows to differ in a resumed run: shapes in the checkpoint and in the dataset depend on them,
+# or the order of samples, since the checkpoint stores a number of batches in an order drawn from the seed.
 FIXED_SETTINGS = ("model", "clip", "mel", "train.trainable", "train.batch_size", "train.seed")
-SHOWN = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run folder says about itself."""
+    """Contents of config.json and run.json of a run folder."""
 
     folder: Path
     config: Config
     base_places: tuple[Path, Path]
-    """Where the frozen base lies, relative to the run and absolute: either may be moved."""
+    """Recorded places of the frozen base: relative to the run, and absolute."""
     base_sha256: str
-    """Hash of the base's report.json."""
+    """SHA-256 of report.json of the base."""
     dataset: Path
     dataset_sha256: str
-    """Hash of the dataset's manifest.json."""
+    """SHA-256 of manifest.json of the dataset."""
 
 
 def append_line(path: Path, line: Mapping[str, object]) -> None:
-    """Adds a line to one of the run's logs; raises CheckpointError if it cannot be written (the disk is full)."""
+    """Appends a line to a JSON-lines file of a run; raises CheckpointError if it cannot be written."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -61,13 +61,13 @@ def append_line(path: Path, line: Mapping[str, object]) -> None:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raises CheckpointError if something already lies at `folder`."""
+    """Raises CheckpointError if `folder` exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder} already exists: add --resume to go on with it, or choose another folder")
+        raise CheckpointError(f"{folder} already exists: add --resume to continue it, or choose another folder")
 
 
 def write_run(folder: Path, config: Config, base: Path, dataset: Path) -> None:
-    """Makes a run folder, or writes the settings a resumed run goes on with; run.json comes last."""
+    """Writes config.json and then run.json of a new or resumed run, on process 0 only."""
     if jax.process_index() != 0:
         return
     description = {
@@ -87,7 +87,7 @@ def open_run(folder: Path) -> Run:
     """Reads a run folder's settings; raises CheckpointError if it holds no run or is corrupt."""
     path = folder / "run.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder} is no training run: it has no run.json")
+        raise CheckpointError(f"{folder} is not a training run: it has no run.json")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         base, dataset = description["base"], description["dataset"]
@@ -106,7 +106,7 @@ def open_run(folder: Path) -> Run:
 
 
 def find_base(run: Run) -> Path:
-    """The folder of the run's frozen base; raises CheckpointError if it is missing or another one."""
+    """Returns the folder of the run's frozen base; raises CheckpointError if it is missing or another one."""
     found = [place for place in run.base_places if (place / "report.json").is_file()]
     if not found:
         places = " or ".join(map(str, dict.fromkeys(run.base_places)))
@@ -119,9 +119,9 @@ def find_base(run: Run) -> Path:
 
 
 def require_base(run: Run, base: Path) -> None:
-    """Raises CheckpointError unless `base` is what the run was trained on."""
+    """Raises CheckpointError unless `base` is the base that the run was trained on."""
     if not (base / "report.json").is_file():
-        raise CheckpointError(f"base {base} is missing or no pretrained folder: it has no report.json")
+        raise CheckpointError(f"base {base} is missing or not a pretrained folder: it has no report.json")
     given = base_hash(base)
     if given != run.base_sha256:
         raise CheckpointError(
@@ -131,20 +131,18 @@ def require_base(run: Run, base: Path) -> None:
 
 
 def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowed: Collection[str] = ()) -> None:
-    """Raises CheckpointError unless these settings, base and dataset make `run` go on as if it had never stopped.
+    """Raises CheckpointError unless `run` has the same settings, base and dataset.
 
-    `allowed` are paths of settings ("train.learning_rate") that may differ all the same, from here on; ConfigError if
-    one is no setting, or one on which the shapes in a checkpoint depend.
+    `allowed` are paths of settings, such as "train.learning_rate", that may differ from here on. Raises
+    ConfigError if one is not a setting or is among FIXED_SETTINGS.
     """
     known = {*leaves(to_dict(config)), *leaves(to_dict(run.config))}
     for path in allowed:
         if not any(_below(name, (path,)) for name in known):
-            raise ConfigError(f"--allow {path} is no setting; give a path such as train.learning_rate")
+            raise ConfigError(f"--allow {path} is not a setting; give a path such as train.learning_rate")
         if _below(path, FIXED_SETTINGS) or path == "train":
             fixed = ", ".join(FIXED_SETTINGS)
-            raise ConfigError(
-                f"--allow {path} is not possible: what was saved depends on {fixed}; start a new run instead"
-            )
+            raise ConfigError(f"--allow {path} is not possible: checkpoints depend on {fixed}; start a new run instead")
     _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), hint=True)
     require_base(run, base)
     if _manifest_hash(dataset) != run.dataset_sha256:
@@ -152,37 +150,35 @@ def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowe
 
 
 def require_same_model(config: Config, made: Config, what: str) -> None:
-    """Raises CheckpointError unless weights that were made for config `made` fit `config`."""
+    """Raises CheckpointError unless weights of config `made` fit `config`; `what` names them in the error."""
     _require_same(config, made, what, ("name", "mesh", "sampler", "train", "clip.hop_seconds"))
 
 
 def _manifest_hash(dataset: Path) -> str:
     path = dataset / "manifest.json"
     if not path.is_file():
-        raise DatasetError(f"{dataset} is no dataset: it has no manifest.json")
+        raise DatasetError(f"{dataset} is not a dataset: it has no manifest.json")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _require_same(given: Config, made: Config, what: str, free: Collection[str], hint: bool = False) -> None:
     """Raises CheckpointError naming every setting outside `free` in which the two configs differ."""
-    one, other = leaves(to_dict(given)), leaves(to_dict(made))
-    different = [path for path in sorted({*one, *other}) if one.get(path) != other.get(path) and not _below(path, free)]
-    if not different:
-        return
-    lines = [f"{path} is {one.get(path, 'absent')} here, {other.get(path, 'absent')} there" for path in different]
-    shown = "; ".join(lines[:SHOWN]) + (f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else "")
-    raise CheckpointError(f"{what} belongs to another config: {shown}{_way_out(different) if hint else ''}")
+    found = changes(to_dict(made), to_dict(given))
+    different = {path: line for path, line in found.items() if not _below(path, free)}
+    if different:
+        shown = some([*different.values()], "; ")
+        raise CheckpointError(f"{what} belongs to another config: {shown}{_way_out(different) if hint else ''}")
 
 
 def _way_out(different: Iterable[str]) -> str:
-    """What somebody who wants these settings to differ can do."""
+    """Returns the advice to a user who wants these settings to differ."""
     fixed = [path for path in different if _below(path, FIXED_SETTINGS)]
     if fixed:
-        return f" (what was saved depends on {fixed[0]}, which cannot be allowed to differ: start a new run)"
+        return f" (checkpoints depend on {fixed[0]}, which cannot be allowed to differ: start a new run)"
     options = " ".join(f"--allow {path}" for path in different)
-    return f" (to go on with other settings all the same, add {options})"
+    return f" (to continue with other settings, add {options})"
 
 
 def _below(path: str, prefixes: Iterable[str]) -> bool:
-    """Whether the setting `path` is one of `prefixes` or lies in one."""
+    """Whether the setting `path` is one of `prefixes` or below one."""
     return any(f"{path}.".startswith(f"{prefix}.") for prefix in prefixes)

@@ -90,13 +90,13 @@ class Features:
     def _device(self) -> str:
         import torch
 
-        from con360av_jax.errors import ConfigError
+        from con360av_jax.errors import ConfigError, first_line
 
         try:
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            line = str(error).splitlines()[0]
-            raise ConfigError(f"--device {self.device}: PyTorch cannot use it ({line}); give cpu or cuda") from error
+            reason = first_line(error)
+            raise ConfigError(f"--device {self.device}: PyTorch cannot use it ({reason}); give cpu or cuda") from error
         return self.device
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from con360av_jax.config.files import changes
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import Manifest, Sample, SampleEntry, manifest_config
 from con360av_jax.errors import DatasetError
@@ -125,7 +126,7 @@ class _Examiner:
         examined, findings, name = self._examined, self._findings, self._examined.name
         examined.statistics.records += 1
         if entry is not None and entry != sample.entry:
-            findings.add("index", name, where, f"{_differences(entry, sample.entry)}")
+            findings.add("index", name, where, "; ".join(changes(vars(entry), vars(sample.entry)).values()))
         arrays, failed = self._check_arrays(sample, where)
         track = arrays.get("viewpoint")
         first = examined.seen.add(sample.entry, where, track, findings)
@@ -161,9 +162,3 @@ class _Examiner:
         if "viewpoint angles" in failed:
             del arrays["viewpoint"]
         return arrays, failed
-
-
-def _differences(entry: SampleEntry, record: SampleEntry) -> str:
-    both = zip(vars(entry).items(), vars(record).values(), strict=True)
-    return "; ".join(f"{name} is {one!r} in the index, {other!r} in the record" for (name, one), other in both
-                     if one != other)  # fmt: skip

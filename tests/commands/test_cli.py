@@ -131,9 +131,9 @@ def test_no_caption_is_refused(run: Path, capsys: pytest.CaptureFixture[str], tm
 def test_a_checkpoint_of_another_config_is_refused(lean: Config, run: Path, capsys, tmp_path: Path):
     arguments = ["train", "--base", tiny_world.base(lean), "--dataset", tiny_world.dataset(lean), "--out", run]
     resumed = [*arguments, "--resume", "--config.train.learning-rate", "3"]
-    assert "train.learning_rate is 3.0 here, 0.001 there" in fails(capsys, *resumed)
+    assert "train.learning_rate: 0.001 -> 3.0" in fails(capsys, *resumed)
     other = ["--config.model.connector.channels", "32", "--out", tmp_path / "new"]
-    assert "model.connector.channels is 32 here, 16 there" in fails(capsys, *arguments[:-2], *other)
+    assert "model.connector.channels: 16 -> 32" in fails(capsys, *arguments[:-2], *other)
     assert "add --resume" in fails(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
 

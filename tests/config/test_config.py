@@ -7,7 +7,15 @@ import sys
 
 import pytest
 
-from con360av_jax.config.files import config_hash, from_dict, load_config, load_config_json, save_config, to_dict
+from con360av_jax.config.files import (
+    changes,
+    config_hash,
+    from_dict,
+    load_config,
+    load_config_json,
+    save_config,
+    to_dict,
+)
 from con360av_jax.config.settings import ClipConfig, Config, MapEncoderConfig, MelConfig, NoiseSchedule, PerModality
 from con360av_jax.errors import ConfigError
 
@@ -194,3 +202,11 @@ def test_derived_values_follow_the_settings():
     assert MelConfig().frames_per_second == 100
     schedule = NoiseSchedule(beta_start=0.1, beta_end=0.2, kind="linear")
     assert schedule.train_steps == 1000
+
+
+def test_changes_name_every_path_that_differs_also_where_one_side_has_none():
+    old = {"a": {"b": [1, 2.0], "gone": None}, "same": {"c": True}}
+    new = {"a": {"b": [1, 3.0, 4]}, "same": {"c": True}}
+    lines = ["a.b.1: 2.0 -> 3.0", "a.b.2: not given -> 4", "a.gone: None -> not given"]
+    assert [*changes(old, new).values()] == lines
+    assert changes(old, old) == {}

@@ -1,4 +1,4 @@
-"""Features come back from disk as they were written; damaged or contradicting folders are refused with the reason."""
+"""Features come back from disk as they were written; corrupt or contradicting folders are refused with the reason."""
 
 import json
 import logging
@@ -106,9 +106,9 @@ def with_nan(rows: np.ndarray) -> np.ndarray:
     [
         (lambda folder: (folder / "card.json").unlink(), "card.json cannot be read"),
         (lambda folder: (folder / "clips.jsonl").unlink(), "clips.jsonl cannot be read"),
-        (lambda folder: (folder / "features.npy").unlink(), "missing or damaged"),
-        (lambda folder: (folder / "features.npy").write_bytes(b""), "missing or damaged"),
-        (rewritten("card.json", lambda text: text[:-9]), "card.json is damaged"),
+        (lambda folder: (folder / "features.npy").unlink(), "missing or corrupt"),
+        (lambda folder: (folder / "features.npy").write_bytes(b""), "missing or corrupt"),
+        (rewritten("card.json", lambda text: text[:-9]), "card.json is corrupt"),
         (rewritten("card.json", lambda text: "[]"), "holds list"),
         (rewritten("card.json", lambda text: text.replace('"clap"', "3")), "model"),
         (rewritten("card.json", lambda text: text.replace('"model"', '"net"')), "net"),
@@ -124,7 +124,7 @@ def with_nan(rows: np.ndarray) -> np.ndarray:
         (values(with_nan), "row 2, of clip b.c, is not finite"),
     ],
 )
-def test_damaged_folders_are_refused(folder: Path, damage: Callable[[Path], object], message: str):
+def test_corrupt_folders_are_refused(folder: Path, damage: Callable[[Path], object], message: str):
     damage(folder)
     with pytest.raises(MetricError, match=message):
         open_features(folder)

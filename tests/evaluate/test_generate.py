@@ -186,9 +186,9 @@ def test_targets_are_the_records_own_views_and_are_read_once(
     assert generate.write_targets(tmp_path, chosen, making) == clips
 
 
-def test_a_damaged_list_of_clips_is_named(making: Making, tmp_path: Path):
+def test_a_corrupt_list_of_clips_is_named(making: Making, tmp_path: Path):
     (tmp_path / "clips.jsonl").write_text('{"clip": 3}\n')
-    with pytest.raises(MetricError, match="clips.jsonl is damaged.*delete it and evaluate again"):
+    with pytest.raises(MetricError, match="clips.jsonl is corrupt.*delete it and evaluate again"):
         generate.write_targets(tmp_path, entries(making), making)
 
 
