@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from con360av_jax.commands.options import override
+from con360av_jax.config.files import load_config
+from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
-
-if TYPE_CHECKING:
-    from con360av_jax.config.settings import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,46 +16,50 @@ class Bench:
     """Measure a part of training on this machine.
 
     loader: records read per second from local disk, ready as batches, without a model. train: the compiled training
-    step, on random weights. Any setting of the config can be changed by its path, for example --config.mesh.data 4.
+    step, on random weights. Every setting of the config is an option, such as --config.mesh.data 4. Defaults below are
+    those of CONFIG.
     """
 
     what: tyro.conf.Positional[Literal["loader", "train"]]
     """The part to measure."""
-    config: tyro.conf.Positional[str] = ""
-    """Name of a config or path to a .py or .json file. Left out: the dataset's own, or without one published."""
+    config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = ""
+    """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the dataset's config, or published
+    without a dataset."""
     dataset: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Encoded dataset to read. Left out: random latents of the config's sizes."""
+    """Encoded dataset to read. Left out: random latents of the config's shapes."""
     records: int | None = None
-    """loader: how many records to read while the clock runs; left out: 2000. train: how many records a temporary
-    dataset has that the loader reads; left out: none, batches are made ahead."""
+    """loader: number of records to read while the clock runs; left out: 2000. train: number of records of a temporary
+    dataset that the loader reads; left out: no loader, all batches are made before the clock starts."""
     steps: int | None = None
-    """train: how many steps to count; left out: 20."""
+    """train: number of steps to time. Left out: 20."""
     batch_size: int | None = None
-    """Records per batch. Left out: loader 8, train the config's."""
+    """Records per batch. Left out: 8 for loader, the config's train.batch_size for train."""
     threads: int | None = None
-    """Loader threads. Left out: the config's."""
+    """Loader threads. Left out: the config's train.loader_threads."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON file for the result."""
+    """JSON file to write the result to."""
 
-    def execute(self, settings: list[str]) -> None:
-        """Measures and shows the result; `settings` are the options that change the config."""
-        from con360av_jax.bench.results import publish
-        from con360av_jax.config.files import load_config
+    def starting_config(self) -> Config:
+        """The config whose settings are options."""
+        if self.config or self.dataset is None:
+            return load_config(self.config or "published")
+
         from con360av_jax.data.source import open_dataset
+
+        return open_dataset(self.dataset, verify="sizes").config
+
+    def execute(self, config: Config) -> None:
+        """Measures and shows the result."""
+        from con360av_jax.bench.results import publish
         from con360av_jax.runtime.host_memory import keep_freed_memory
 
-        if self.config or self.dataset is None:
-            config = load_config(self.config or "published")
-        else:
-            config = open_dataset(self.dataset, verify="sizes").config
-        config = override(config, settings)
         if self.threads is not None:
             config = replace(config, train=replace(config.train, loader_threads=self.threads))
         keep_freed_memory()
         measure = self._loader if self.what == "loader" else self._train
         publish(measure(config), self.out)
 
-    def _loader(self, config: "Config") -> dict[str, object]:
+    def _loader(self, config: Config) -> dict[str, object]:
         from con360av_jax.bench.loader import bench_loader
 
         if self.steps is not None:
@@ -65,7 +67,7 @@ class Bench:
         records = 2000 if self.records is None else self.records
         return bench_loader(config, self.dataset, records, 8 if self.batch_size is None else self.batch_size)
 
-    def _train(self, config: "Config") -> dict[str, object]:
+    def _train(self, config: Config) -> dict[str, object]:
         from con360av_jax.bench.train import bench_train
 
         if self.records is not None and self.dataset is not None:

@@ -1,13 +1,17 @@
-"""con360av evaluate: the published evaluation of a run in one command, evaluations side by side, and studies."""
+"""con360av evaluate: metrics of a run, a comparison of evaluations, or a study."""
 
 import math
 import shlex
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import tyro
 
 from con360av_jax.config.settings import MeshConfig
 from con360av_jax.errors import ConfigError
+from con360av_jax.train.cluster import Cluster, join
 
 if TYPE_CHECKING:
     from con360av_jax.data.schema import SampleEntry
@@ -18,74 +22,69 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a run: generate clips for records of a dataset, extract features, compute distances, write a page.
+    """Measure a run: generate clips of a dataset's records, extract features, compute metrics, write a page.
 
-    The same command goes on where it was stopped; what is there is not made again. Or set evaluations side by side with
-    --compare, or vary what clips are generated from with --study.
+    The same command goes on where it was stopped. With --compare it compares finished evaluations; with --study it
+    evaluates the run several times, each time with other inputs.
     """
 
+    if_interrupted: ClassVar = "the same command goes on from here"
+
     run: Path | None = None
-    """Training run (its newest checkpoint), RUN/checkpoints/STEP, or a pretrained folder."""
+    """Training run (its newest checkpoint), RUN/checkpoints/STEP, or a base."""
     dataset: Path | None = None
-    """Dataset folder, preprocessed with --keep-raw: its maps are shown to the model, its views are the targets."""
+    """Dataset made with --keep-raw: its maps are inputs of the model, its views are the targets."""
     out: Path | None = None
-    """Folder of the evaluation. Left out: RUN/evaluation/PROTOCOL. With --compare: the page (.html) to write; left out:
+    """Folder of the evaluation. Left out: RUN/evaluation/PROTOCOL. With --compare, the page to write (.html); left out:
     comparison.html."""
     count: int | None = None
-    """How many records; which is decided by their keys and --seed. Left out: all."""
+    """Number of records, chosen by their keys and --seed. Left out: all."""
     protocol: str = "small"
-    """paper, styleganv, videogpt, fadtk or small (FastGaze and YAMNet)."""
-    weights: tuple[str, ...] = ()
-    """Files of the protocol's networks: fastgaze=PATH yamnet=PATH, or tempsal, i3d, clap."""
+    """Metrics and networks: paper, styleganv, videogpt, fadtk or small (FastGaze and YAMNet)."""
+    weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH ...")] = ()
+    """Files of the protocol's networks fastgaze, yamnet, tempsal, i3d and clap, such as fastgaze=fastgaze.vxm."""
     features: tuple[Path, Path] | None = None
-    """Features extracted elsewhere by python -m preprocess features: folders of generated clips and of targets."""
+    """Two folders made by `python -m preprocess features`: features of generated clips and of targets. Left out:
+    extracted by this command."""
     seed: int = 0
-    """Chooses records, noise and the draws of intervals."""
+    """Seed of the choice of records, the noise and the bootstrap draws."""
     steps: int | None = None
-    """Sampling steps. Left out: those of the config."""
+    """Sampling steps. Left out: the config's sampler.steps."""
     text_guidance: str = ""
-    """Scale of the text's guidance: NUMBER, or audio=NUMBER,video=NUMBER. Left out: that of the config."""
+    """Guidance scale of the caption: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
     map_guidance: str = ""
-    """Scale of the maps' guidance, likewise."""
+    """Guidance scale of the maps: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
     batch_size: int | None = None
-    """Clips generated at once. Left out: 4, or the next multiple of the devices."""
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    """Devices to sample on, of each process. Clips are the same on any mesh, within float32 rounding."""
+    """Clips generated at once. Left out: 4, rounded up to a multiple of the mesh's devices."""
+    mesh: MeshConfig = MeshConfig()
+    """Devices of each process to sample on. Clips are the same on any mesh, within float32 rounding."""
     raw_weights: bool = False
-    """Use the trained weights themselves instead of their moving average."""
+    """Use the trained weights instead of their moving average."""
     truth: Path | None = None
-    """Folder of con360av synth, where the dataset was made from it: what is where is known there."""
+    """Folder made by `con360av synth`, if the dataset was made from it: gives the true place of every source."""
     device: str = "cpu"
-    """Where features are extracted: cpu, or cuda (JAX holds most of a GPU's memory: extract in a second call, when all
-    clips are there, or set XLA_PYTHON_CLIENT_PREALLOCATE=false)."""
+    """Device of the feature extraction: cpu or cuda. JAX holds most of a GPU's memory: with cuda, extract in a second
+    call after all clips are generated, or set XLA_PYTHON_CLIENT_PREALLOCATE=false."""
     allow_code: bool = False
-    """Let --weights i3d=FILE be TorchScript, which runs code from that file."""
-    paper: tuple[str, ...] = ()
-    """Published values to stand beside ours: NAME=VALUE, such as s_kl=0.5."""
+    """Allow i3d=FILE in the weights to be TorchScript, which runs code from that file."""
+    paper: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Published values to show beside the measured ones, such as s_kl=0.5."""
     draws: int = 1000
-    """Draws of each 95 % interval."""
+    """Bootstrap draws of each 95 % interval."""
 
     compare: tuple[Path, ...] = ()
-    """Evaluation folders to set side by side."""
+    """Folders of finished evaluations to compare."""
     study: Literal["none", "viewpoints", "guidance", "ablation"] = "none"
-    """viewpoints: samples of one scene from different viewpoints against each other. guidance: every pair of
-    --text-scales and --map-scales. ablation: without saliency, BASD, caption, or any control."""
+    """viewpoints compares samples of one scene from different viewpoints; guidance evaluates every pair of text and map
+    scales; ablation leaves out saliency, BASD, the caption, or all control."""
     text_scales: tuple[str, ...] = ()
-    """Of --study guidance, each as --text-guidance takes it."""
+    """Values of --text-guidance for a guidance study."""
     map_scales: tuple[str, ...] = ()
-    """Of --study guidance, each as --map-guidance takes it."""
-
-    distributed: bool = False
-    """One of several processes that generate; the others are found through SLURM, Open MPI or Kubernetes."""
-    coordinator: str = ""
-    """One of several processes without such a scheduler: HOST:PORT on which process 0 listens."""
-    processes: int = 0
-    """How many processes take part, with --coordinator."""
-    process_id: int = -1
-    """Which of them this is, from 0, with --coordinator."""
+    """Values of --map-guidance for a guidance study."""
+    cluster: tyro.conf.OmitArgPrefixes[Cluster] = Cluster()
 
     def execute(self) -> None:
-        """Evaluates, compares or studies, and shows what was found."""
+        """Evaluates, compares or studies, and shows the results."""
         if self.compare:
             self._compare()
             return
@@ -94,8 +93,8 @@ class Evaluate:
         if self.study != "guidance" and (self.text_scales or self.map_scales):
             raise ConfigError("--text-scales and --map-scales are for --study guidance")
 
-        from con360av_jax.evaluate.choose import choose
         from con360av_jax.evaluate.protocols import named_protocol
+        from con360av_jax.evaluate.selection import choose
         from con360av_jax.evaluate.settings import default_folder
 
         protocol, extraction = named_protocol(self.protocol), self._extraction()
@@ -110,8 +109,8 @@ class Evaluate:
         self._evaluate(making, self._evaluation(making, folder, entries, extraction))
 
     def _check(self) -> None:
-        """Raises ConfigError for what else would show only after hours of generating."""
-        from con360av_jax.evaluate.compute import check_draws
+        """Raises ConfigError for options that otherwise would fail only after hours of generating."""
+        from con360av_jax.evaluate.feature_metrics import check_draws
 
         check_draws(self.draws)
         self._published()
@@ -160,7 +159,7 @@ class Evaluate:
 
     def _evaluate(self, making: "Making", evaluation: "Evaluation") -> None:
         from con360av_jax.evaluate.run import Loader, generate_all, measure
-        from con360av_jax.evaluate.show import show_results
+        from con360av_jax.evaluate.terminal import show_results
 
         self._start()
         if generate_all([evaluation], Loader(making, self.mesh)):
@@ -169,14 +168,14 @@ class Evaluate:
 
     def _study(self, making: "Making", folder: Path, extraction: "Extraction") -> None:
         from con360av_jax.evaluate.run import Loader
-        from con360av_jax.evaluate.show import show_study
-        from con360av_jax.evaluate.study import arms_of, run_study
+        from con360av_jax.evaluate.study import run_study, study_variants
+        from con360av_jax.evaluate.terminal import show_study
 
         if self.study == "none" or self.features is not None:
-            raise ConfigError("--features belongs to one evaluation: a study extracts those of each arm")
-        arms = arms_of(self.study, making, self.count, self.text_scales, self.map_scales)
+            raise ConfigError("--features belongs to one evaluation: a study extracts those of each variant")
+        variants = study_variants(self.study, making, self.count, self.text_scales, self.map_scales)
         evaluations = {
-            arm.name: self._evaluation(arm.making, folder / arm.name, arm.entries, extraction) for arm in arms
+            one.name: self._evaluation(one.making, folder / one.name, one.entries, extraction) for one in variants
         }
         self._start()
         found = run_study(self.study, evaluations, folder, Loader(making, self.mesh))
@@ -184,9 +183,9 @@ class Evaluate:
             show_study(self.study, *found)
 
     def _compare(self) -> None:
-        from con360av_jax.evaluate.compare import differences, open_evaluations, page_differences, write_differences
-        from con360av_jax.evaluate.page import write_comparison
-        from con360av_jax.evaluate.show import show_comparison
+        from con360av_jax.evaluate.compare import differences, open_evaluations, write_differences
+        from con360av_jax.evaluate.comparison_page import write_comparison
+        from con360av_jax.evaluate.terminal import show_comparison
 
         out = self.out or Path("comparison.html")
         if out.suffix != ".html":
@@ -195,21 +194,13 @@ class Evaluate:
         found = differences(named, self.seed, self.draws)
         write_differences(named, found, out.with_suffix(".json"))
         folders = [path.parent if path.is_file() else path for path in self.compare]
-        show_comparison(named, found, write_comparison(named, out, folders, page_differences(found)))
+        show_comparison(named, found, write_comparison(named, out, folders, found))
 
     def _start(self) -> None:
         from con360av_jax.runtime.compile_cache import enable_compile_cache
-        from con360av_jax.train.cluster import Cluster, join
 
         enable_compile_cache()
-        join(
-            Cluster(
-                detect=self.distributed,
-                coordinator=self.coordinator,
-                processes=self.processes,
-                process_id=self.process_id,
-            )
-        )
+        join(self.cluster)
 
     def _published(self) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -222,14 +213,19 @@ class Evaluate:
         return found
 
     def _command(self) -> str:
-        """The options that are not left out, as a user would type them."""
-        words = ["con360av", "evaluate"]
-        for option in fields(self):
-            value, flag = getattr(self, option.name), f"--{option.name.replace('_', '-')}"
-            if option.name == "mesh":
-                words += [w for axis, size in vars(value).items() if size != 1 for w in (f"{flag}.{axis}", str(size))]
-            elif value is True:
-                words.append(flag)
-            elif value not in (None, (), "", False) and value != option.default:
-                words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-        return shlex.join(words)
+        """The command line, without options that have their default."""
+        return shlex.join(["con360av", "evaluate", *_words(self)])
+
+
+def _words(options: "Evaluate | MeshConfig | Cluster", prefix: str = "--") -> Iterator[str]:
+    """The options of a dataclass that differ from their default, as a user would type them."""
+    for option in fields(options):
+        value, flag = getattr(options, option.name), f"{prefix}{option.name.replace('_', '-')}"
+        if value == option.default:
+            continue
+        if isinstance(value, MeshConfig | Cluster):
+            yield from _words(value, prefix if isinstance(value, Cluster) else f"{flag}.")
+        else:
+            yield flag
+            if value is not True:
+                yield from map(str, value if isinstance(value, tuple) else (value,))

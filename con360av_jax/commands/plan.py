@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from con360av_jax.commands.options import override
+from con360av_jax.config.files import load_config, unstructure
+from con360av_jax.config.settings import Config
 from con360av_jax.runtime.compile_flags import fast_run_flags, quick_compile_flags
 
 
@@ -15,42 +16,44 @@ from con360av_jax.runtime.compile_flags import fast_run_flags, quick_compile_fla
 class Plan:
     """Compile a training step for simulated devices and show its memory, arithmetic and communication.
 
-    Nothing is allocated, so a laptop can plan for a cluster. Any setting of the config can be changed by its path, for
-    example --config.mesh.fsdp 8.
+    Nothing is allocated, so a laptop can plan for a cluster. Every setting of the config is an option, such as
+    --config.mesh.fsdp 8. Defaults below are those of CONFIG.
     """
 
-    config: tyro.conf.Positional[str]
-    """Name of a config (configs/NAME.py), or path to a .py or .json file."""
+    config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
+    """Name of a config (configs/NAME.py) or path to a .py or .json file."""
     devices: int
-    """Devices of the run. A config whose mesh has another number is planned with one copy of the model on each."""
+    """Number of devices of the run. If the config's mesh has another number of devices, every device holds one copy of
+    the model."""
     device_memory: str = "80GiB"
-    """Memory of one device, with its unit."""
+    """Memory of one device, with its unit (KiB, MiB, GiB or TiB)."""
     quick: bool = False
-    """Compile the config's own step only; suggest nothing."""
+    """Compile only the step of this config, and suggest no other settings."""
     peak_tflops: float = 312.0
-    """Peak of one device, 1e12 FLOP/s; an A100 has 312 in bfloat16."""
+    """Peak arithmetic rate of one device, 1e12 FLOP/s; an A100 has 312 in bfloat16."""
     mfu: float = 0.4
-    """Share of the peak that training reaches."""
+    """Share of the peak arithmetic rate that training reaches (model FLOPs utilisation)."""
     bandwidth: float = 25.0
-    """What one device can send, GB/s: 25 is one 200 Gbit/s link per GPU between machines; NVLink has ten times that."""
+    """Rate at which one device can send, GB/s. 25 is one link of 200 Gbit/s per GPU between machines; NVLink is ten
+    times faster."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON file for the plan."""
+    """JSON file to write the plan to."""
 
-    def execute(self, settings: list[str]) -> None:
-        """Plans; `settings` are the options that change the config."""
-        from con360av_jax.config.files import load_config
-        from con360av_jax.runtime.files import write_text
+    def starting_config(self) -> Config:
+        """The config whose settings are options."""
+        return load_config(self.config)
 
-        config = override(load_config(self.config), settings)
+    def execute(self, config: Config) -> None:
+        """Compiles the step and shows the plan."""
         simulate(self.devices)
 
         import json
 
         from rich.console import Console
 
-        from con360av_jax.config.files import unstructure
         from con360av_jax.plan.display import show
         from con360av_jax.plan.planner import Machine, parse_memory, plan
+        from con360av_jax.runtime.files import write_text
 
         machine = Machine(
             devices=self.devices,

@@ -1,4 +1,4 @@
-"""con360av report: one self-contained HTML page about a training run and the clips sampled from it."""
+"""con360av report: one self-contained HTML page about a training run and clips sampled from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +8,18 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one HTML page about a training run: losses, samples with sound beside targets, throughput, settings."""
+    """Write one HTML page about a training run: losses, clips beside their targets, throughput, settings."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a training run, finished or not."""
     out: Path | None = None
-    """The page to write (.html). Left out: report.html in the run's folder."""
+    """Page to write (.html). Left out: report.html in the run's folder."""
     clip: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """A clip that `con360av sample` made (.mp4); repeat for more."""
+    """Clip made by `con360av sample` (.mp4)."""
     dataset: Path | None = None
-    """Dataset folder that the clips' maps came from: shows panoramas and target views."""
+    """Dataset that the clips' maps came from; the page then shows panoramas and target views."""
     timings: Path | None = None
-    """JSON list of {name, command, seconds} to show as a table."""
+    """JSON file with a list of {name, command, seconds}, shown as a table."""
 
     def execute(self) -> None:
         """Writes the page."""

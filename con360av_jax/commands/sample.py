@@ -1,7 +1,7 @@
-"""con360av sample: clips of one scene from chosen viewpoints, each with its control arrays and a card of settings."""
+"""con360av sample: clips of a scene from chosen viewpoints, each with its control arrays and a card of settings."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
@@ -21,55 +21,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """What --maps names."""
+    """A scene as named by --maps."""
 
     saliency: "np.ndarray | None" = None
     caption: str = ""
     viewpoint: "np.ndarray | None" = None
-    """The record's own track (frame 4), rad."""
+    """Viewpoint track of the record (frame 4), rad."""
     key: str = ""
-    """The record's key, "" for a file."""
+    """Key of the record, "" for a file."""
     source: str = ""
-    """What --maps said."""
+    """Value of --maps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Generate clips as one batch: one for each viewpoint and trajectory of a scene, or one for each scene.
+    """Generate clips of a scene: one for each viewpoint and trajectory, or one for each of several scenes.
 
-    Beside each clip lie its control arrays (.npz: saliency, basd, viewpoint) and a card (.json: what it was made from).
+    Each clip gets its control arrays (.npz: saliency, basd, viewpoint) and a card of its inputs and settings (.json).
     Without --maps, --viewpoint and --trajectory the clip is generated without control.
     """
 
     checkpoint: Path
-    """Pretrained folder, training run, or RUN/checkpoints/STEP."""
+    """Training run (its newest checkpoint), RUN/checkpoints/STEP, or a base."""
     out: Path
-    """A file NAME.mp4 for one clip, or a folder that receives viewpoint_1.mp4, viewpoint_2.mp4, ..."""
+    """File NAME.mp4 for one clip, or folder that receives viewpoint_1.mp4, viewpoint_2.mp4, ..."""
     maps: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Saliency maps: FILE.npz with an array "saliency", or DATASET#KEY for those of a record. Repeat for one clip from
-    the own viewpoint of each. Left out: none."""
+    """Saliency maps: FILE.npz with an array "saliency", or DATASET#KEY for those of a record. Several give one clip
+    each, from the viewpoint of their record."""
     viewpoint: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Where to look, degrees: yaw=30,pitch=0,fov=90 (yaw to the right, pitch up); repeat for more clips. Left out: the
-    viewpoint of the record in --maps."""
+    """Viewpoint in degrees: yaw=30,pitch=0,fov=90 (yaw to the right, pitch up). Several give one clip each. Left out:
+    the viewpoint of the record in --maps."""
     trajectory: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """A moving viewpoint: CSV file with columns time,yaw,pitch,fov (s, degrees); repeat for more clips."""
+    """Moving viewpoint: CSV file with columns time,yaw,pitch,fov (s, degrees). Several give one clip each."""
     caption: str = ""
-    """The whole scene in words. Left out: the caption of the record in --maps."""
+    """Description of the whole scene. Left out: the caption of the record in --maps."""
     negative_caption: str = ""
-    """What to move away from."""
+    """Description of what the clip should not contain."""
     seed: int = 0
-    """Seed of the noise, the same for every viewpoint."""
+    """Seed of the noise, which all viewpoints share."""
     steps: int | None = None
-    """Sampling steps. Left out: those of the config."""
+    """Sampling steps. Left out: the config's sampler.steps."""
     map_guidance: float | None = None
-    """Scale of the maps' guidance. Left out: that of the config."""
+    """Guidance scale of the maps. Left out: the config's sampler.map_guidance."""
     raw_weights: bool = False
-    """Use the trained weights themselves instead of their moving average."""
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    """Devices to sample on. The clips are the same on any mesh, within float32 rounding."""
+    """Use the trained weights instead of their moving average."""
+    mesh: MeshConfig = MeshConfig()
+    """Devices to sample on. Clips are the same on any mesh, within float32 rounding."""
 
     def execute(self) -> None:
-        """Generates and writes the clips; nothing is written before all of them are there."""
+        """Generates all clips, then writes them."""
         from con360av_jax.sphere.viewpoint import Viewpoint
 
         constant = [Viewpoint.parse(text) for text in self.viewpoint]
@@ -99,7 +99,7 @@ class Sample:
             self._write_card(path.with_suffix(".json"), model, settings, scene, viewpoint)
 
     def _scenes(self) -> list[Scene]:
-        """The scene of each clip: one for each --maps, or the only one for each viewpoint and trajectory."""
+        """The scene of each clip: one for each --maps, or the only one for every viewpoint and trajectory."""
         asked = len(self.viewpoint) + len(self.trajectory)
         if asked and len(self.maps) > 1:
             raise ConfigError("several --maps give one clip each, from their own viewpoints: give no other viewpoints")
@@ -123,7 +123,7 @@ class Sample:
         return [self.out]
 
     def _views(self, constant: "list[Viewpoint]", scenes: list[Scene], model: "Con360AV") -> "list[ViewpointLike]":
-        """All viewpoints asked for, else the scenes' own, else none."""
+        """Viewpoint of each clip: those given as options, or else the scenes' own; empty without control."""
         from con360av_jax.sphere.viewpoint import read_trajectory
 
         clip = model.config.clip
@@ -158,7 +158,7 @@ def read_scene(maps: str) -> Scene:
     """The scene that --maps names: "", FILE.npz or DATASET#KEY.
 
     Raises:
-        DatasetError: the file, its array, the dataset or the record is missing or damaged.
+        DatasetError: the file, its array, the dataset or the record is missing or corrupt.
     """
     if not maps:
         return Scene()

@@ -1,4 +1,4 @@
-"""con360av synth: procedural 360° clips with ambisonic sound, captions and ground truth."""
+"""con360av synth: procedural 360° recordings with ambisonic audio, captions and ground truth."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,19 +6,22 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Synth:
-    """Make procedural 360° clips (10 s, 960x480, 8 frames/s, ambisonic sound) with captions and ground truth."""
+    """Make procedural 360° recordings with ambisonic audio, captions and ground truth.
+
+    Each is 10 s long, with 960x480 pixels at 8 frames per second.
+    """
 
     out: Path
     """Folder that receives scene_000000.mp4, ..., their truth (.json) and captions.jsonl."""
     clips: int = 1
-    """How many clips."""
+    """Number of recordings."""
     seed: int = 0
-    """The same seed gives the same clips, whatever the number of workers."""
+    """Seed of the recordings; the number of workers does not change them."""
     workers: int = 1
-    """Processes."""
+    """Number of processes."""
 
     def execute(self) -> None:
-        """Writes the clips."""
+        """Writes the recordings."""
         from rich.console import Console
         from rich.progress import Progress
 

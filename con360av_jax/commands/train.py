@@ -3,68 +3,58 @@
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
-from con360av_jax.commands.options import override
+from con360av_jax.config.files import load_config
+from con360av_jax.config.settings import Config
+from con360av_jax.errors import CheckpointError
+from con360av_jax.train.cluster import Cluster, join
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train on a dataset of records.
+    """Train the control of a base on a dataset.
 
-    Any setting of the config can be changed by its path, for example --config.train.steps 100. SIGTERM and Ctrl-C
-    save a checkpoint; the same command with --resume goes on as if nothing had happened.
+    Every setting of the config is an option, such as --config.train.steps 100. Defaults below are those of the config
+    that the options name, or of the config published. SIGTERM and Ctrl-C save a checkpoint; the same command with
+    --resume goes on and gives the same weights as a run that was not stopped.
     """
 
+    if_interrupted: ClassVar = "run the same command again, with --resume if the run has a checkpoint"
+
     base: Path
-    """Pretrained folder (from `con360av init` or a conversion)."""
+    """Folder of frozen weights, made by `con360av init` or `python -m convert base`."""
     dataset: Path
-    """Dataset folder (from `python -m preprocess`)."""
+    """Folder of records, made by `python -m preprocess run`."""
     out: Path
-    """Folder of the run."""
+    """Folder of the run: checkpoints, metrics and the config."""
     config: str = ""
-    """Name of a config or path to a .py or .json file. Left out: the base's own config, or when resuming the run's."""
+    """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the config of the base, or with
+    --resume that of the run."""
     resume: bool = False
     """Go on from the newest checkpoint of the run."""
     allow: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """When resuming, the path of a setting that may differ from the run's, such as train.learning_rate; repeatable."""
+    """With --resume, the path of a setting that may differ from the run's, such as train.learning_rate."""
+    cluster: tyro.conf.OmitArgPrefixes[Cluster] = Cluster()
 
-    distributed: bool = False
-    """One of several processes; the others are found through SLURM, Open MPI or Kubernetes."""
-    coordinator: str = ""
-    """One of several processes without such a scheduler: HOST:PORT on which process 0 listens."""
-    processes: int = 0
-    """How many processes take part, with --coordinator."""
-    process_id: int = -1
-    """Which of them this is, from 0, with --coordinator."""
-
-    def execute(self, settings: list[str]) -> None:
-        """Trains; `settings` are the options that change the config."""
-        from con360av_jax.config.files import load_config
-        from con360av_jax.errors import CheckpointError
-
+    def starting_config(self) -> Config:
+        """The config whose settings are options; raises CheckpointError if there is none."""
         default = (self.out if self.resume else self.base) / "config.json"
         if not self.config and not default.is_file():
             raise CheckpointError(f"{default} does not exist: is {default.parent} the right folder?")
-        config = override(load_config(self.config or default), settings)
+        return load_config(self.config or default)
 
+    def execute(self, config: Config) -> None:
+        """Trains; raises KeyboardInterrupt after Ctrl-C, when the checkpoint is saved."""
         from con360av_jax.runtime.compile_cache import enable_compile_cache
         from con360av_jax.runtime.host_memory import keep_freed_memory
-        from con360av_jax.train.cluster import Cluster, join
         from con360av_jax.train.loop import train
 
         enable_compile_cache()
         keep_freed_memory()
-        join(
-            Cluster(
-                detect=self.distributed,
-                coordinator=self.coordinator,
-                processes=self.processes,
-                process_id=self.process_id,
-            )
-        )
+        join(self.cluster)
         stopped_by = train(config, self.base, self.dataset, self.out, resume=self.resume, allowed=self.allow)
         if stopped_by is signal.SIGINT:
             # A shell stops a chain of commands only at an exit code other than 0.

@@ -139,7 +139,7 @@ def test_two_processes_train_as_one_with_two_devices_and_resume_after_both_were_
     [
         ({"coordinator": "localhost:1"}, "belong together"),
         ({"coordinator": "localhost:1", "processes": 2, "process_id": 2}, "not one of --processes 2"),
-        ({"detect": True, "processes": 2}, "not both"),
+        ({"distributed": True, "processes": 2}, "not both"),
     ],
 )
 def test_incomplete_clusters_are_refused(options: dict, message: str):
