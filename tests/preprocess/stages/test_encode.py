@@ -45,8 +45,9 @@ class RecordingCodecs:
 @pytest.fixture
 def base(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that opens as a pretrained one of the tiny config."""
-    opened = SimpleNamespace(open_pretrained=lambda folder: SimpleNamespace(config=tiny), Codecs=RecordingCodecs)
-    monkeypatch.setitem(sys.modules, "con360av_jax.base.pretrained", opened)
+    pretrained = SimpleNamespace(open_pretrained=lambda folder: SimpleNamespace(config=tiny))
+    monkeypatch.setitem(sys.modules, "con360av_jax.base.pretrained", pretrained)
+    monkeypatch.setitem(sys.modules, "con360av_jax.base.codecs", SimpleNamespace(Codecs=RecordingCodecs))
     monkeypatch.setattr(RecordingCodecs, "asked", [])
     return tmp_path
 
