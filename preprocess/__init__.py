@@ -1,1 +1,1 @@
-"""360° videos to training records: one stage per module, each a plain callable over frozen dataclasses."""
+"""360° videos to training records: stages/ has one module per stage, running/ executes them in order."""

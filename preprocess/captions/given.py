@@ -1,4 +1,4 @@
-"""Captions given in files beside the videos."""
+"""The `file` caption backend: captions given in files beside the videos."""
 
 import json
 from functools import lru_cache
@@ -10,7 +10,7 @@ from preprocess.stages.segment import Segment
 
 
 def file_caption(segment: Segment, tracks: Tracks) -> str:
-    """The text in `<video>.txt`, or the line of `captions.jsonl` beside the video: {"file": name, "caption": text}.
+    """The text in `<video>.txt`, or of the video's line {"file": name, "caption": text} in `captions.jsonl` beside it.
 
     Raises DatasetError if neither holds a caption for the video.
     """

@@ -1,4 +1,4 @@
-"""Captions of measured facts: light, motion, loudness, and where the salient places are; no model is needed."""
+"""The `template` caption backend: a sentence of measured facts, without a model."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from preprocess.captions.contract import Tracks
 from preprocess.stages.segment import Segment
 
-# Upper bounds of mean lightness (of 1), of mean change between frames (of 1) and of loudness (dBFS), with their words.
+# Upper bounds, with their words, of mean lightness (0 to 1), mean change between frames (0 to 1) and loudness (dBFS).
 BRIGHTNESS = ((0.25, "dark"), (0.45, "dim"), (0.65, "well lit"), (float("inf"), "bright"))
 MOTION = ((0.004, "little motion"), (0.02, "some motion"), (float("inf"), "strong motion"))
 LOUDNESS = ((-80.0, "no sound"), (-40.0, "quiet sound"), (-20.0, "clear sound"), (float("inf"), "loud sound"))
@@ -18,7 +18,7 @@ STEEP = float(np.radians(45))
 
 
 def template_caption(segment: Segment, tracks: Tracks) -> str:
-    """A sentence of measured facts only: light, motion, loudness, and where the salient places are."""
+    """A sentence that states light, motion, loudness and the directions of the viewpoints."""
     grey = np.stack([cv2.resize(frame, (64, 32), interpolation=cv2.INTER_AREA) for frame in segment.frames]).mean(-1)
     weights = np.cos((0.5 - (np.arange(32) + 0.5) / 32) * np.pi)[:, None] / 255
     area = weights.sum() * 64 * 255
@@ -36,7 +36,7 @@ def template_caption(segment: Segment, tracks: Tracks) -> str:
 
 
 def place(track: Float[np.ndarray, "frame 4"]) -> str:
-    """Where a viewpoint looks in the middle of the segment, in words."""
+    """Direction of a viewpoint in the middle of the segment, in words."""
     yaw, pitch = track[len(track) // 2, :2]
     if abs(pitch) > STEEP:
         return "above" if pitch > 0 else "below"

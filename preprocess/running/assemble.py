@@ -1,7 +1,7 @@
-"""From inputs to a dataset: whatever the engine finishes goes, in the order of the inputs, into shards and the ledger.
+"""Assembly of a dataset: finished segments go, in the order of the inputs, into shards, rejections into the ledger.
 
-OUT.partial/scratch/    finished segments until their shard is finished; a run that was stopped goes on from both
-            previews/   one picture per segment, if asked for
+OUT.partial/scratch/    finished segments until their shard is complete; a stopped run continues from both
+            previews/   one panorama per segment, if wanted
 """
 
 import os
@@ -24,13 +24,13 @@ PREVIEWS = "previews"
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A dataset and how this run came to it."""
+    """Result of a run: the dataset's manifest and what the run added to it."""
 
     manifest: Manifest
     ledger: Ledger
-    """Of this run's inputs alone; the dataset's own is in rejected.jsonl."""
+    """Ledger of this run's inputs only; that of the dataset is rejected.jsonl."""
     passed_over: int
-    """Inputs that were in the dataset already."""
+    """Number of inputs that were in the dataset already."""
 
 
 def make_dataset(
@@ -45,13 +45,23 @@ def make_dataset(
     begin: Callable[[int], None] = lambda inputs: None,
     done: Callable[[Input], None] = lambda given: None,
 ) -> Made:
-    """Writes `inputs` to the dataset `out`, new or not: goes on where a run was stopped, adds what is not there yet.
+    """Writes `inputs` to the dataset `out`: continues a stopped run, or adds what an existing dataset lacks.
 
-    The bytes depend on the inputs, their order and the settings; not on stops, workers or machines. `begin` is told how
-    many inputs there are to do, `done` is called after each of them, in order.
+    The bytes depend on the inputs, their order and the settings; not on stops, workers or machines.
+
+    Args:
+        out: dataset folder.
+        pipeline: stages.
+        inputs: recordings, in the order of their samples.
+        settings: settings for the manifest; those of an existing dataset must be the same.
+        engine: where the stages run.
+        previews: whether to write one panorama per segment.
+        shard_records: samples per shard.
+        begin: called with the number of inputs that are not in the dataset yet.
+        done: called after each of them, in order.
 
     Raises:
-        DatasetError: `out` is something else, was made with other settings, cannot be written, or no input is usable.
+        DatasetError: `out` is no dataset, has other settings or cannot be written, or no input is usable.
     """
     awaiting: dict[str, list[str]] = {}
     new_places = [place for place in out.parents if not place.exists()]
@@ -81,7 +91,7 @@ def make_dataset(
 
 
 def _add(writer: DatasetWriter, outcomes: Outcomes, parts: Sequence[Work], ledger: Ledger) -> list[dict[str, object]]:
-    """The samples of one input to the writer; the lines about what was left out of it."""
+    """Gives the samples of one input to the writer, and returns the ledger's lines of its rejections."""
     lines = []
     for part in parts:
         ledger.add(part)
@@ -95,7 +105,7 @@ def _add(writer: DatasetWriter, outcomes: Outcomes, parts: Sequence[Work], ledge
 
 def _finish(writer: DatasetWriter, ledger: Ledger, inputs: Sequence[Input], new_places: Sequence[Path]) -> Manifest:
     if not ledger.segments and not writer.finished:
-        # Nothing is left behind that the next run would have to agree with.
+        # Remove the folder, so that the next run is not bound to these settings.
         shutil.rmtree(writer.partial, ignore_errors=True)
         for place in new_places:
             place.rmdir()
@@ -105,14 +115,14 @@ def _finish(writer: DatasetWriter, ledger: Ledger, inputs: Sequence[Input], new_
         raise DatasetError(f"every input was rejected ({len(reasons)} reasons), the first because {reasons[0]}")
     if writer.folder.exists() and (writer.partial / PREVIEWS).is_dir():
         (writer.folder / PREVIEWS).mkdir(exist_ok=True)
-        for picture in (writer.partial / PREVIEWS).iterdir():
-            os.replace(picture, writer.folder / PREVIEWS / picture.name)
-    # A file that was rejected once and was tried again stands in the ledger with the new reason, or not at all.
+        for preview in (writer.partial / PREVIEWS).iterdir():
+            os.replace(preview, writer.folder / PREVIEWS / preview.name)
+    # A rejected file that was tried again has the new reason in the ledger, or no line.
     again = {str(given.path) for given in inputs if given.name not in writer.clips_before}
     return writer.finish(outdated=lambda line: line.get("file") in again)
 
 
 def _left_over(outcomes: Outcomes, finished: frozenset[str]) -> list[str]:
-    """Segments of clips that are finished, from a run that was stopped before it could forget them."""
+    """Segments of finished clips that a stopped run did not discard."""
     stored = [path.name.removesuffix(SUFFIX) for path in outcomes.folder.glob(f"*{SUFFIX}")]
     return [segment for segment in stored if segment.rpartition("_")[0] in finished]

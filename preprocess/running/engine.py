@@ -1,8 +1,8 @@
-"""Runs the chain of stages over many inputs: in this process, or by Ray Data on this machine or a cluster.
+"""Runs the stages over many inputs: in this process, or by Ray Data on this machine or a cluster.
 
-Ray Data is given one row per input. Stages that want a GPU and stages that do not form groups, each a pool of worker
-processes; segments stream from group to group through Ray's object store, and back here come only the news of what is
-on disk or was rejected, in the order of the inputs. A worker that dies costs its input, never the run.
+Ray Data gets one row per input. Consecutive stages that all use a GPU, or all use none, form a group with its own pool
+of worker processes. Segments stream from group to group through Ray's object store; this process receives only which
+segments are stored or rejected, in the order of the inputs. A worker that dies costs its input, not the run.
 """
 
 import logging
@@ -23,23 +23,23 @@ from preprocess.stages.work import Rejection, Stage, Work, chained
 
 Rows: TypeAlias = dict[str, list]
 
-# For news and file names alone; panoramas on their way to a GPU need Ray's own, larger default.
+# Enough for file names and results; panoramas on their way to a GPU need Ray's own, larger default.
 SMALL_STORE_BYTES = 128 * 2**20
-# A file on which a worker died is tried once more, in case the worker died of something else.
+# A file on which a worker died is tried once more, in case something else killed the worker.
 RETRIES = 1
-DIED = "a worker process died over this file, twice; it may be too large for the memory, or crash its decoder"
+DIED = "a worker process died twice on this file; it may be too large for the memory, or crash its decoder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Where the stages run."""
+    """Processes that run the stages."""
 
     workers: int = 1
-    """Processes for stages without a GPU; 0 runs everything in this one, without Ray."""
+    """Processes for stages without a GPU; 0 runs all stages in this process, without Ray."""
     address: str = ""
-    """Of a Ray cluster; left out, Ray starts on this machine and ends with the run."""
+    """Address of a Ray cluster; if empty, Ray starts on this machine and ends with the run."""
     gpus_per_stage: float = 0.0
-    """GPUs, or share of one, for each process of a stage that wants one; 0 leaves all stages on CPUs."""
+    """GPUs, or share of one, for each process of a stage that uses a GPU; 0 runs all stages on CPUs."""
 
     def __post_init__(self):
         require(self.workers >= 0, f"--workers is {self.workers}; give 0 or more")
@@ -53,7 +53,7 @@ class Engine:
         )
 
     def run(self, stages: Sequence[Stage], inputs: Sequence[Input]) -> Iterator[tuple[Input, list[Work]]]:
-        """Each input with what became of its segments, in order; of one that failed as a whole there is one piece."""
+        """Yields each input with its finished or rejected segments, in order; one piece for a rejected input."""
         todo = [Work(given=given, number=number) for number, given in enumerate(inputs)]
         if not todo:
             return iter(())
@@ -63,19 +63,19 @@ class Engine:
 
     def _run_ray(self, stages: Sequence[Stage], todo: list[Work]) -> Iterator[tuple[Input, list[Work]]]:
         groups = self._groups(stages)
-        with warnings.catch_warnings(), self._ray(passes_pictures=len(groups) > 1):
+        with warnings.catch_warnings(), self._ray(passes_panoramas=len(groups) > 1):
             import ray.data
 
-            # One row a block: a worker that dies takes no other input along.
+            # One row per block, so that a worker that dies costs no other input.
             rows = ray.data.from_items([_row(work) for work in todo], override_num_blocks=len(todo))
             for on_gpu, group in groups:
                 most = self._processes(on_gpu, groups)
                 rows = rows.map_batches(
-                    # A class of its own is sent with its stages; Ray keeps arguments where a restart may not find them.
+                    # A class of its own, sent with its stages: a restarted worker may not find Ray's stored arguments.
                     type("Workers", (Workers,), {"stages": group}),
                     batch_size=max(stage.at_once for stage in group) if on_gpu else 1,
                     batch_format="numpy",
-                    # What waits in a worker that dies would be lost with it: one at a time.
+                    # One task at a time: tasks that wait in a worker are lost if it dies.
                     compute=ray.data.ActorPoolStrategy(
                         min_size=1, initial_size=most, max_size=most, max_tasks_in_flight_per_actor=1
                     ),
@@ -86,40 +86,40 @@ class Engine:
             yield from _by_input(todo, (pickle.loads(row["work"]) for row in rows.iter_rows()))
 
     def _groups(self, stages: Sequence[Stage]) -> list[tuple[bool, tuple[Stage, ...]]]:
-        """Neighbours that run in one process, and whether they have a GPU."""
+        """Groups of consecutive stages that share a process, each with whether it uses a GPU."""
         grouped = groupby(stages, key=lambda stage: stage.on_gpu and self.gpus_per_stage > 0)
         return [(on_gpu, tuple(group)) for on_gpu, group in grouped]
 
     def _processes(self, on_gpu: bool, groups: Sequence[tuple[bool, tuple[Stage, ...]]]) -> int:
-        """The most that a group may have: groups with GPUs share them evenly."""
+        """Largest number of processes of a group; groups with GPUs share them evenly."""
         if not on_gpu:
             return self.workers
         import ray
 
-        there = ray.cluster_resources().get("GPU", 0.0)
-        each = int(there / self.gpus_per_stage / sum(gpu for gpu, _ in groups))
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        each = int(gpus / self.gpus_per_stage / sum(gpu for gpu, _ in groups))
         require(
             each > 0,
-            f"--gpus-per-stage {self.gpus_per_stage:g} asks for more than the {there:g} GPUs that Ray finds for "
+            f"--gpus-per-stage {self.gpus_per_stage:g} asks for more than the {gpus:g} GPUs that Ray finds for "
             f"{sum(gpu for gpu, _ in groups)} groups of stages; give a smaller share",
         )
         return each
 
     @contextmanager
-    def _ray(self, passes_pictures: bool) -> Generator[None]:
-        """Ray, joined or started, and quiet."""
+    def _ray(self, passes_panoramas: bool) -> Generator[None]:
+        """Connects to Ray, or starts it for the duration of the block, without its messages."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         warnings.simplefilter("ignore", DeprecationWarning)
         import ray.data
 
-        # There is no other way yet to say how often a task that killed its process is tried again.
+        # Ray warns about max_task_retries, for which it has no other way yet.
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
-        # JAX, where it is loaded, fears for its threads in a copied process; Ray's copies become other programs.
+        # JAX warns of forks for the sake of its threads; Ray's forked processes execute other programs at once.
         warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
 
-        own = {} if self.address else {"include_dashboard": False, "num_cpus": self._cpus(passes_pictures)}
-        if not self.address and not passes_pictures:
+        own = {} if self.address else {"include_dashboard": False, "num_cpus": self._cpus(passes_panoramas)}
+        if not self.address and not passes_panoramas:
             own["object_store_memory"] = SMALL_STORE_BYTES
         with _muted():
             ray.init(address=self.address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
@@ -128,20 +128,20 @@ class Engine:
             context = ray.data.DataContext.get_current()
             context.enable_progress_bars = False
             context.execution_options.preserve_order = True
-            # Only the death of a process makes an error of a block: everything else comes back as news.
+            # Only a worker's death counts as an errored block: `Workers` returns every other error as a result.
             context.max_errored_blocks = -1
             yield
         finally:
             ray.shutdown()
 
-    def _cpus(self, passes_pictures: bool) -> int:
-        """What a Ray of our own believes to have: a place for every process that may run at once."""
-        return self.workers if not passes_pictures else max(2 * self.workers + 4, os.cpu_count() or 1)
+    def _cpus(self, passes_panoramas: bool) -> int:
+        """Number of CPUs that a Ray started here is told of: one for every process that may run at once."""
+        return self.workers if not passes_panoramas else max(2 * self.workers + 4, os.cpu_count() or 1)
 
 
 @contextmanager
 def _muted() -> Generator[None]:
-    """Ray's core greets on the process's standard error, past Python's; what goes wrong it raises."""
+    """Discards what is written to file descriptor 2: Ray's core greets there, and raises its errors."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -153,28 +153,28 @@ def _muted() -> Generator[None]:
 
 
 class Workers:
-    """One process of a group of stages, as Ray Data calls it."""
+    """Worker of a group of stages; Ray Data makes one per process."""
 
     stages: tuple[Stage, ...] = ()
 
     def __call__(self, batch: Rows) -> Iterator[Rows]:
-        """Batches of one piece each, as soon as it is done."""
+        """Yields each finished piece of work as a batch of its own."""
         given = [pickle.loads(work) for work in batch["work"]]
         try:
             for work in chained(self.stages, given):
                 yield {name: [value] for name, value in _row(work).items()}
-        except Exception as error:  # would look like the death of a process; ends the run where it is read
+        except Exception as error:  # raised here it would count as a worker's death; `_by_input` ends the run instead
             fatal = given[0].emptied(Rejection("", f"{type(error).__name__}: {error}"))
             yield {name: [value] for name, value in _row(replace(fatal, fatal=True)).items()}
 
 
 def _row(work: Work) -> dict[str, bytes]:
-    """For Ray, between processes of one run; never in a file that is kept."""
+    """A row for Ray, pickled: only between processes of one run, never in a file."""
     return {"work": pickle.dumps(work)}
 
 
 def _by_input(todo: Iterable[Work], done: Iterable[Work]) -> Iterator[tuple[Input, list[Work]]]:
-    """Pieces of work, which come in order, put together again; an input that lacks some was lost with a worker."""
+    """Groups finished pieces of work by input, both in order; an input that lacks pieces lost them with its worker."""
     coming = iter(done)
     ahead = next(coming, None)
     for work in todo:

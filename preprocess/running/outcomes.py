@@ -1,4 +1,4 @@
-"""Finished segments on disk until their shard is: one ArrayRecord file per segment, there as a whole or not at all."""
+"""Finished segments on disk until their shard is complete: one ArrayRecord file per segment, written atomically."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from con360av_jax.runtime.files import replacing
 from preprocess.stages.work import Stage, Work, Works
 
 SUFFIX = ".arrayrecord"
-# The worker that reads ahead for others would read the whole file.
+# Without read-ahead, which would read the whole file.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """A folder that every worker can write to."""
+    """Store of finished segments in a folder that every worker can write to."""
 
     folder: Path
 
     def path(self, segment: str) -> Path:
-        """The file of a segment, `<clip>_<number>`."""
+        """Path of a segment's file, named `<clip>_<number>`."""
         return self.folder / f"{segment}{SUFFIX}"
 
     def holds(self, segment: str) -> bool:
-        """Whether the segment's samples lie here, all of them; what a power failure cut off is made again."""
+        """Whether all of the segment's samples are stored; false for a file that a power failure cut off."""
         if not self.path(segment).is_file():
             return False
         try:
@@ -40,7 +40,7 @@ class Outcomes:
         return found
 
     def samples(self, segment: str) -> Iterator[Sample]:
-        """What was stored."""
+        """Stored samples of a segment."""
         reader = ArrayRecordReader(str(self.path(segment)), READER_OPTIONS)
         try:
             for record in reader.read_all():
@@ -49,7 +49,7 @@ class Outcomes:
             reader.close()
 
     def store(self, segment: str, samples: Iterable[Sample]) -> None:
-        """Writes a segment's samples; raises DatasetError if the folder takes no more."""
+        """Writes a segment's samples; raises DatasetError if the folder cannot be written to."""
         try:
             with replacing(self.path(segment), DatasetError) as aside:
                 writer = ArrayRecordWriter(str(aside), WRITER_OPTIONS)
@@ -63,17 +63,17 @@ class Outcomes:
             raise DatasetError(f"{self.folder} cannot be written to ({reason}): make room and run it again") from error
 
     def discard(self, segments: Iterable[str]) -> None:
-        """Forgets segments."""
+        """Deletes stored segments."""
         for segment in segments:
             self.path(segment).unlink(missing_ok=True)
 
     def stage(self) -> Stage:
-        """The last stage of a chain: samples go to disk, and only the news that they are there goes on."""
+        """The last stage: stores samples, and passes on only the fact that they are stored."""
 
         def run(works: Works) -> Iterator[Work]:
             for work in works:
                 if work.waits:
-                    # No fault of the file: a folder that cannot be written to ends the run.
+                    # Not `attempted`: a folder that cannot be written to ends the run.
                     self.store(work.name, work.samples)
                     work = work.emptied(stored=True)
                 yield work

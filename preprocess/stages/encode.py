@@ -1,4 +1,4 @@
-"""Stage 7, encode: views, mels and captions through the frozen encoders, each caption once."""
+"""Stage "encode": views, mels and captions through the frozen encoders, each mel and caption once."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from con360av_jax.errors import CheckpointError, ConfigError
 
 
 class Encoder(Protocol):
-    """Arrays named `fields` from one view, its sound and its caption."""
+    """Encodes one view, its mel spectrogram and its caption into the arrays named `fields`."""
 
     fields: tuple[str, ...]
 
@@ -26,7 +26,7 @@ class Encoder(Protocol):
 
 
 class NoEncoder:
-    """Encodes nothing: records hold raw pictures and sound."""
+    """Encodes nothing: records hold raw video and audio."""
 
     fields: tuple[str, ...] = ()
 
@@ -36,15 +36,16 @@ class NoEncoder:
         mel: Float32[np.ndarray, "time mel"],
         caption: str,
     ) -> dict[str, np.ndarray]:
-        """No arrays."""
+        """Returns no arrays."""
         return {}
 
 
 class PretrainedEncoder:
     """The VAEs and text encoders of a pretrained folder.
 
-    Raises CheckpointError if the folder is missing or no pretrained folder, ConfigError if its encoders read another
-    kind of view, mel or caption.
+    Raises:
+        CheckpointError: the folder is missing or no pretrained folder.
+        ConfigError: its encoders take other views, mels or captions than `config` describes.
     """
 
     fields: tuple[str, ...] = ENCODED_FIELDS
@@ -52,7 +53,7 @@ class PretrainedEncoder:
     def __init__(self, folder: Path, config: Config):
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such pretrained folder; check --base, or use --base none")
-        # JAX starts here and not at import: raw datasets are written without it.
+        # Imported here so that JAX does not start when raw datasets are written.
         from con360av_jax.base.codecs import Codecs
         from con360av_jax.base.pretrained import open_pretrained
 
@@ -67,7 +68,7 @@ class PretrainedEncoder:
                     f"{folder}: was made with other settings of {part} than config {config.name!r}; "
                     f"use its own config: --config {folder / 'config.json'}"
                 )
-        # Another process opens the folder itself instead of being sent weights and compiled programs.
+        # Pickled as these arguments: another process opens the folder instead of receiving weights and programs.
         self._opened_from = (folder, config)
         self._codecs = Codecs(pretrained)
         self._text = lru_cache(maxsize=64)(self._encode_text)
@@ -85,10 +86,10 @@ class PretrainedEncoder:
         """Scaled VAE moments and text embeddings."""
         mean, std = self._codecs.encode_video(view)
         moments = {"video_latent_mean": np.asarray(mean), "video_latent_std": np.asarray(std)}
-        return moments | self._sound(mel) | self._text(caption)
+        return moments | self._audio(mel) | self._text(caption)
 
-    def _sound(self, mel: Float32[np.ndarray, "time mel"]) -> dict[str, np.ndarray]:
-        """All viewpoints of a segment share one mel, which is encoded once."""
+    def _audio(self, mel: Float32[np.ndarray, "time mel"]) -> dict[str, np.ndarray]:
+        """Scaled VAE moments of a mel; the viewpoints of a segment share one mel, which is encoded once."""
         if self._mel is None or self._mel[0] is not mel:
             mean, std = self._codecs.encode_mel(mel)
             self._mel = (mel, {"audio_latent_mean": np.asarray(mean), "audio_latent_std": np.asarray(std)})
@@ -100,5 +101,5 @@ class PretrainedEncoder:
 
 
 def open_encoder(base: str, config: Config) -> Encoder:
-    """The encoders of the pretrained folder `base`, or none for "none"; raises as PretrainedEncoder."""
+    """The encoders of the pretrained folder `base`, or no encoder for "none"; raises as PretrainedEncoder does."""
     return NoEncoder() if base == "none" else PretrainedEncoder(Path(base), config)

@@ -1,7 +1,7 @@
-"""Stage 4 without a search: viewpoints that the user gives for every clip, as trajectories in one CSV file.
+"""Stage "viewpoints" without a search: the user gives trajectories for every clip in one CSV file.
 
-clip,viewpoint,time,yaw,pitch,fov[,vertical_fov]: names, seconds on the clip's clock, degrees; one line per key
-position, so that a viewpoint with one line stands still.
+Columns clip, viewpoint, time, yaw, pitch, fov and optionally vertical_fov: two names, seconds from the start of the
+clip, degrees. Each line is one key position; a viewpoint with one line stands still.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ from preprocess.stages.segment import Window
 
 @dataclass(frozen=True)
 class GivenViewpoints:
-    """What takes the place of `find_viewpoints`."""
+    """Trajectories of the user, used in place of `find_viewpoints`."""
 
     path: Path
     """The CSV file."""
     trajectories: Mapping[str, tuple[Trajectory, ...]]
-    """By clip, in the order in which the file first names them."""
+    """Trajectories by clip name, in the order in which the file first names them."""
 
     @classmethod
     def read(cls, path: Path) -> "GivenViewpoints":
-        """Raises GeometryError, with the line's number, if the file is missing, empty or malformed."""
+        """Reads the CSV file; raises GeometryError, with the line number, if it is missing, empty or malformed."""
         trajectories: dict[str, tuple[Trajectory, ...]] = {}
         for (clip, _), trajectory in read_trajectories(path, ("clip", "viewpoint")).items():
             trajectories[clip] = (*trajectories.get(clip, ()), trajectory)

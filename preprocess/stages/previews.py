@@ -1,4 +1,4 @@
-"""One panorama per segment as a small JPEG in the dataset's folder, for reports and for looking at the data."""
+"""Previews of segments: one panorama each, as a small JPEG in the dataset folder, for reports and inspection."""
 
 from pathlib import Path
 

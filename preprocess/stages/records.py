@@ -1,4 +1,4 @@
-"""Stage 8, records: the arrays of one viewpoint of one segment joined into a sample."""
+"""Samples of stage "encode": the arrays of one viewpoint of one segment, joined into a record."""
 
 import numpy as np
 from jaxtyping import Float32, Int16
@@ -9,7 +9,7 @@ from preprocess.stages.segment import Window
 
 
 def fields_of(encoder: Encoder, keep_raw: bool) -> tuple[str, ...]:
-    """The fields of every sample: encoded ones, raw ones if wanted or if nothing is encoded, and the maps."""
+    """Fields of every sample: encoded arrays, raw arrays if wanted or if nothing is encoded, and maps."""
     raw = RAW_FIELDS if keep_raw or not encoder.fields else ()
     return (*raw, *encoder.fields, *MAP_FIELDS)
 
@@ -17,7 +17,7 @@ def fields_of(encoder: Encoder, keep_raw: bool) -> tuple[str, ...]:
 def make_sample(
     window: Window, viewpoint_index: int, caption: str, arrays: dict[str, np.ndarray], fields: tuple[str, ...]
 ) -> Sample:
-    """The sample with those of `arrays` that are `fields`."""
+    """A sample that holds those of `arrays` that are named in `fields`."""
     return Sample(
         key=sample_key(window.clip.name, window.index, viewpoint_index),
         clip=window.clip.name,
@@ -29,6 +29,6 @@ def make_sample(
     )
 
 
-def pulse_code(sound: Float32[np.ndarray, " sample"]) -> Int16[np.ndarray, " sample"]:
-    """Sound in [-1, 1] as 16-bit samples."""
-    return np.clip(np.round(sound * 32768), -32768, 32767).astype(np.int16)
+def pulse_code(audio: Float32[np.ndarray, " sample"]) -> Int16[np.ndarray, " sample"]:
+    """Converts audio in [-1, 1] to 16-bit samples."""
+    return np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)

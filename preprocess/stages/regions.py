@@ -1,4 +1,4 @@
-"""Salient regions of one map on the sphere: components that know neither seam nor poles, as directions and angles.
+"""Salient regions of one map on the sphere, connected across the seam and the poles, as directions and angles.
 
 (1) salient: S > mean + deviation, both weighted by solid angle A
 (2) a peak's region: the connected part around it of S > max(mean + deviation, S_peak / 2), unless that holds a higher
@@ -18,27 +18,27 @@ from scipy.sparse.csgraph import connected_components
 
 from con360av_jax.sphere.geometry import angles_from_direction, directions, rotation, solid_angle_weights
 
-# A region that surrounds the viewer has no centre: below this length of the mean direction its peak stands for it.
+# A region that surrounds the viewer has no centre: below this length of the mean direction, its peak is used instead.
 SMALLEST_RESULTANT = 0.5
-# Weak preferences that only decide between equals: the horizon over the poles, ahead over behind.
+# Weight of the preferences that break ties: the horizon over the poles, ahead over behind.
 EVEN_CHOICE = 1e-3
-# A region ends where the saliency has fallen to this share of its peak: there, neighbours become regions of their own.
+# Share of its peak's saliency at which a region ends, so that neighbouring peaks become regions of their own.
 PEAK_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A place worth looking at."""
+    """A salient place."""
 
     direction: Float64[np.ndarray, "3"]
     field_of_view: float
-    """Square, rad."""
+    """Field of view, horizontally and vertically, rad."""
     mass: float
     """Integral of the saliency, sr."""
 
 
 def components(inside: Bool[np.ndarray, "height width"]) -> Int[np.ndarray, "height width"]:
-    """Labels 1, 2, .. of connected parts on the sphere, 0 outside; what touches is defined in (2)."""
+    """Labels 1, 2, .. of connected parts on the sphere, 0 outside; neighbours are defined in equation (2)."""
     count, labels = cv2.connectedComponents(inside.astype(np.uint8), connectivity=8)
     half = inside.shape[1] // 2
     left, right = labels[:, 0], labels[:, -1]
@@ -55,13 +55,13 @@ def components(inside: Bool[np.ndarray, "height width"]) -> Int[np.ndarray, "hei
 def find_regions(
     saliency: Float[np.ndarray, "height width"], count: int, limits: tuple[float, float]
 ) -> tuple[Region, ...]:
-    """Exactly `count` regions, the heaviest first, each at least half its own field of view from those before it.
+    """Exactly `count` regions, the heaviest first, each `apart` from those before it.
 
-    Where fewer regions are apart, the highest remaining peaks follow, with the smaller limit as field of view.
+    If there are fewer such regions, the highest remaining peaks follow, with the smallest field of view.
 
     Args:
-        saliency: any non-negative map; only its shape over the sphere counts.
-        count: of regions.
+        saliency: non-negative map of any scale.
+        count: number of regions.
         limits: smallest and largest field of view, rad.
     """
     height, width = saliency.shape
@@ -79,7 +79,7 @@ def find_regions(
 
 
 def summits(saliency: Float[np.ndarray, "height width"], floor: float) -> Iterator[Bool[np.ndarray, "height width"]]:
-    """Equation (2), the highest first; they do not overlap."""
+    """Regions by equation (2), the highest peak first; they do not overlap."""
     around = np.pad(saliency.astype(np.float32), ((0, 0), (1, 1)), mode="wrap")
     highest = cv2.dilate(around, np.ones((3, 3), np.uint8))[:, 1:-1]
     peaks = np.flatnonzero((around[:, 1:-1] >= highest) & (saliency > floor))
@@ -89,7 +89,7 @@ def summits(saliency: Float[np.ndarray, "height width"], floor: float) -> Iterat
             continue
         labels = components(saliency > max(floor, PEAK_SHARE * saliency.flat[peak])).ravel()
         inside = labels == labels[peak]
-        # A peak that is joined to a higher one above this level is only its shoulder.
+        # A peak that is connected to a higher one above this level is part of its region.
         if not taken[inside].any():
             taken |= inside
             yield inside.reshape(saliency.shape)
@@ -101,7 +101,7 @@ def angle_between(first: Float[np.ndarray, "*any 3"], second: Float[np.ndarray, 
 
 
 def apart(one: Region, other: Region) -> bool:
-    """Whether two regions' views differ: by at least half the larger field of view."""
+    """Whether the directions of two regions differ by at least half the larger field of view."""
     return bool(angle_between(one.direction, other.direction) >= max(one.field_of_view, other.field_of_view) / 2)
 
 
@@ -111,7 +111,7 @@ def _region(
     inside: Bool[np.ndarray, "height width"],
     limits: tuple[float, float],
 ) -> Region:
-    """Equations (3) and (4)."""
+    """Centre, mass and field of view of a region, equations (3) and (4)."""
     rays, level, area = directions(*saliency.shape)[inside], saliency[inside], weights[inside]
     share = level * area
     mean = share @ rays / share.sum()
@@ -129,7 +129,7 @@ def _next_peak(
     chosen: list[Region],
     limits: tuple[float, float],
 ) -> Region:
-    """The highest place that is apart from the chosen ones or, where they cover the sphere, the farthest from them."""
+    """The highest place apart from the chosen regions or, if they cover the sphere, the place farthest from them."""
     rays = directions(*saliency.shape)
     room = np.full(saliency.shape, np.inf)
     for region in chosen:

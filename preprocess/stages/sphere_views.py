@@ -1,4 +1,4 @@
-"""Panorama to overlapping square views and back, and blur by a constant angle: image operators without poles or seam.
+"""Image operators without poles or seam: panoramas as overlapping square views and back, and blur by a constant angle.
 
 (1) view k of the cube: camera R_k, field of view 110°, so that neighbours overlap by 20°
 (2) blend    S(d) = sum_k w_k(d) V_k(R_k^T d) / sum_k w_k(d),   w = (1 - max(|u|, |v|))^2 inside view k, else 0
@@ -40,13 +40,13 @@ def _places(height: int, width: int) -> Places:
 
 
 def to_views(panorama: Float[np.ndarray, "height width *channel"]) -> Float[np.ndarray, "view size size *channel"]:
-    """The six views of a panorama, which should not be much finer than they are (about 1.7° per pixel)."""
+    """The six views of a panorama, whose resolution should not be much finer than theirs (about 1.7° per pixel)."""
     return _places(*panorama.shape[:2]).sample(panorama)
 
 
 @lru_cache(maxsize=4)
 def _blend_maps(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each panorama pixel lies in each view (view height width 2, pixels), and that view's share in it."""
+    """Position of each panorama pixel in each view (view height width 2, pixels) and the view's weight there."""
     local = einsum(_cameras(), directions(height, width), "view world local, row column world -> view row column local")
     depth = np.maximum(local[..., 2], 1e-6)
     across = np.stack([local[..., 0] / depth, -local[..., 1] / depth], axis=-1) / HALF_WIDTH
@@ -72,7 +72,7 @@ def to_panorama(
 
 @lru_cache(maxsize=4)
 def _blur_spectrum(height: int, width: int, sigma: float) -> Float[np.ndarray, "wave row source"]:
-    """Equation (3) between rows, as the spectrum of its dependence on the difference in longitude."""
+    """Kernel of equation (3) between rows, Fourier-transformed over the difference in longitude."""
     latitude = (0.5 - (np.arange(height) + 0.5) / height) * np.pi
     longitude = np.arange(width) / width * 2 * np.pi
     sine = np.sin(latitude)[:, None] * np.sin(latitude)
@@ -80,7 +80,7 @@ def _blur_spectrum(height: int, width: int, sigma: float) -> Float[np.ndarray, "
     kernel = np.exp((sine[..., None] + cosine[..., None] * np.cos(longitude) - 1) / sigma**2)
     kernel *= np.cos(latitude)[:, None]
     kernel /= kernel.sum(axis=(1, 2), keepdims=True)
-    # Even in longitude: the spectrum is real.
+    # The kernel is even in longitude, so its spectrum is real.
     return np.ascontiguousarray(rearrange(np.fft.rfft(kernel, axis=-1).real, "row source wave -> wave row source"))
 
 

@@ -1,6 +1,6 @@
-"""Stage 4, viewpoints: where a viewer would look, as tracks of yaw, pitch and field of view over a segment.
+"""Stage "viewpoints": tracks of yaw, pitch and field of view over a segment that follow its salient regions.
 
-A moving track is the path through the frames' regions that gathers most saliency and travels least:
+A moving track is the path through the regions of all frames that gathers most saliency and travels least:
     score(path) = sum_t mass_t / largest mass - travel_cost * sum_t angle(d_t, d_{t+1})^2
 found exactly by dynamic programming; a region that one track uses is not offered to the next.
 """
@@ -15,20 +15,20 @@ from con360av_jax.config.settings import require
 from con360av_jax.sphere.geometry import angles_from_direction
 from preprocess.stages.regions import Region, angle_between, find_regions
 
-# Regions offered per frame beyond those that are asked for: with fewer, a track jumps where its region is not offered.
+# Candidate regions per frame beyond the wanted number: with fewer, a track jumps where its region is no candidate.
 SPARE_REGIONS = 5
-# Saliency that one squared radian of travel between two frames is worth, in units of the heaviest region.
+# Cost of one squared radian of travel between two frames, in units of the heaviest region's mass.
 TRAVEL_COST = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewpointSettings:
-    """How viewpoints are found."""
+    """Settings of the search for viewpoints."""
 
     count: int = 3
-    """Viewpoints of a segment."""
+    """Number of viewpoints per segment."""
     moving: bool = False
-    """Whether a viewpoint follows its region; otherwise it stays where the segment's mean saliency is."""
+    """Whether viewpoints follow their regions; otherwise they stay on the regions of the segment's mean saliency."""
     smallest_fov: float = 45.0
     """Smallest field of view, degrees."""
     largest_fov: float = 100.0
@@ -80,7 +80,7 @@ def _take_best_path(offered: list[list[Region]]) -> list[Region]:
 
 
 def _track(path: list[Region], sigma: float) -> Float32[np.ndarray, "frame 4"]:
-    """Directions and fields of view smoothed over `sigma` frames; directions as vectors, so no angle can wrap."""
+    """Directions and fields of view smoothed over `sigma` frames; directions as vectors, so that no angle wraps."""
     rays = np.stack([region.direction for region in path])
     fov = np.array([region.field_of_view for region in path])
     if sigma > 0:

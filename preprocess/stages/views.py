@@ -1,4 +1,4 @@
-"""Stage 5, views: what a camera sees of the panorama along a viewpoint's track, rendered without aliasing."""
+"""Stage "views": perspective views of the panorama along a viewpoint's track, rendered without aliasing."""
 
 import math
 
@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 from con360av_jax.sphere.geometry import Places, view_directions
 
-# Up to this many panorama pixels per view pixel, bilinear sampling loses nothing visible.
+# Panorama pixels per view pixel up to which bilinear sampling causes no visible aliasing.
 EASY_MINIFICATION = 1.25
 
 
@@ -22,7 +22,7 @@ def render_track(
     views = np.empty((len(frames), height, width, 3), np.uint8)
     before, places, finer = None, None, 1
     for view, frame, viewpoint in zip(views, frames, track.astype(float), strict=True):
-        # A viewpoint that stands still sees the same places in every frame.
+        # A still viewpoint samples the same places in every frame.
         if places is None or (viewpoint != before).any():
             before, finer = viewpoint, _finer(len(frame), viewpoint, height, width)
             yaw, pitch, horizontal, vertical = viewpoint
@@ -41,6 +41,6 @@ def _finer(panorama_height: int, viewpoint: Float[np.ndarray, "4"], height: int,
 
 
 def oversampling(panorama_height: int, field_of_view: float, pixels: int) -> int:
-    """How many samples per view pixel and axis the panorama's resolution asks for, at the view's centre."""
+    """Samples per view pixel and axis that the panorama's resolution needs at the view's centre."""
     minification = 2 * math.tan(field_of_view / 2) / pixels / (math.pi / panorama_height)
     return max(1, math.ceil(minification - EASY_MINIFICATION + 1))

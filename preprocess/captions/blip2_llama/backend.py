@@ -1,9 +1,9 @@
-"""Captions by BLIP-2 and a chat model as two stages that need never be in memory together, and as one backend.
+"""Captions by BLIP-2 and a chat model: two stages, whose models need not be in memory together, and one backend.
 
-    faces: segment -> texts on its faces          join: texts of segments -> captions
+    FaceStage: segment -> texts on its cube faces          JoinStage: texts of segments -> captions
 
-On one small GPU run `FaceStage` over all segments, drop it, then run `JoinStage`; the texts are on disk in between.
-`ModelCaptions` runs both on one segment at a time and keeps both models loaded.
+On a small GPU, run `FaceStage` over all segments, drop it, then run `JoinStage`; the texts are on disk in between.
+`ModelCaptions` runs both stages on one segment at a time and keeps both models loaded.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from preprocess.stages.work import Stage, Work, Works, attempted, each, there
 
 @dataclass(frozen=True, kw_only=True)
 class FaceStage:
-    """Segments to face texts; the model is loaded at the first segment whose texts are not kept already."""
+    """Segments to face texts; loads the model at the first segment whose texts are not on disk."""
 
     model: ModelFolder
     prompts: Prompts
@@ -40,11 +40,11 @@ class FaceStage:
 
     @cached_property
     def captioner(self) -> FaceCaptioner:
-        """The model itself."""
+        """The loaded BLIP-2."""
         return FaceCaptioner(self.model.path, self.device, prompts=self.prompts, batch_size=self.batch_size)
 
     def __call__(self, segment: Segment) -> Described:
-        """The texts on every face and time of a segment; raises DatasetError if all of them are empty."""
+        """Texts on all faces and times of a segment; raises DatasetError if all of them are empty."""
         times = face_times(segment, self.frames_per_second)
         looks = [(time, face) for time in times for face in FACES]
         frames = segment.frames[np.array(list(times.values()))]
@@ -69,7 +69,7 @@ class FaceStage:
 
 @dataclass(frozen=True, kw_only=True)
 class JoinStage:
-    """Face texts to captions; the model is loaded at the first segment whose caption is not kept already."""
+    """Face texts to captions; loads the model at the first segment whose caption is not on disk."""
 
     model: ModelFolder
     prompts: Prompts
@@ -79,18 +79,18 @@ class JoinStage:
 
     @cached_property
     def joiner(self) -> CaptionJoiner:
-        """The model itself."""
+        """The loaded chat model."""
         return CaptionJoiner(self.model.path, self.device, prompts=self.prompts, batch_size=self.batch_size)
 
     def __call__(self, segments: Sequence[Described]) -> list[str]:
-        """A caption per segment; an empty one where the model answered nothing, which `require_caption` rejects.
+        """One caption per segment; empty where the model answered nothing, which `require_caption` rejects.
 
-        In half precision a caption may, rarely, depend on which segments share its batch: to make a dataset again byte
+        In half precision a caption may, rarely, depend on the other segments of its batch. To reproduce a dataset byte
         for byte, give the same segments together, or keep the texts.
         """
         captions = [self.texts.find_caption(given.clip, given.segment, self._made_from(given)) for given in segments]
         missing = [number for number, caption in enumerate(captions) if caption is None]
-        # A batch at a time, so that a run which is stopped keeps what it has.
+        # One batch at a time, so that a stopped run keeps its captions.
         for first in range(0, len(missing), self.batch_size):
             numbers = missing[first : first + self.batch_size]
             answers = self.joiner([segments[number].texts for number in numbers])
@@ -100,7 +100,7 @@ class JoinStage:
         return [caption or "" for caption in captions]
 
     def require_caption(self, described: Described, caption: str) -> str:
-        """`caption`; raises DatasetError if it is empty."""
+        """Returns `caption`; raises DatasetError if it is empty."""
         if not caption:
             raise DatasetError(
                 f"{described.clip}_{described.segment}: {self.model.name} wrote an empty caption "
@@ -122,34 +122,34 @@ class ModelCaptions:
     join: JoinStage
 
     def __call__(self, segment: Segment, tracks: Tracks) -> str:
-        """The segment's caption; raises DatasetError if either model wrote nothing."""
+        """Caption of the segment; raises DatasetError if either model wrote nothing."""
         described = self.faces(segment)
         (caption,) = self.join([described])
         return self.join.require_caption(described, caption)
 
     def stages(self) -> tuple[Stage, tuple[Stage, ...]]:
-        """Both as stages of a chain, in which segments need not wait for one another's models."""
-        look = each("captions", lambda work: replace(work, described=self.faces(there(work.segment))), self.on_gpu)
-        return look, (Stage(name="captions", run=self._joined, on_gpu=self.on_gpu, at_once=self.join.batch_size),)
+        """The two stages of the chain, see `as_stages`; each process then loads one model."""
+        describe = each("captions", lambda work: replace(work, described=self.faces(there(work.segment))), self.on_gpu)
+        return describe, (Stage(name="captions", run=self._joined, on_gpu=self.on_gpu, at_once=self.join.batch_size),)
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the models want a GPU."""
+        """Whether the models may use a GPU."""
         return self.join.device != "cpu"
 
     def _joined(self, works: Works) -> Iterator[Work]:
-        """Captions of as many segments at once as the chat model takes, where several come together."""
+        """Joins as many segments at once as the chat model takes."""
         waiting = iter(works)
-        # On a CPU nothing is gained, and captions must not depend on which segments came together.
+        # Batches gain nothing on a CPU, and without them captions cannot depend on the batch.
         at_once = 1 if choose_device(self.join.device).type == "cpu" else self.join.batch_size
         while some := list(islice(waiting, at_once)):
             todo = [work for work in some if work.waits]
             if len(todo) > 1:
-                # Kept on disk, from where each segment's own call below takes it.
-                attempted("captions", todo[0], lambda work, todo=todo: self._kept(work, todo))
+                # Stores the captions on disk, where the calls for single segments below find them.
+                attempted("captions", todo[0], lambda work, todo=todo: self._join_together(work, todo))
             yield from (attempted("captions", work, self._caption) if work.waits else work for work in some)
 
-    def _kept(self, work: Work, together: list[Work]) -> Work:
+    def _join_together(self, work: Work, together: list[Work]) -> Work:
         self.join([one.described for one in together])
         return work
 
@@ -159,7 +159,7 @@ class ModelCaptions:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Which models and prompts the captions are made with, for the dataset's manifest."""
+        """Models and prompts of the captions, for the dataset's manifest."""
         models = {
             name: f"{stage.model.name} {stage.model.revision}"
             for name, stage in (("faces", self.faces), ("join", self.join))

@@ -1,4 +1,4 @@
-"""A chat model, such as Llama 3.2 Instruct: the texts on a segment's faces to one sentence, in batches.
+"""Chat model, such as Llama 3.2 Instruct: joins the texts on a segment's faces into one sentence, in batches.
 
 Source: Con360-AV (arXiv 2510.06060), section 2.1; the classes of transformers 5.
 """
@@ -25,15 +25,15 @@ from preprocess.captions.blip2_llama.texts import FaceText
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# CLIP reads 77 tokens, two of which are marks; English has about 1.3 tokens per word.
+# CLIP reads 77 tokens including start and end; English has about 1.3 tokens per word.
 MOST_WORDS = 55
-# Llama's chat template tells the model today's date unless it is given one; this is the template's own default.
+# Llama's chat template inserts today's date unless it is given one; this is the template's own default.
 DATE = "26 Jul 2024"
 QUOTES = "\"'“”"
 
 
 def open_chat_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a chat model; raises CheckpointError if the folder's model is none."""
+    """Tokenizer of a chat model, padded on the left; raises CheckpointError if the folder holds no chat model."""
     from transformers import AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -43,7 +43,7 @@ def open_chat_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise CheckpointError(f"{folder}: has no tokenizer that can be used: {error}") from error
+        raise CheckpointError(f"{folder}: has no usable tokenizer: {error}") from error
     if not tokenizer.chat_template:
         raise CheckpointError(f"{folder}: the tokenizer has no chat template; give an Instruct or chat model")
     if tokenizer.pad_token is None:
@@ -54,7 +54,7 @@ def open_chat_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 class CaptionJoiner:
-    """One answer per segment; loads the model when made, frees it when dropped."""
+    """A loaded chat model that writes one answer per segment."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class CaptionJoiner:
         """Loads the model.
 
         Args:
-            model_folder: of any causal language model whose tokenizer has a chat template.
+            model_folder: folder of a causal language model whose tokenizer has a chat template.
             device: "auto", "cpu", "cuda", "cuda:1" ..
-            dtype: of weights and activations.
-            prompts: `join` is what the model is asked.
-            batch_size: segments in one call of the model.
+            dtype: dtype of weights and activations.
+            prompts: prompts; `line` and `join` are used.
+            batch_size: segments per call of the model.
 
         Raises:
-            CheckpointError: torch is missing, or the folder is no chat model, incomplete or damaged.
+            CheckpointError: torch is missing, or the folder is no chat model, incomplete or corrupt.
             ConfigError: no such device, or it is full.
         """
         require_torch()
@@ -92,7 +92,7 @@ class CaptionJoiner:
     def __call__(self, segments: Sequence[Sequence[FaceText]]) -> list[str]:
         """The model's full answer for each segment, which may be empty.
 
-        Raises CheckpointError if a prompt is longer than the model reads, ConfigError if a batch does not fit.
+        Raises CheckpointError if a prompt exceeds the model's context, ConfigError if a batch exceeds the memory.
         """
         answers: list[str] = []
         for first in range(0, len(segments), self.batch_size):
@@ -126,10 +126,7 @@ class CaptionJoiner:
 
 
 def as_caption(answer: str) -> str:
-    """A model's answer as a caption: without an introduction, quotes and line breaks, and cut where CLIP stops reading.
-
-    Empty if the answer is.
-    """
+    """A model's answer without introduction, quotes and line breaks, cut to MOST_WORDS words; may be empty."""
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         lines = lines[1:]

@@ -1,4 +1,4 @@
-"""BLIP-2: pictures to phrases, in batches.
+"""BLIP-2: one phrase per image, in batches.
 
 Source: Li et al., BLIP-2 (arXiv 2301.12597); the classes of transformers 5.
 """
@@ -24,14 +24,14 @@ from preprocess.captions.blip2_llama.prompts import FACE_TOKENS, Prompts
 
 
 def check_blip2(folder: Path) -> None:
-    """Raises CheckpointError if the folder's model is no BLIP-2."""
+    """Raises CheckpointError if the folder does not hold a BLIP-2."""
     found = model_type(folder)
     if found != "blip-2":
         raise CheckpointError(f"{folder}: is a {found!r} model; give a Blip2ForConditionalGeneration")
 
 
 class FaceCaptioner:
-    """One phrase per picture; loads the model when made, frees it when dropped."""
+    """A loaded BLIP-2 that writes one phrase per image."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class FaceCaptioner:
         """Loads the model.
 
         Args:
-            model_folder: of any Blip2ForConditionalGeneration, with its tokenizer and image processor.
+            model_folder: folder of a Blip2ForConditionalGeneration, with its tokenizer and image processor.
             device: "auto", "cpu", "cuda", "cuda:1" ..
-            dtype: of weights and activations; in float16 the Q-Former stays float32.
-            prompts: `face` is what the model goes on from.
-            batch_size: pictures in one call of the model.
+            dtype: dtype of weights and activations; in float16 the Q-Former stays float32.
+            prompts: prompts; the model continues `face`.
+            batch_size: images per call of the model.
 
         Raises:
-            CheckpointError: torch is missing, or the folder is no BLIP-2, incomplete or damaged.
+            CheckpointError: torch is missing, or the folder is no BLIP-2, incomplete or corrupt.
             ConfigError: no such device, or it is full.
         """
         require_torch()
@@ -68,18 +68,18 @@ class FaceCaptioner:
 
     @property
     def face_size(self) -> int:
-        """Height and width of the pictures the model was made for, pixels; others are resized."""
+        """Height and width of the images that the model takes, pixels; others are resized."""
         return self._model.config.vision_config.image_size
 
-    def __call__(self, faces: UInt8[np.ndarray, "picture height width 3"]) -> list[str]:
-        """One phrase per RGB picture, which may be empty; raises ConfigError if a batch does not fit on the device."""
+    def __call__(self, faces: UInt8[np.ndarray, "face height width 3"]) -> list[str]:
+        """One phrase per RGB image, which may be empty; raises ConfigError if a batch exceeds the device's memory."""
         texts: list[str] = []
         for first in range(0, len(faces), self.batch_size):
             with fits(self._device, f"describing {self.batch_size} faces"):
                 texts += self._batch(faces[first : first + self.batch_size])
         return texts
 
-    def _batch(self, faces: UInt8[np.ndarray, "picture height width 3"]) -> list[str]:
+    def _batch(self, faces: UInt8[np.ndarray, "face height width 3"]) -> list[str]:
         import torch
 
         inputs = self._processor(
@@ -90,33 +90,35 @@ class FaceCaptioner:
         ).to(self._device, self._dtype)
         with torch.inference_mode():
             tokens = self._model.generate(**inputs)
-        # Models that only decode (OPT) return the prompt too; those that also encode (T5) do not.
+        # Decoder-only models (OPT) return the prompt too; encoder-decoder models (T5) do not.
         if not self._model.language_model.config.is_encoder_decoder:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
         written = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        # OPT was trained to end with its line; a model that was not told so would go on.
+        # OPT was trained to end with its line; other models may go on.
         return [" ".join(text.strip().partition("\n")[0].split()) for text in written]
 
 
 def _processor(folder: Path, model: Any) -> Any:
-    """Tokenizer and image processor, told how many query tokens stand before the prompt.
+    """Tokenizer and image processor, set to the model's number of query tokens.
 
-    Raises CheckpointError if the folder lacks one or the tokenizer has more words than the model.
+    Raises CheckpointError if the folder lacks one of them, or the tokenizer has more tokens than the model.
     """
     from transformers import AutoImageProcessor, AutoTokenizer, Blip2Processor
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         # Pillow, not torchvision: the same pixels whether or not torchvision is installed.
-        pictures = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+        images = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise CheckpointError(f"{folder}: has no tokenizer or image processor that can be used: {error}") from error
-    # Older folders do not say it; without it the picture has no place before the prompt.
-    processor = Blip2Processor(pictures, tokenizer, num_query_tokens=model.config.num_query_tokens)
-    place = tokenizer.convert_tokens_to_ids("<image>")
-    words = model.get_input_embeddings().num_embeddings
-    if place >= words:
-        raise CheckpointError(f"{folder}: the tokenizer has {place + 1} words, the model {words}; give matching ones")
-    # Any id will do as long as both agree: what is embedded there is overwritten by the picture.
-    model.config.image_token_index = place
+        raise CheckpointError(f"{folder}: has no usable tokenizer or image processor: {error}") from error
+    # Older folders lack num_query_tokens, without which the image has no place before the prompt.
+    processor = Blip2Processor(images, tokenizer, num_query_tokens=model.config.num_query_tokens)
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    known = model.get_input_embeddings().num_embeddings
+    if image_token >= known:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {image_token + 1} tokens, the model {known}; give a matching pair"
+        )
+    # Any id serves as long as both agree: the image's embedding replaces that of the token.
+    model.config.image_token_index = image_token
     return processor

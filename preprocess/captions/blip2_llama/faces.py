@@ -1,4 +1,4 @@
-"""The pictures that BLIP-2 sees: six cube faces of the panorama, once per second of a segment."""
+"""Input images of BLIP-2: six cube faces of the panorama, once per second of a segment."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ FACES = ("front", "right", "back", "left", "up", "down")
 
 
 def face_times(segment: Segment, frames_per_second: float) -> dict[float, int]:
-    """Where in the clip (s) the faces are looked at, the middle of each second, and the frame number of each."""
+    """Times in the clip (s) at which faces are rendered, the middle of each second, and the frame index of each."""
     seconds = max(1, int(len(segment.frames) / frames_per_second))
     numbers = [int((second + 0.5) / seconds * len(segment.frames)) for second in range(seconds)]
     return {segment.window.start + number / frames_per_second: number for number in numbers}
@@ -32,5 +32,5 @@ def face_pictures(
 
 
 def picture_digest(frames: UInt8[np.ndarray, "frame height width 3"]) -> str:
-    """Of the panoramas themselves: a clip that is replaced or read at another size gets new texts."""
+    """Digest of the panoramas, so that a clip that was replaced or read at another size gets new texts."""
     return hashlib.sha256(frames.tobytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Folders of transformers models: found, named by their content, and loaded whole or not at all."""
+"""Folders of transformers models: finding them, their revision, and loading that accepts no missing weights."""
 
 import hashlib
 import json
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-# What a model is made of; readmes and other frameworks' weights do not change its revision.
+# Files that determine a model's revision; readmes and other frameworks' weights do not.
 MODEL_FILES = (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin")
-# Llama's repositories hold the weights once more in Meta's own format.
+# Not downloaded; Llama's repositories, for example, hold the weights a second time in Meta's own format.
 UNWANTED = ("original/*", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """Where a model is and which one it is."""
+    """A model's folder, name and revision."""
 
     path: Path
     name: str
     revision: str
-    """The commit of a hub's model, else a hash of the folder's files."""
+    """Commit of a model from the hub, or a hash of the folder's files."""
 
     @property
     def source(self) -> dict[str, str]:
-        """What texts made by it are marked with."""
+        """Mark of the texts that the model wrote."""
         return {"model": self.name, "revision": self.revision}
 
 
 def open_model_folder(given: str, option: str, from_hub: bool = False) -> ModelFolder:
-    """The model in folder `given`, or the one with that Hugging Face id, from the local cache or, if asked, the hub.
+    """The model in folder `given`, or with that Hugging Face id, from the local cache or, with `from_hub`, the hub.
 
-    Raises CheckpointError, naming the command line's `option`, if there is none or it cannot be downloaded.
+    Raises CheckpointError, which names the command line's `option`, if there is none or it cannot be downloaded.
     """
     path = Path(given)
     if path.is_dir():
@@ -70,7 +70,7 @@ def _snapshot(name: str, from_hub: bool) -> Path:
 
 
 def model_type(folder: Path) -> str:
-    """What config.json says the model is; raises CheckpointError if it says nothing."""
+    """The model_type in config.json; raises CheckpointError if there is none."""
     try:
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -80,7 +80,7 @@ def model_type(folder: Path) -> str:
 
 
 def require_torch() -> None:
-    """Raises CheckpointError, naming the extra to install, if the models cannot run here."""
+    """Raises CheckpointError, which names the extra to install, if torch or Pillow is missing."""
     for module in ("torch", "PIL"):
         try:
             import_module(module)
@@ -89,14 +89,14 @@ def require_torch() -> None:
 
 
 def choose_device(name: str) -> "torch.device":
-    """`name`, or for "auto" the GPU where there is one; raises ConfigError for one that is not here."""
+    """The device called `name`, or for "auto" a GPU if there is one; raises ConfigError if it does not exist."""
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        # Counted, not tried: the process that only starts others should take no GPU memory.
+        # Counted rather than opened: a process that only starts others should take no GPU memory.
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise RuntimeError(f"{torch.cuda.device_count()} CUDA devices")
         if device.type != "cuda":
@@ -108,7 +108,7 @@ def choose_device(name: str) -> "torch.device":
 
 
 def choose_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
-    """For "auto": half precision on a GPU, bfloat16 where it has that; float32 on a CPU, which is slower in half."""
+    """The dtype called `precision`; "auto" is bfloat16 or else float16 on a GPU, and float32 elsewhere."""
     import torch
 
     if precision != "auto":
@@ -119,7 +119,7 @@ def choose_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
 
 
 def load_model(model_class: Any, folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
-    """The model, ready to generate greedily; raises CheckpointError if weights are damaged, missing or do not fit."""
+    """The model in eval mode on `device`; raises CheckpointError if weights are corrupt, missing or do not fit."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 
@@ -132,7 +132,7 @@ def load_model(model_class: Any, folder: Path, device: "torch.device", dtype: "t
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{folder}: cannot be loaded as {model_class.__name__}: {error}") from error
-        # transformers would go on with random numbers in their place.
+        # transformers would use random weights in their place.
         missing = sorted(report["missing_keys"])
         if missing:
             raise CheckpointError(f"{folder}: lacks {len(missing)} weights, such as {missing[0]}; download it again")
@@ -140,16 +140,16 @@ def load_model(model_class: Any, folder: Path, device: "torch.device", dtype: "t
 
 
 def generate_greedily(generation: Any, new_tokens: int) -> None:
-    """Changes a model's generation settings: the likeliest token always, so that a text can be made again."""
+    """Sets a model to always take the likeliest token, so that its texts are reproducible."""
     generation.do_sample, generation.num_beams = False, 1
-    # Llama's own settings sample; left there they would be warned about.
+    # Llama's own settings sample; transformers would warn about them.
     generation.temperature = generation.top_p = generation.top_k = None
     generation.max_length, generation.max_new_tokens = None, new_tokens
 
 
 @contextmanager
 def fits(device: "torch.device", what: str) -> Generator[None]:
-    """Turns a full GPU into a ConfigError."""
+    """Raises ConfigError in place of an out-of-memory error in the block."""
     import torch
 
     try:
@@ -162,7 +162,7 @@ def fits(device: "torch.device", what: str) -> Generator[None]:
 
 
 def _content_digest(folder: Path) -> str:
-    """Of every file the model is made of, by name and content."""
+    """Digest of the names and contents of MODEL_FILES."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in MODEL_FILES:

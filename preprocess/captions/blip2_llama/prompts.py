@@ -1,4 +1,4 @@
-"""The prompts of the caption models: read from a TOML file that the user can edit, checked, and known by their hash."""
+"""Prompts of the caption models: read from a TOML file that the user can edit, checked, and identified by a hash."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from con360av_jax.errors import ConfigError
 from preprocess.captions.blip2_llama.texts import FaceText
 
 DEFAULT_PROMPTS = Path(__file__).with_name("prompts.toml")
-# A face's text is a phrase. A joined sentence may be longer than CLIP reads, so that it ends where the model ends it.
+# A face's text is a phrase. A joined sentence may exceed CLIP's 77 tokens, so that the model can end it.
 FACE_TOKENS = 32
 JOIN_TOKENS = 96
-# Every placeholder that a prompt may have, and those it must have.
+# Placeholders that each prompt may have, and those that it must have.
 PLACEHOLDERS = {
     "face": (frozenset(), frozenset()),
     "line": (frozenset({"time", "face", "text"}), frozenset({"text"})),
@@ -26,27 +26,27 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """What the models are told."""
+    """Prompts of both models."""
 
     face: str
-    """The words BLIP-2 goes on from."""
+    """Beginning of the text that BLIP-2 continues."""
     line: str
-    """How one face's text appears among the descriptions."""
+    """Template of one face's line among the descriptions."""
     join: str
-    """What the chat model is asked."""
+    """Template of the chat model's question."""
 
     @property
     def face_digest(self) -> str:
-        """Known by this, face texts need not be made again when only the joining changes."""
+        """Digest of what determines face texts; they are kept when only the prompts of the chat model change."""
         return _digest(self.face, FACE_TOKENS)
 
     @property
     def join_digest(self) -> str:
-        """Of all that turns face texts into a caption."""
+        """Digest of what determines a caption, given its face texts."""
         return _digest(self.line, self.join, JOIN_TOKENS)
 
     def question(self, texts: Iterable[FaceText]) -> str:
-        """The chat model's message about one segment; faces on which nothing was written are left out."""
+        """The message to the chat model about one segment; faces with an empty text are left out."""
         lines = [
             _fill(self.line, {"time": f"{face.time:g}", "face": face.face, "text": face.text})
             for face in texts
@@ -56,9 +56,9 @@ class Prompts:
 
 
 def load_prompts(path: Path | None = None) -> Prompts:
-    """The prompts in `path`, or those that come with the package.
+    """Prompts in the file `path`, or those of the package.
 
-    Raises ConfigError if the file is missing, no TOML, or lacks a prompt or a placeholder.
+    Raises ConfigError if the file is missing, is no TOML, or lacks a prompt or a placeholder.
     """
     path = path or DEFAULT_PROMPTS
     try:
@@ -80,7 +80,7 @@ def load_prompts(path: Path | None = None) -> Prompts:
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
-    # Not str.format: braces in a model's answer or in a prompt are no placeholders.
+    # Not str.format, which would take braces in a model's answer or in a prompt for placeholders.
     return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 
