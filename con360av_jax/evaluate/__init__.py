@@ -1,1 +1,1 @@
-"""How near generated clips are to real ones: distances between stored features, without the networks that made them."""
+"""Evaluation of generated clips: generation, features, metrics, comparisons, studies and their pages."""

@@ -1,13 +1,14 @@
-"""Whether control works: do sound and picture agree, is what was asked for seen where it should be, and heard.
+"""Metrics of control: agreement of audio and video, and whether the requested object is visible, in place and audible.
 
-av_align         how onsets of sound and peaks of motion agree (av_align.py)
-and of procedural scenes, whose truth is known (truth.py), about the object nearest to the viewpoint's centre:
-share_in_view    share of clips in at least half of whose frames that object is seen (sighting.py)
-direction_error  angle between where it is seen and where it truly is: mean over a clip's frames, mean over clips
-class_agreement  share of clips that sound like it (heard.py)
+av_align         agreement of audio onsets and motion peaks (metrics/av_align.py)
+and for procedural scenes, whose ground truth is known (scenes/ground_truth.py), about the object nearest to the
+centre of the viewpoint (the requested object):
+share_in_view    share of clips in which that object is found in at least half of the frames (scenes/sighting.py)
+direction_error  angle between its found and its true direction, mean over a clip's frames, mean over clips
+class_agreement  share of clips whose audio is classified as its class (metrics/audio_class.py)
 
-Each is also computed of the targets: what is missing from a perfect value there is the method's, not the model's. A
-clip is in memory alone; what a metric leaves out is named.
+Each metric is also computed for the targets, where a difference from a perfect value is the error of the method. One
+clip is in memory at a time; excluded clips are listed with reasons.
 """
 
 from collections import Counter
@@ -22,7 +23,7 @@ from jaxtyping import Float32, UInt8
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
 from con360av_jax.evaluate.features import open_features
-from con360av_jax.evaluate.metrics.audio_class import FEWEST_SCENES, HeardClasses, Rows
+from con360av_jax.evaluate.metrics.audio_class import FEWEST_SCENES, AudioClassifier, RowsByClip
 from con360av_jax.evaluate.metrics.av_align import av_align, direction_error
 from con360av_jax.evaluate.metrics.bootstrap import bootstrap_mean
 from con360av_jax.evaluate.results import Exclusion, Metric
@@ -34,18 +35,18 @@ from con360av_jax.scenes.sighting import find_object
 
 SIDES = ("generated", "targets")
 FRAMES = 8
-"""Of a clip, evenly spaced, in which its object is looked for."""
+"""Number of evenly spaced frames of a clip in which the object is searched."""
 LEAST_SEEN = 0.5
-"""Share of a clip's frames in which its object must be seen to be in view."""
+"""Share of these frames in which the object must be found to count as in view."""
 SILENCE = -80.0
-"""Mean power below which a sound is silent, dBFS, as in preprocessing."""
+"""Mean power below which audio counts as silent, dBFS, as in preprocessing."""
 BLACK = 16
-"""A clip without a value above is black, of 255."""
+"""A clip whose values are all at or below this (of 255) counts as black."""
 
 Answer: TypeAlias = float | str
-"""A metric's value of one clip, or why it has none."""
+"""Value of a metric for one clip, or the reason why there is none."""
 Scenes: TypeAlias = Mapping[str, SceneClip | None]
-Pictures: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
+Video: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
 
 _AV_ALIGN = Metric(
     name="av_align", title="AV-Align (log-mel onsets, Farnebäck flow)", unit="", lower_is_better=False, value=None
@@ -70,21 +71,21 @@ _NO_OBJECT = "no object is in view in the middle frame"
 
 @dataclass
 class Found:
-    """Of one metric: values by side and clip, and by clip and side why there is none."""
+    """Values of one metric by side and clip, and reasons by clip and side where there is none."""
 
     metric: Metric
     values: dict[str, dict[str, float]] = field(default_factory=lambda: {side: {} for side in SIDES})
     reasons: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add(self, clip: str, side: str, answer: Answer) -> None:
-        """Keeps a value or a reason."""
+        """Records a value, or the reason why there is none."""
         if isinstance(answer, str):
             self.reasons.setdefault(clip, {})[side.removesuffix("s")] = answer
         else:
             self.values[side][clip] = answer
 
     def exclusions(self) -> list[Exclusion]:
-        """One for each clip that lacks a value on a side."""
+        """One exclusion for each clip without a value on a side."""
         told = {
             clip: sides["generated"]
             if len(sides) == 2 and len(set(sides.values())) == 1
@@ -111,15 +112,15 @@ class Found:
 def control_metrics(
     folder: Path, truth: Path | None, config: Config
 ) -> tuple[list[Metric], dict[str, dict[str, float]], list[Exclusion]]:
-    """Metrics of an evaluation folder, values of its generated clips by clip and metric, and what is left out.
+    """Metrics of an evaluation folder, values of its generated clips by clip and metric, and exclusions.
 
     Args:
-        folder: with clips.jsonl, the clips of both sides and, as far as there are, features.
-        truth: folder of the procedural scenes that the dataset was made of; None: only av_align.
-        config: of the clips.
+        folder: folder with clips.jsonl, the clips of both sides and, if extracted, their features.
+        truth: folder of the procedural scenes that the dataset was made from; None computes only av_align.
+        config: config of the clips.
 
-    A metric whose truth or features are absent is not in the list. Raises MetricError if clips.jsonl, features or truth
-    are damaged.
+    Metrics without ground truth or features are absent. Raises MetricError if clips.jsonl, features or ground truth
+    are corrupt.
     """
     clips = read_clips(folder)
     found = [_alignments(folder, clips, config)]
@@ -139,32 +140,32 @@ def control_metrics(
     return [one.finished() for one in found], scores, [left for one in found for left in one.exclusions()]
 
 
-def _features(folder: Path, part: str) -> dict[str, Rows] | None:
-    """Both sides' features of a part, if it was extracted."""
+def _features(folder: Path, part: str) -> dict[str, RowsByClip] | None:
+    """Features of a part on both sides, or None if it was not extracted."""
     folders = {side: folder / "features" / side / part for side in SIDES}
     if not all(path.is_dir() for path in folders.values()):
         return None
-    return {side: Rows.of(open_features(path)) for side, path in folders.items()}
+    return {side: RowsByClip.of(open_features(path)) for side, path in folders.items()}
 
 
-def _pictures(folder: Path, side: str, clip: EvaluatedClip, config: Config) -> Pictures | str:
-    """All frames of a clip, or why they cannot be used."""
+def _read_video(folder: Path, side: str, clip: EvaluatedClip, config: Config) -> Video | str:
+    """All frames of a clip, or the reason why they cannot be used."""
     path = folder / side / f"{clip.clip}.mp4"
     try:
-        pictures = read_frames(path, config.clip.frames_per_second)
+        video = read_frames(path, config.clip.frames_per_second)
     except MediaError as error:
         return str(error).removeprefix(f"{path}: ")
-    return "its pictures are black" if pictures.max() <= BLACK else pictures
+    return "its pictures are black" if video.max() <= BLACK else video
 
 
-def _sound(folder: Path, side: str, clip: EvaluatedClip, config: Config) -> Float32[np.ndarray, "sample"] | str:
+def _read_audio(folder: Path, side: str, clip: EvaluatedClip, config: Config) -> Float32[np.ndarray, "sample"] | str:
     path = folder / side / f"{clip.clip}.mp4"
     try:
-        sound = read_sound(path, config.mel.sample_rate).mean(axis=1)
+        audio = read_sound(path, config.mel.sample_rate).mean(axis=1)
     except MediaError as error:
         return str(error).removeprefix(f"{path}: ")
-    power = float(np.mean(np.square(sound, dtype=np.float64)))
-    return "its sound is silent" if power < 10 ** (SILENCE / 10) else sound
+    power = float(np.mean(np.square(audio, dtype=np.float64)))
+    return "its sound is silent" if power < 10 ** (SILENCE / 10) else audio
 
 
 def _alignments(folder: Path, clips: Sequence[EvaluatedClip], config: Config) -> Found:
@@ -176,18 +177,18 @@ def _alignments(folder: Path, clips: Sequence[EvaluatedClip], config: Config) ->
 
 
 def _alignment(folder: Path, side: str, clip: EvaluatedClip, config: Config) -> Answer:
-    sound = _sound(folder, side, clip, config)
-    pictures = sound if isinstance(sound, str) else _pictures(folder, side, clip, config)
-    if isinstance(sound, str) or isinstance(pictures, str):
-        return str(pictures)
-    score = av_align(pictures, config.clip.frames_per_second, log_mel(sound, config.mel), config.mel).score
+    audio = _read_audio(folder, side, clip, config)
+    video = audio if isinstance(audio, str) else _read_video(folder, side, clip, config)
+    if isinstance(audio, str) or isinstance(video, str):
+        return str(video)
+    score = av_align(video, config.clip.frames_per_second, log_mel(audio, config.mel), config.mel).score
     return "neither an onset nor a peak of motion" if score is None else score
 
 
 def _sightings(
-    folder: Path, clips: Sequence[EvaluatedClip], scenes: Scenes, saliency: Mapping[str, Rows], config: Config
+    folder: Path, clips: Sequence[EvaluatedClip], scenes: Scenes, saliency: Mapping[str, RowsByClip], config: Config
 ) -> list[Found]:
-    """share_in_view and direction_error."""
+    """The metrics share_in_view and direction_error."""
     in_view, errors = Found(_IN_VIEW), Found(_ERROR)
     for clip in clips:
         for side in SIDES:
@@ -199,22 +200,22 @@ def _sightings(
 
 
 def _sighting(
-    folder: Path, side: str, clip: EvaluatedClip, scene: SceneClip | None, saliency: Rows, config: Config
+    folder: Path, side: str, clip: EvaluatedClip, scene: SceneClip | None, saliency: RowsByClip, config: Config
 ) -> tuple[float, Answer] | str:
-    """Whether the object is in view, 0 or 1, and how far from its place; or why neither can be told."""
+    """Whether the object is in view (0 or 1) and its direction error, or the reason why neither is known."""
     if scene is None or scene.asked_for is None:
         return _NO_TRUTH if scene is None else _NO_OBJECT
     if clip.clip not in saliency:
         return f"no saliency: {saliency.reason(clip.clip)}"
-    pictures, maps, asked = _pictures(folder, side, clip, config), saliency[clip.clip], scene.asked_for
-    if isinstance(pictures, str):
-        return pictures
-    if not len(pictures) == len(maps) == len(clip.viewpoint):
-        return f"{len(pictures)} pictures, {len(maps)} saliency maps, {len(clip.viewpoint)} viewpoints"
+    video, maps, asked = _read_video(folder, side, clip, config), saliency[clip.clip], scene.asked_for
+    if isinstance(video, str):
+        return video
+    if not len(video) == len(maps) == len(clip.viewpoint):
+        return f"{len(video)} pictures, {len(maps)} saliency maps, {len(clip.viewpoint)} viewpoints"
     visible = np.flatnonzero(asked.in_view)
     frames = visible[np.unique(np.linspace(0, len(visible) - 1, FRAMES).round().astype(int))]
     sightings = [
-        find_object(pictures[k], maps[k], np.array(clip.viewpoint[k]), asked.name, float(asked.radii[k]), scene.place)
+        find_object(video[k], maps[k], np.array(clip.viewpoint[k]), asked.name, float(asked.radii[k]), scene.place)
         for k in frames
     ]
     pairs = [(found.direction, asked.directions[k]) for found, k in zip(sightings, frames, strict=True) if found.seen]
@@ -224,9 +225,11 @@ def _sighting(
     return 1.0, float(direction_error(seen, true).mean())
 
 
-def _agreements(clips: Sequence[EvaluatedClip], scenes: Scenes, classes: Mapping[str, Rows]) -> Found:
+def _agreements(clips: Sequence[EvaluatedClip], scenes: Scenes, classes: Mapping[str, RowsByClip]) -> Found:
     known = {clip.clip: scene for clip in clips if (scene := scenes[clip.clip]) and clip.clip in classes["targets"]}
-    fitted = HeardClasses.of(classes["targets"], [(clip, scene.scene, scene.loudest) for clip, scene in known.items()])
+    fitted = AudioClassifier.fit(
+        classes["targets"], [(clip, scene.scene, scene.loudest) for clip, scene in known.items()]
+    )
     names = fitted.classes
     found = Found(_AGREEMENT)
     for clip in clips:
@@ -245,7 +248,7 @@ def _agreements(clips: Sequence[EvaluatedClip], scenes: Scenes, classes: Mapping
     return found
 
 
-def _agreement(clip: str, scene: SceneClip | None, classes: Rows, fitted: HeardClasses) -> Answer:
+def _agreement(clip: str, scene: SceneClip | None, classes: RowsByClip, fitted: AudioClassifier) -> Answer:
     if scene is None or scene.asked_for is None:
         return _NO_TRUTH if scene is None else _NO_OBJECT
     name = scene.asked_for.name
@@ -255,4 +258,4 @@ def _agreement(clip: str, scene: SceneClip | None, classes: Rows, fitted: HeardC
         return f"too few target clips of class {name}" if len(fitted.classes) > 1 else "too few target clips"
     if clip not in classes:
         return f"no sound: {classes.reason(clip)}"
-    return float(fitted.heard(classes[clip], scene.scene) == name)
+    return float(fitted.predict(classes[clip], scene.scene) == name)

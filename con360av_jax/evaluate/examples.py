@@ -1,4 +1,4 @@
-"""What a page shows of single clips: which ones, their videos as links, saliency on a still, and their sound as mel."""
+"""Clips shown on pages: selection of the worst and best, links to videos, saliency stills, mel spectrograms."""
 
 import math
 import os
@@ -23,34 +23,34 @@ from con360av_jax.sphere.geometry import minmax
 WORST, BEST = 12, 6
 SIDES = ("generated", "target")
 FOLDERS = {"generated": "generated", "target": "targets"}
-"""Where each side's features lie, below EVAL/features."""
+"""Folder of each side's features in EVALUATION/features."""
 _STILL, _MEL = (176, 176), (200, 64)
-"""Width and height, pixels, that pictures are made smaller to: the page stays small where all videos are noise."""
+"""Largest width and height of images, pixels, which limits the size of the page."""
 _FLOOR, _CEILING = 2.0, 99.8
-"""Percentiles of a mel that are black and brightest."""
+"""Percentiles of the mel values that are shown black and brightest."""
 
 Maps = Mapping[str, Float32[np.ndarray, "frame row column"]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """One video of an example; what could not be had is said in `problems`."""
+    """One video of an example; `problems` says what is missing or corrupt."""
 
     name: str
-    """What stands below it: "generated", "target", or the name of an arm."""
+    """Label: "generated", "target", or the name of an evaluation."""
     file: str
     href: str
-    """Relative to the page; empty if the file is missing."""
+    """Address relative to the page; "" if the file is missing."""
     still: str = ""
-    """Data URI of its middle frame under its saliency."""
+    """Middle frame with its saliency, as a data URI."""
     mel: str = ""
-    """Data URI."""
+    """Mel spectrogram, as a data URI."""
     problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One clip with its videos beside each other."""
+    """One clip with its generated and target videos."""
 
     clip: ClipScores
     videos: tuple[Video, ...]
@@ -60,14 +60,14 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """All clips, the worst first by one metric; clips that it says nothing of come last."""
+    """All clips ordered by one metric, worst first; clips without a score come last."""
 
     metric: Metric | None
-    """None where no metric speaks of single clips: the order is that of the results."""
+    """The ranking metric; None if no metric scores clips, which keeps the order of the results."""
     clips: tuple[ClipScores, ...]
 
     def chosen(self) -> tuple[tuple[ClipScores, ...], tuple[ClipScores, ...]]:
-        """The worst and, apart from them, the best, best first."""
+        """The WORST worst clips, and the BEST best of the remaining ones, best first."""
         if self.metric is None:
             return self.clips[: WORST + BEST], ()
         name = self.metric.name
@@ -76,7 +76,7 @@ class Ranking:
 
 
 def ranked(results: Results) -> Ranking:
-    """By S_KL; without it by the first metric that speaks of single clips."""
+    """Ranking of the clips by S_KL, or without it by the first metric that scores clips."""
     metrics = sorted(results.metrics, key=lambda metric: metric.name != "s_kl")
     spoken = {name for clip in results.clips for name in clip.scores}
     metric = next((metric for metric in metrics if metric.name in spoken), None)
@@ -88,7 +88,7 @@ def ranked(results: Results) -> Ranking:
 
 
 def open_maps(folder: Path, expected: bool) -> tuple[dict[str, Maps], str]:
-    """Saliency maps by side and clip, read when looked at; or none and why, where they are expected."""
+    """Saliency maps by side and clip, read on access; or none and, if `expected`, the reason."""
     found: dict[str, Maps] = {}
     for side, place in FOLDERS.items():
         try:
@@ -100,12 +100,12 @@ def open_maps(folder: Path, expected: bool) -> tuple[dict[str, Maps], str]:
 
 
 def link(file: Path, page: Path) -> str:
-    """The address of `file` on `page`, relative and quoted; empty if there is no such file."""
+    """Relative, quoted address of `file` on `page`; "" if there is no such file."""
     return quote(Path(os.path.relpath(file, page.parent)).as_posix()) if file.is_file() else ""
 
 
 def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]) -> Example:
-    """Both videos of a clip with what can be seen at once: saliency on the middle frame, and the sound."""
+    """Both videos of a clip, each with the saliency of its middle frame and its mel spectrogram."""
     files = {"generated": clip.generated, "target": clip.target}
     mels: dict[str, np.ndarray] = {}
     stills: dict[str, str] = {}
@@ -137,7 +137,7 @@ def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]
 
 
 def videos_of(clips: Sequence[tuple[str, ClipScores, Path]], page: Path) -> tuple[Video, ...]:
-    """The target, then what each named arm made of the same clip, each in its arm's folder."""
+    """Target video of a clip, then the generated video of each evaluation, given as (name, clip, folder)."""
     _, first, folder = clips[0]
     wanted = [("target", first.target, folder), *((name, clip.generated, where) for name, clip, where in clips)]
     return tuple(

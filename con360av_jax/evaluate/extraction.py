@@ -1,6 +1,6 @@
-"""Features of generated clips and their targets: made by `python -m preprocess features`, a program of its own.
+"""Features of generated clips and targets, extracted by `python -m preprocess features` in a separate process.
 
-This package knows no PyTorch: it starts that program, or reads folders that it wrote elsewhere.
+That process needs PyTorch, which this package does not import. Folders that it wrote elsewhere can be given instead.
 """
 
 import fcntl
@@ -25,25 +25,25 @@ from con360av_jax.runtime.provenance import file_sha256
 
 FEATURES = "features"
 ELSEWHERE = "or extract on another machine and give --features GENERATED TARGETS"
-# The side as the other program calls it: of a longer target it may take another part than of a generated clip.
+# Values of the extractor's --side, which matters if targets are longer than generated clips.
 _SIDES = {GENERATED: "generated", TARGETS: "target"}
 Pair = tuple[FeatureSet, FeatureSet]
-"""Of generated clips and of their targets."""
+"""Features of the generated clips and of their targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """How features are made, or where they lie."""
+    """Settings of feature extraction, or folders of extracted features."""
 
     weights: Mapping[str, Path] = field(default_factory=dict)
-    """Files by network: fastgaze, yamnet, tempsal, i3d, clap."""
+    """Weight files by network: fastgaze, yamnet, tempsal, i3d, clap."""
     device: str = "cpu"
     allow_code: bool = False
     given: tuple[Path, Path] | None = None
-    """Folders of generated clips and of targets that were extracted elsewhere."""
+    """Feature folders of generated clips and of targets that were extracted elsewhere."""
 
     def check(self) -> None:
-        """Raises ConfigError if something that is named does not exist, before hours go into generating."""
+        """Raises ConfigError if a given file or folder, or the extractor, is missing; call before generating."""
         for name, path in self.weights.items():
             if not path.exists():
                 raise ConfigError(f"--weights {name}={path}: no such file; give the file's path")
@@ -55,7 +55,7 @@ class Extraction:
 
 
 def weights_by_name(given: Sequence[str]) -> dict[str, Path]:
-    """`--weights NAME=PATH ...`; raises ConfigError for anything else or one name twice."""
+    """Weight files by network from NAME=PATH; raises ConfigError for other text or a repeated name."""
     found: dict[str, Path] = {}
     for text in given:
         name, mark, path = text.partition("=")
@@ -70,9 +70,9 @@ def weights_by_name(given: Sequence[str]) -> dict[str, Path]:
 def extract(
     folder: Path, clips: Sequence[EvaluatedClip], protocol: Protocol, extraction: Extraction
 ) -> dict[str, Pair]:
-    """Features of the protocol's parts, extracted where they are not there yet; a part without usable clips is absent.
+    """Features of the protocol's parts, extracted if they are missing or outdated.
 
-    Raises MetricError if extraction fails, in its own words, or what it wrote is damaged.
+    Parts without a usable clip are absent. Raises MetricError if extraction fails or wrote corrupt features.
     """
     wanted = parts(protocol)
     sides = {side: folder / FEATURES / side for side in (GENERATED, TARGETS)}
@@ -84,7 +84,7 @@ def extract(
         elif not all(_fits(features / part, folder / side, clips, extraction) for part in wanted):
             run_extractor(folder / side, features, _SIDES[side], protocol, extraction)
             for card in features.glob(f"*/{CARD}"):
-                card.touch()  # it speaks of the files as they are, also where a newer one has the same content
+                card.touch()  # newer than all clips, so that `_fits` accepts it
     return {
         part: (open_features(sides[GENERATED] / part), open_features(sides[TARGETS] / part))
         for part in wanted
@@ -93,7 +93,7 @@ def extract(
 
 
 def take_features(source: Path, features: Path) -> None:
-    """Puts a copy of all parts at `features`, as hard links where the file system can."""
+    """Copies all parts to `features`, as hard links if the file system supports them."""
     if source.resolve() == features.resolve():
         return
     with replacing(features, MetricError) as aside:
@@ -109,7 +109,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _fits(features: Path, videos: Path, clips: Sequence[EvaluatedClip], extraction: Extraction) -> bool:
-    """Whether a finished part speaks of every clip as it is, and was made with the weights that are given, if any."""
+    """Whether a part is complete, newer than all clips, and extracted with the given weights, if any."""
     if not (features / CARD).is_file():
         return False
     found = open_features(features)
@@ -122,7 +122,7 @@ def _fits(features: Path, videos: Path, clips: Sequence[EvaluatedClip], extracti
 
 
 def command(videos: Path, features: Path, side: str, protocol: Protocol, extraction: Extraction) -> list[str]:
-    """The other program's command line."""
+    """Command line of the extractor."""
     weights = [f"{name}={path}" for name, path in extraction.weights.items()]
     return [
         *(sys.executable, "-m", "preprocess", "features"),
@@ -134,13 +134,13 @@ def command(videos: Path, features: Path, side: str, protocol: Protocol, extract
 
 
 def run_extractor(videos: Path, features: Path, side: str, protocol: Protocol, extraction: Extraction) -> None:
-    """Starts the other program and waits for it; raises MetricError with what it said if it failed."""
+    """Runs the extractor; raises MetricError with its error message if it fails."""
     told = command(videos, features, side, protocol, extraction)
     features.parent.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     with (features.parent / f".{features.name}.lock").open("w") as lock:
-        # The program inherits the lock: it may outlive this one if that is killed, and two must not write together.
-        with console.status(f"waiting for another program that extracts features of {videos.name} clips"):
+        # The extractor inherits the lock, because it may outlive this process and two must not write at once.
+        with console.status(f"waiting for another process that extracts features of {videos.name} clips"):
             fcntl.flock(lock, fcntl.LOCK_EX)
         with console.status(f"extracting features of {videos.name} clips"):
             finished = subprocess.run(told, capture_output=True, text=True, check=False, pass_fds=(lock.fileno(),))
@@ -149,10 +149,10 @@ def run_extractor(videos: Path, features: Path, side: str, protocol: Protocol, e
 
 
 def _complaint(errors: str) -> str:
-    """The last line that says something, without the other program's name; the whole of what its user would read."""
+    """Error message of the extractor: its last non-empty line, without the program's name."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if line.startswith("preprocess: ")), lines[-1] if lines else "")
     if not said:
-        return "it ended without a word; run python -m preprocess features by hand"
+        return "it ended without a message; run python -m preprocess features yourself"
     said = said.removeprefix("preprocess: ").removeprefix("error: ")
     return f"{said}; {ELSEWHERE}" if "pip install" in said else said

@@ -1,7 +1,7 @@
-"""Numbers from features: Fréchet distances, S_KL and each clip's distance to its own target, with what was left out.
+"""Metrics from extracted features: Fréchet distances, S_KL, and each clip's distance to its target.
 
 (1) distance   1 - a . b / (|a| |b|),  a, b: mean features of a clip and of its target; 0 the same, 1 unrelated
-Everything walks over the clips in one order, that of clips.jsonl, whatever the order of the features' files.
+All metrics process the clips in the order of clips.jsonl, whatever the order in the feature files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,14 @@ _SIDES = ("generated", "target")
 
 @dataclass
 class Found:
-    """What was computed: metrics in the order of a report, scores by clip and metric, and what was left out."""
+    """Metrics in the order of a report, scores by clip and metric, and exclusions."""
 
     metrics: list[Metric] = field(default_factory=list)
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     exclusions: list[Exclusion] = field(default_factory=list)
 
     def score(self, metric: str, values: Mapping[str, float]) -> None:
-        """Adds a metric's value of each clip."""
+        """Adds the value of a metric for each clip."""
         for clip, value in values.items():
             self.scores.setdefault(clip, {})[metric] = value
 
@@ -49,10 +49,10 @@ class Found:
 def compute(
     protocol: Protocol, features: Mapping[str, Pair], clips: Sequence[str], seed: int = 0, draws: int = DRAWS
 ) -> Found:
-    """All metrics of a protocol over these clips, from the features of its parts ("classes" is not among them).
+    """All metrics of a protocol over these clips, from the features of its parts except "classes".
 
-    Raises MetricError if two sides were extracted differently, a clip has features on one side only and no reason for
-    it, or features are damaged. A clip that extraction rejected on either side is left out of both, and named.
+    A clip that extraction rejected on either side is excluded from both, with the reason. Raises MetricError if the two
+    sides were extracted differently, a clip lacks features on one side without a reason, or features are corrupt.
     """
     found = Found()
     if protocol.saliency is not None:
@@ -66,27 +66,27 @@ def compute(
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One Fréchet distance: what it is called and how it is taken."""
+    """Definition of one Fréchet distance: its features, name and conventions."""
 
     part: str
-    """Features it is of."""
+    """Name of the feature set."""
     name: str
     network: str
-    """As titles name it."""
+    """Name of the network in titles."""
     covariance: Covariance
     points: int = POINTS
     smallest: int = SMALLEST
     most: int | None = None
-    """Clips at most; the first ones."""
+    """Largest number of clips, the first ones; None uses all."""
 
     @property
     def title(self) -> str:
-        """The metric with its network."""
+        """Title of the metric with its network, such as "FAD (YAMNet)"."""
         return f"{self.name.partition('_')[0].upper()} ({self.network})"
 
 
 def measures(protocol: Protocol) -> list[Measure]:
-    """The Fréchet distances of a protocol: FAD, and FVD with every number of frames."""
+    """Fréchet distances of a protocol: FAD, and FVD for each number of frames."""
     found: list[Measure] = []
     if (sound := protocol.sound) is not None:
         found.append(
@@ -120,19 +120,19 @@ def check_draws(draws: int) -> None:
 
 
 def network(extractor: str) -> str:
-    """A protocol's extractor as titles name it: without what it gives and was trained on."""
+    """Short name of a protocol's extractor for titles, without its variant and training data."""
     return _NETWORKS.get(extractor, extractor.partition(",")[0])
 
 
 def _without(found: Found, metric: Metric, clips: Sequence[str], part: str) -> None:
-    """A metric of a part for which extraction found no usable clip at all on one side."""
+    """Adds a metric without value: extraction found no usable clip of the part on one side."""
     found.metrics.append(replace(metric, note=ALL_EXCLUDED))
     reason = f"no clip of one side is usable for {part}"
     found.exclusions += [Exclusion(clip=clip, metric=metric.name, reason=reason) for clip in clips]
 
 
 def pair_up(pair: Pair, clips: Sequence[str], metric: str) -> tuple[Pair, list[Exclusion]]:
-    """Both sides with the same clips in the order of `clips`, and those that extraction rejected on either side.
+    """Both sides restricted to the same clips in the order of `clips`, and exclusions of rejected clips.
 
     Raises MetricError if the sides were extracted differently, or a clip is missing on a side without a reason.
     """
@@ -151,13 +151,13 @@ def pair_up(pair: Pair, clips: Sequence[str], metric: str) -> tuple[Pair, list[E
         for clip in missing:
             reasons[clip] = "; ".join(filter(None, [reasons.get(clip, ""), f"{side}: {rejected[clip]}"]))
     kept = [clip for clip in clips if clip not in reasons]
-    generated, target = (only(features, kept) for features in pair)
+    generated, target = (select_clips(features, kept) for features in pair)
     left_out = [Exclusion(clip=clip, metric=metric, reason=reasons[clip]) for clip in clips if clip in reasons]
     return (generated, target), left_out
 
 
-def only(features: FeatureSet, names: Sequence[str]) -> FeatureSet:
-    """The same folder's rows of these clips, in this order."""
+def select_clips(features: FeatureSet, names: Sequence[str]) -> FeatureSet:
+    """The feature set restricted to these clips, in this order."""
     by_name = {clip.clip: clip for clip in features.clips}
     return replace(features, clips=tuple(by_name[name] for name in names))
 
@@ -186,7 +186,7 @@ def _saliency(
 
 
 def _mean(metric: Metric, sums: np.ndarray, counts: np.ndarray, seed: int, draws: int) -> Metric:
-    """The metric with the mean of all values and its interval, if there are clips enough for one."""
+    """The metric with the mean of all values, and its interval if there are two clips or more."""
     if len(sums) < 2:
         return replace(metric, value=float(sums.sum() / counts.sum()), note="one clip has no interval")
     interval = bootstrap_mean(sums, counts, seed, draws)
@@ -194,7 +194,7 @@ def _mean(metric: Metric, sums: np.ndarray, counts: np.ndarray, seed: int, draws
 
 
 def _distance(found: Found, measure: Measure, pair: Pair | None, clips: Sequence[str], seed: int, draws: int) -> None:
-    """Equation 1 of each clip, and its mean."""
+    """Adds each clip's distance to its target (equation 1) and the mean."""
     name, what = f"{measure.part}_distance", measure.part.partition("_")[0]
     title = f"distance of each {what} to its target (1 - cosine, {measure.network})"
     metric = Metric(name=name, title=title, unit="", lower_is_better=True, value=None)
@@ -230,11 +230,11 @@ def _frechet(found: Found, measure: Measure, pair: Pair | None, clips: Sequence[
     (generated, target), left_out = pair_up(pair, clips, measure.name)
     kept = [clip.clip for clip in generated.clips][: measure.most]
     found.exclusions += left_out
-    found.metrics += frechet_metrics(measure, only(generated, kept), only(target, kept), seed, draws)
+    found.metrics += frechet_metrics(measure, select_clips(generated, kept), select_clips(target, kept), seed, draws)
 
 
 def frechet_metrics(measure: Measure, generated: FeatureSet, target: FeatureSet, seed: int, draws: int) -> list[Metric]:
-    """The distance of all rows with the interval of drawing generated clips again, and that of infinitely many rows."""
+    """Fréchet distance of all rows with its bootstrap interval, and the distance for infinitely many rows."""
     metric = Metric(name=measure.name, title=measure.title, unit="", lower_is_better=True, value=None)
     infinite = replace(metric, name=f"{measure.name}_infinity", title=f"{measure.title}, infinitely many rows")
     rows = [sum(clip.rows for clip in side.clips) for side in (generated, target)]
@@ -259,7 +259,7 @@ def frechet_metrics(measure: Measure, generated: FeatureSet, target: FeatureSet,
 def _infinite(
     metric: Metric, measure: Measure, reference: Moments, generated: FeatureSet, dim: int, seed: int
 ) -> Metric:
-    """Only where the smallest subset has more rows than dimensions, below which the distance is no line in 1 / n."""
+    """The metric for infinitely many rows; without value if a subset would have no more rows than dimensions."""
     if metric.rows // 2 <= dim or reference.count <= dim:
         return replace(metric, note=f"needs more than {2 * dim + 1} rows for {dim} dimensions, has {metric.rows}")
     smallest = max(measure.smallest, dim + 1)

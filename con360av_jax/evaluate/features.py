@@ -1,9 +1,9 @@
-"""Features of clips on disk: what extraction writes and distances read, so that neither needs the other's packages.
+"""Folder format of extracted features, which separates extraction (PyTorch) from metrics (numpy).
 
 FEATURES/features.npy    float32: (row, dim) embeddings or (row, height, width) saliency maps, one row per frame
          clips.jsonl     one line per clip, in the order of its rows: clip, file, first (row), rows
-         card.json       what the features were made with (FeatureCard)
-         rejected.jsonl  what was left out and why
+         card.json       network and settings of the extraction (FeatureCard)
+         rejected.jsonl  rejected clips with reasons
 """
 
 import json
@@ -31,28 +31,29 @@ REJECTED = "rejected.jsonl"
 SCHEMA_VERSION = 1
 _DTYPE = "float32"
 _AXES = {"video": 2, "sound": 2, "saliency": 3}
-_BLOCK = 2**24  # values checked at once, 64 MiB
+_BLOCK = 2**24  # values per check, 64 MiB
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureCard:
-    """What features were made with; two sets may be compared only if all but packages and counts agree."""
+    """Network and settings of an extraction; two sets are comparable if all but packages and counts are equal."""
 
     kind: str
-    """"video", "sound" or "saliency"."""
+    """Kind of features: "video", "sound" or "saliency"."""
     model: str
     """Name of the network."""
     weights_sha256: str
-    """Of the weights' file."""
+    """SHA-256 of the weights file."""
     settings: dict[str, object]
-    """Everything else that changes a feature: sample rate, resampler, frames, size, window, padding, ..."""
+    """All other settings that change a feature: sample rate, resampler, frames, size, window, padding, ..."""
     packages: dict[str, str]
-    """Version of each package that took part."""
+    """Versions of the packages used."""
     clips: int = 0
-    """Filled in by `write_features`, as the two below."""
+    """Number of clips, set by `write_features`."""
     rows: int = 0
+    """Number of rows, set by `write_features`."""
     dtype: str = _DTYPE
     schema_version: int = SCHEMA_VERSION
 
@@ -63,10 +64,10 @@ class FeatureCard:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRows:
-    """Where one clip's features lie."""
+    """Rows of one clip in features.npy."""
 
     clip: str
-    """Its name; a generated clip and its target have the same."""
+    """Name of the clip; a generated clip and its target have the same."""
     file: str
     first: int
     rows: int
@@ -74,7 +75,7 @@ class ClipRows:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """An opened features folder; `values` is mapped into memory and read when it is used."""
+    """An opened feature folder; `values` is memory-mapped and read on access."""
 
     folder: Path
     card: FeatureCard
@@ -83,7 +84,7 @@ class FeatureSet:
     rejected: tuple[Mapping[str, object], ...]
 
     def __iter__(self) -> Iterator[Rows]:
-        """Each clip's rows, in order."""
+        """Rows of each clip, in order."""
         return (self.values[clip.first : clip.first + clip.rows] for clip in self.clips)
 
 
@@ -93,11 +94,11 @@ def write_features(
     clips: Iterable[tuple[str, str, Rows]],
     rejected: Sequence[Mapping[str, object]] = (),
 ) -> FeatureSet:
-    """Writes each clip's name, file and rows as they come, whole or not at all, and opens the folder.
+    """Writes clips, given by name, file and rows, to a folder that appears when complete, and opens it.
 
-    One clip is in memory at a time. `rejected` is read after the last clip, so that the same run may still append to
-    it. Raises MetricError if `folder` is not empty, if there is no clip, if two have one name, or if rows are not
-    float32, not finite or not shaped as the first clip's.
+    One clip is in memory at a time. `rejected` is read after the last clip, so the caller may append to it until then.
+    Raises MetricError if `folder` is not empty, if there is no clip, if two clips have one name, or if rows are not
+    float32, not finite or not shaped like those of the first clip.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -118,7 +119,7 @@ def write_features(
 
 
 def _stream(file: BinaryIO, card: FeatureCard, clips: Iterable[tuple[str, str, Rows]]) -> list[ClipRows]:
-    """Appends rows to an array file whose header is written again at the end: it has room for any number of rows."""
+    """Writes rows to a .npy file; the header, which has room for any count, is rewritten at the end."""
     lines: list[ClipRows] = []
     seen: set[str] = set()
     shape: tuple[int, ...] = ()
@@ -158,9 +159,9 @@ def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
 
 
 def open_features(folder: str | Path, read_all: bool = True) -> FeatureSet:
-    """Opens what `write_features` wrote, values mapped into memory, after reading all of it once.
+    """Opens a folder of `write_features` with memory-mapped values.
 
-    A page that shows a few of thousands of clips does without `read_all`, which finds values that are not finite.
+    `read_all` reads all values once and checks that they are finite; it is not needed to show a few clips.
 
     Raises MetricError if a file is missing or corrupt, if counts or shapes contradict each other, or if a value is not
     finite.
@@ -188,7 +189,7 @@ def _parsed(text: str, path: Path) -> dict[str, object]:
     except ValueError as error:
         raise MetricError(f"{path} is corrupt ({error}): extract the features again") from error
     if not isinstance(data, dict):
-        raise MetricError(f"{path} holds {type(data).__name__} where an object belongs: extract the features again")
+        raise MetricError(f"{path} holds {type(data).__name__} instead of an object: extract the features again")
     return data
 
 

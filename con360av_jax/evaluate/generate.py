@@ -1,10 +1,10 @@
-"""Generated clips and their targets on disk: what is there already is not made again, and all is as if made in one go.
+"""Generated clips and their targets on disk; existing files are kept, and the result is that of one uninterrupted run.
 
-Clips are generated in batches of one shape, each clip always in the same row beside the same others: what a clip looks
-like does not even in its last bit depend on what was there before. Another batch size or mesh changes rounding only.
+Clips are generated in batches of one shape, each clip always in the same row beside the same other clips, so that its
+bits do not depend on which clips existed before. Another batch size or mesh changes rounding only.
 
-Sound is stored without loss: AAC puts a tenth of it wrong and turns the rounding of another mesh into a difference of
-as much, and distances between sounds would measure the codec. Both sides' pictures go through the same H.264.
+Audio is stored losslessly: AAC changes it by about a tenth and amplifies the rounding of another mesh to differences of
+that size, so that distances between audio features would measure the codec. Both sides use the same H.264 for video.
 """
 
 import threading
@@ -35,13 +35,13 @@ write = partial(write_clip, lossless_sound=True)
 
 @dataclass(frozen=True)
 class Share:
-    """Which of several processes this is; each has whole batches of its own."""
+    """Share of one process: its index and the number of processes. Each generates whole batches."""
 
     index: int = 0
     count: int = 1
 
     def wait_for(self, paths: Sequence[Path]) -> None:
-        """Returns once all files are there; process 0 of a run whose others died is ended by JAX."""
+        """Waits until all files exist; if another process dies, JAX ends this one."""
         missing = [path for path in paths if not path.is_file()]
         while missing:
             threading.Event().wait(_LOOK_EVERY)
@@ -49,7 +49,7 @@ class Share:
 
 
 def progress(quiet: bool = False) -> Progress:
-    """A bar on standard error for steps that can be counted."""
+    """Progress bar on standard error for a known number of steps."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -62,9 +62,9 @@ def progress(quiet: bool = False) -> Progress:
 
 
 def write_targets(folder: Path, entries: Sequence[SampleEntry], making: Making) -> tuple[EvaluatedClip, ...]:
-    """Writes each record's own view to FOLDER/targets, then FOLDER/clips.jsonl; records that are there are not read.
+    """Writes the view of each record to FOLDER/targets, then FOLDER/clips.jsonl; existing targets are not read again.
 
-    Raises DatasetError if a record is damaged, MediaError if a file cannot be written.
+    Raises DatasetError if a record is corrupt, MediaError if a file cannot be written.
     """
     known = {clip.key: clip for clip in read_clips(folder)} if (folder / CLIPS).is_file() else {}
     positions = {key: position for position, key in enumerate(making.dataset.keys)}
@@ -108,7 +108,7 @@ def generate(
     batch_size: int,
     share: Share | None = None,
 ) -> None:
-    """Writes the clips of this process's share that FOLDER/generated lacks; `load` is called only if there are any.
+    """Writes the missing clips of this process's share to FOLDER/generated; `load` is called only if there are any.
 
     Raises as `sample_latents` and `write_clip` do.
     """
@@ -135,13 +135,13 @@ def generate(
 
 
 def _records(dataset: Dataset, positions: Sequence[int], batch_size: int) -> list[Sample]:
-    """A whole batch: the last record fills up the places that are left."""
+    """A full batch of records, padded with the last one."""
     records = [dataset[position] for position in positions]
     return records + [records[-1]] * (batch_size - len(records))
 
 
 def sample_clips(model: Con360AV, records: Sequence[Sample], making: Making) -> Iterator[Clip]:
-    """Generated clips of the records, decoded one by one."""
+    """Generates the clips of the records as one batch, decoded one by one."""
     captions = [record.caption if making.conditions.caption else "" for record in records]
     seeds = [clip_seed(record.entry, making.seed, making.noise) for record in records]
     maps = [_maps(model, record, making.conditions) for record in records] if making.conditions.control else None
@@ -174,7 +174,7 @@ def _maps(model: Con360AV, record: Sample, conditions: Conditions) -> np.ndarray
 
 
 def _scales(sampler: SamplerConfig) -> dict:
-    """A sampler's settings as `sample_latents` takes them."""
+    """Sampler settings as arguments of `sample_latents`."""
     text, maps = sampler.text_guidance, sampler.map_guidance
     return {
         "steps": sampler.steps,
@@ -185,12 +185,12 @@ def _scales(sampler: SamplerConfig) -> dict:
 
 
 def files(folder: Path, side: str, entries: Sequence[SampleEntry]) -> list[Path]:
-    """The clips' files of one side, "generated" or "targets"."""
+    """Files of the clips of one side, "generated" or "targets"."""
     return [_file(folder, side, entry) for entry in entries]
 
 
 def tidy(folder: Path) -> None:
-    """Removes what files that were being written when a run was killed have left behind."""
+    """Removes partial files of runs that were killed while writing."""
     for side in (GENERATED, TARGETS):
         remove_leftovers(folder / side)
 

@@ -1,14 +1,14 @@
-"""Named protocols: every choice that changes FVD, FAD or S_KL, so that a number can be quoted with what it means.
+"""Named protocols: all choices that change FVD, FAD or S_KL.
 
-Numbers of two protocols cannot be compared. Where a source leaves a choice open, `left_open` says so and what is taken
-here. Sources:
+Values of different protocols are not comparable. `left_open` lists the choices that a protocol's sources do not
+specify, with the value taken here. Sources:
 SG    StyleGAN-V's calc_metrics_for_dataset, fvd2048_16f, as the audio-video baseline calls it
 CM    common_metrics_on_video_quality, VideoGPT's FVD
 FK    fadtk
 FA    frechet-audio-distance
 TS    TempSAL's code
 CP    the Con360-AV paper, arXiv 2510.06060
-BASE  this project's base config: views of 256x256, 32 frames at 8 per second, sound of 4 s at 16 kHz
+BASE  this project's base config: views of 256x256, 32 frames at 8 per second, audio of 4 s at 16 kHz
 """
 
 from dataclasses import dataclass
@@ -21,40 +21,40 @@ from con360av_jax.evaluate.metrics.saliency import EPSILON, Weighting
 
 @dataclass(frozen=True, kw_only=True)
 class VideoProtocol:
-    """How videos become rows, and rows a distance."""
+    """Feature extraction and distance of the FVD."""
 
     extractor: str
     features: str
-    """Which of the network's outputs, and how wide."""
+    """Output of the network that is used, and its width."""
     frames: tuple[int, ...]
-    """Frames in a clip; several: one distance is reported for each."""
+    """Numbers of frames per clip; each gives one distance."""
     frames_per_second: float
     window: Literal["random", "first"]
-    """Which consecutive frames of a longer target are taken; of generated ones always the first.
-    Shorter videos are left out."""
+    """Position of the frames in a longer target; generated clips always use their first frames.
+    Shorter videos are excluded."""
     size: int
-    """Side of the square picture that enters the network, pixels."""
+    """Side of the network's square input, pixels."""
     resize: str
     covariance: Covariance
     clips: int | Literal["all"]
-    """Most clips of either side."""
+    """Largest number of clips per side."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundProtocol:
-    """How sounds become rows, and rows a distance."""
+class AudioProtocol:
+    """Feature extraction and distance of the FAD."""
 
     extractor: str
     features: str
     sample_rate: int
-    """That enters the network, Hz."""
+    """Sample rate of the network's input, Hz."""
     resampler: str
     window_seconds: float
     hop_seconds: float
-    """From one window to the next; equal to the window: one row per clip."""
+    """Time between window starts, s."""
     padding: str
     rounding: str
-    """What values are rounded to on their way: of the sound, of the features."""
+    """Rounding of the audio and of the features."""
     covariance: Covariance
     infinity_points: int = POINTS
     infinity_smallest: int = SMALLEST
@@ -62,11 +62,11 @@ class SoundProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyProtocol:
-    """How frames become maps, and maps a divergence."""
+    """Saliency extraction and divergence of S_KL."""
 
     extractor: str
     size: int
-    """Shorter side of the picture that enters the network, pixels."""
+    """Shorter side of the network's input, pixels."""
     resize: str
     weighting: Weighting
     epsilon: float
@@ -74,11 +74,11 @@ class SaliencyProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One named set of choices; a part that its source says nothing about is None and has no number."""
+    """One named set of choices; a metric that its sources do not define is None."""
 
     name: str
     video: VideoProtocol | None = None
-    sound: SoundProtocol | None = None
+    sound: AudioProtocol | None = None
     saliency: SaliencyProtocol | None = None
     sources: tuple[str, ...]
     left_open: tuple[str, ...]
@@ -96,7 +96,7 @@ _STYLEGANV = VideoProtocol(
     clips=2048,  # SG: the name's 2048
 )
 YAMNET = "YAMNet"
-"""The one sound network here that also names what it hears."""
+"""The only audio network here that also classifies sounds."""
 _CLAP = "LAION-CLAP HTSAT-tiny, 630k-audioset"
 
 PAPER = Protocol(
@@ -112,7 +112,7 @@ PAPER = Protocol(
         covariance="biased",  # SG
         clips="all",
     ),
-    sound=SoundProtocol(
+    sound=AudioProtocol(
         extractor=_CLAP,
         features="joint embedding of unit length, 512",
         sample_rate=48_000,  # LAION-CLAP
@@ -163,7 +163,7 @@ VIDEOGPT = Protocol(
 )
 FADTK = Protocol(
     name="fadtk",
-    sound=SoundProtocol(
+    sound=AudioProtocol(
         extractor=_CLAP,
         features="joint embedding of unit length, 512",  # FK
         sample_rate=48_000,  # FK
@@ -179,7 +179,7 @@ FADTK = Protocol(
 )
 SMALL = Protocol(
     name="small",
-    sound=SoundProtocol(
+    sound=AudioProtocol(
         extractor=YAMNET,
         features="mean of the last layer, 1024, rounded to int8 by the network",
         sample_rate=16_000,  # YAMNet
@@ -211,10 +211,10 @@ def named_protocol(name: str) -> Protocol:
 
 
 def parts(protocol: Protocol) -> tuple[str, ...]:
-    """The feature sets that a protocol's numbers are made of, each a folder of this name.
+    """Names of a protocol's feature sets, each a folder.
 
-    "video_16", "video_32": one for each number of frames; "saliency"; "sound"; "classes", what is heard in each window
-    of the sound, where its network says so.
+    "video_16", "video_32": one for each number of frames; "saliency"; "sound"; "classes": class scores of each audio
+    window, if the audio network is YAMNet.
     """
     found = [f"video_{frames}" for frames in protocol.video.frames] if protocol.video else []
     found += ["saliency"] if protocol.saliency else []

@@ -1,4 +1,4 @@
-"""What an evaluation found: metrics.json, written once and read by the page and by comparisons."""
+"""Results of an evaluation: metrics.json, which pages and comparisons read."""
 
 import json
 from collections.abc import Mapping
@@ -18,48 +18,48 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One number with what it means and how sure it is."""
+    """Value of one metric with its meaning and interval."""
 
     name: str
-    """Short and stable: "s_kl", "fad", "fad_infinity", "fvd_16", "av_align", "direction_error", ..."""
+    """Short stable name: "s_kl", "fad", "fad_infinity", "fvd_16", "av_align", "direction_error", ..."""
     title: str
-    """What the page calls it, with its network where that is part of the meaning: "FAD (YAMNet)"."""
+    """Title on pages, with the network if it is part of the meaning: "FAD (YAMNet)"."""
     unit: str
-    """ "" for numbers without."""
+    """Unit of the value; "" for values without one."""
     lower_is_better: bool
     value: float | None
-    """None where it could not be computed; `note` says why."""
+    """The value; None if it could not be computed, with the reason in `note`."""
     low: float | None = None
-    """95 % interval by drawing clips again, see bootstrap.py; None where there is none."""
+    """Lower end of the 95 % bootstrap interval over clips; None without an interval."""
     high: float | None = None
     clips: int = 0
-    """That entered the number."""
+    """Number of clips behind the value."""
     rows: int = 0
     paper: float | None = None
-    """The paper's Table 1, only where protocol and data could match it."""
+    """Value published in Table 1 of the paper, if protocol and data match."""
     target: float | None = None
-    """The same quantity of the target clips themselves, where it has one: what a perfect model would reach."""
+    """Value of the same metric for the target clips, which a perfect model would reach; None without one."""
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """One generated clip, where it and its target lie, and what each metric says of it."""
+    """Files, conditions and scores of one generated clip."""
 
     clip: str
     generated: str
-    """File, relative to the folder of metrics.json."""
+    """Path of the generated clip, relative to the folder of metrics.json."""
     target: str
     caption: str
     viewpoint: tuple[float, float, float, float]
     """Yaw, pitch, horizontal and vertical field of view of the middle frame, rad."""
     scores: dict[str, float]
-    """By name of a metric; a metric that does not speak of this clip has no entry."""
+    """Scores by name of the metric; metrics without a score for this clip have no entry."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusion:
-    """A clip, or a frame of one, that a metric leaves out."""
+    """A clip, or a frame of a clip, that a metric excludes."""
 
     clip: str
     metric: str
@@ -69,17 +69,17 @@ class Exclusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything that metrics.json holds."""
+    """Content of metrics.json."""
 
     protocol: dict[str, object]
-    """The protocol's fields (protocols.Protocol)."""
+    """Fields of the protocol (`protocols.Protocol`)."""
     made_from: dict[str, object]
-    """Run, checkpoint, config and its hash, dataset and its manifest's hash, seed, sampler, weights: settings.json."""
+    """Content of settings.json (checkpoint, config, dataset, seed, sampler), network weights and bootstrap draws."""
     metrics: tuple[Metric, ...]
     clips: tuple[ClipScores, ...]
     exclusions: tuple[Exclusion, ...] = ()
     cards: dict[str, FeatureCard] = field(default_factory=dict)
-    """By part ("saliency", "sound", ...); generated and targets have the same."""
+    """Feature card of each part ("saliency", "sound", ...), the same for generated clips and targets."""
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -99,7 +99,7 @@ def write_results(results: Results, folder: Path) -> Path:
 def read_results(folder: str | Path) -> Results:
     """Reads what `write_results` wrote, from a folder or a metrics.json.
 
-    Raises MetricError if it is missing, damaged or of another schema version.
+    Raises MetricError if it is missing, corrupt or of another schema version.
     """
     path = Path(folder)
     path = path / METRICS if path.is_dir() else path
@@ -113,4 +113,4 @@ def read_results(folder: str | Path) -> Results:
     try:
         return structure(data, Results)
     except BaseValidationError as error:
-        raise MetricError(f"{path} is damaged: {problems(error)}") from error
+        raise MetricError(f"{path} is corrupt: {problems(error)}") from error

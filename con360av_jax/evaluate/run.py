@@ -1,6 +1,5 @@
-"""One evaluation from start to end: clips, targets, features, numbers, metrics.json and its page, all resumable."""
+"""A complete evaluation: generated clips, targets, features, metrics, metrics.json and its page, all resumable."""
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_res
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
 from con360av_jax.evaluate.settings import Making, keep_to
 from con360av_jax.model import Con360AV, load
-from con360av_jax.runtime.provenance import commit, package_version
+from con360av_jax.runtime.provenance import versions
 from con360av_jax.sharding import make_mesh
 
 PACKAGES = ("con360av-jax", "jax", "numpy", "scipy", "opencv-python-headless", "av")
@@ -35,25 +34,25 @@ CLIPS_AT_ONCE = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All that one evaluation folder is made from."""
+    """Inputs of one evaluation folder."""
 
     folder: Path
     making: Making
     entries: tuple[SampleEntry, ...]
-    """Records, in the order of `choose`."""
+    """Records to evaluate, in the order of `choose`."""
     protocol: Protocol
     extraction: Extraction
     batch_size: int
     truth: Path | None = None
-    """Folder of synthetic scenes with their truth, for what can be measured of control only there."""
+    """Folder of the procedural scenes with ground truth that the dataset was made from; None without any."""
     paper: Mapping[str, float] = field(default_factory=dict)
-    """Published values by name of a metric."""
+    """Published values by name of the metric."""
     command: str = ""
     draws: int = DRAWS
 
 
 class Loader:
-    """The model of an evaluation, read when its first clip has to be generated and kept for the next ones."""
+    """Loads the model of an evaluation on the first call and returns the same model afterwards."""
 
     def __init__(self, making: Making, mesh: MeshConfig):
         """Raises ShardingError if the mesh does not fit this process's devices."""
@@ -71,15 +70,15 @@ class Loader:
 
 
 def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con360AV]) -> bool:
-    """Generates the clips and writes the targets; whether this process is the one that goes on to measure.
+    """Generates the clips and writes the targets; returns whether this process continues with the metrics.
 
-    Every process generates its share; all wait until the last clip is on the disk, and only the first stays.
+    Each process generates its share and waits until all clips are on disk; only process 0 continues.
 
-    Raises ConfigError for impossible settings, or if a folder belongs to others.
+    Raises ConfigError for impossible settings, or if a folder belongs to other settings.
     """
     share = Share(jax.process_index(), jax.process_count())
     for one in evaluations:
-        # A folder must not be given to settings that cannot work: the right ones would then be refused.
+        # Checked before the folder is bound to these settings, because it would refuse the corrected ones.
         trajectories(one.making.weights.config.schedule, one.making.sampler)
         keep_to(one.folder, one.making.settings(one.protocol.name), write=share.index == 0)
     for number, one in enumerate(evaluations):
@@ -97,7 +96,7 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con
 
 
 def _targets(one: Evaluation, before: Sequence[Evaluation]) -> None:
-    """Writes the targets, or links those that an arm before has of the same records."""
+    """Writes the targets, or links those of an earlier variant with the same records."""
     for other in before:
         sources = generate.files(other.folder, TARGETS, one.entries)
         for source, path in zip(sources, generate.files(one.folder, TARGETS, one.entries), strict=True):
@@ -108,9 +107,10 @@ def _targets(one: Evaluation, before: Sequence[Evaluation]) -> None:
 
 
 def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
-    """Extracts, computes, and writes metrics.json and its page; the features too, for what a study adds.
+    """Extracts features, computes metrics and writes metrics.json and its page; returns results and features.
 
-    Raises MetricError as extraction and computation do, ConfigError if a published value is of no metric.
+    Raises MetricError as `extract`, `compute` and `control_metrics` do, ConfigError if a published value belongs to no
+    metric.
     """
     clips = read_clips(one.folder)
     features = extract(one.folder, clips, one.protocol, one.extraction)
@@ -156,11 +156,7 @@ def _results(
         ),
         exclusions=tuple(found.exclusions),
         cards=dict(cards),
-        versions={
-            "python": platform.python_version(),
-            "commit": commit(),
-            **{name: package_version(name) for name in PACKAGES},
-        },
+        versions=versions(PACKAGES),
         command=one.command,
     )
 

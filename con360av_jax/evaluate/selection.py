@@ -1,7 +1,7 @@
-"""Which records of a dataset are evaluated, what each clip is called and which seed its noise has.
+"""Selection of the records to evaluate, names of their clips and seeds of their noise.
 
-All of it follows from the record's key and the evaluation's seed alone: not from the order of the shards, and the
-clips of a smaller evaluation are among those of a larger one.
+All depend only on the record's key and the evaluation's seed, not on the order of the shards. The clips of a smaller
+evaluation are a subset of those of a larger one.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ CLIPS = "clips.jsonl"
 SEEDS = 2**32
 
 Noise: TypeAlias = Literal["clip", "scene"]
-"""What noise belongs to: each clip has its own, or all viewpoints of one segment share it."""
+"""Scope of a noise seed: each clip has its own, or all viewpoints of one segment share it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +31,17 @@ class EvaluatedClip:
     """One line of clips.jsonl: a record and the clip that is generated for it."""
 
     clip: str
-    """Name of its files, without suffix."""
+    """Name of the clip's files, without suffix."""
     key: str
     caption: str
-    """What it is generated from, "" where the caption is left out on purpose."""
+    """Caption that the clip is generated from; "" in an ablation without caption."""
     start: float
-    """Where the segment begins in the record's clip, s."""
+    """Start of the segment in its recording, s."""
     segment: int
     viewpoint_index: int
     seed: int
     viewpoint: tuple[tuple[float, float, float, float], ...]
-    """Yaw, pitch, horizontal and vertical field of view of every frame, rad."""
+    """Yaw, pitch, horizontal and vertical field of view of each frame, rad."""
 
     @property
     def middle(self) -> tuple[float, float, float, float]:
@@ -50,9 +50,9 @@ class EvaluatedClip:
 
 
 def choose(entries: Iterable[SampleEntry], count: int | None, seed: int) -> tuple[SampleEntry, ...]:
-    """`count` records in an order that their keys and the seed decide; None: all of them.
+    """`count` records (None: all) in a pseudo-random order that depends on their keys and the seed.
 
-    Raises ConfigError if there are not that many, DatasetError if there are none or two would have files of one name.
+    Raises ConfigError if there are fewer, DatasetError if there are none or if two clips would have the same file name.
     """
     ranked = sorted(entries, key=lambda entry: _digest(seed, entry.key))
     if not ranked:
@@ -68,9 +68,9 @@ def choose(entries: Iterable[SampleEntry], count: int | None, seed: int) -> tupl
 
 
 def complete_scenes(entries: Iterable[SampleEntry]) -> dict[int, tuple[SampleEntry, ...]]:
-    """By viewpoint index: the records of all segments that are seen from every one of the dataset's viewpoints.
+    """Records by viewpoint index, for the segments that have a record of every viewpoint in the dataset.
 
-    Raises DatasetError if fewer than two viewpoints are left, or no segment has them all.
+    Raises DatasetError if there are fewer than two viewpoints, or no segment has them all.
     """
     entries = tuple(entries)
     viewpoints = sorted({entry.viewpoint_index for entry in entries})
@@ -86,7 +86,7 @@ def complete_scenes(entries: Iterable[SampleEntry]) -> dict[int, tuple[SampleEnt
 def choose_scenes(
     views: dict[int, tuple[SampleEntry, ...]], count: int | None, seed: int
 ) -> dict[int, tuple[SampleEntry, ...]]:
-    """`count` segments of `complete_scenes`, the same ones for each viewpoint; raises as `choose` does."""
+    """`count` segments of `complete_scenes`, the same for each viewpoint; raises as `choose` does."""
     first, *_ = views.values()
     order = [_scene(entry) for entry in choose([_named_by_scene(entry) for entry in first], count, seed)]
     return {
@@ -97,12 +97,12 @@ def choose_scenes(
 
 
 def clip_name(key: str) -> str:
-    """What the files of a record's clip are called, without suffix."""
+    """File name of a record's clip, without suffix."""
     return key.replace("/", "_")
 
 
 def clip_seed(entry: SampleEntry, seed: int, noise: Noise) -> int:
-    """The seed of a clip's noise, in [0, 2^32)."""
+    """Seed of a clip's noise, in [0, 2^32)."""
     of = entry.key if noise == "clip" else _scene(entry)
     return int.from_bytes(_digest(seed, f"noise {of}")[:4], "big")
 
@@ -114,7 +114,7 @@ def write_clips(folder: Path, clips: Sequence[EvaluatedClip]) -> None:
 
 
 def read_clips(folder: Path) -> tuple[EvaluatedClip, ...]:
-    """Reads what `write_clips` wrote; raises MetricError if it is missing or damaged."""
+    """Clips of FOLDER/clips.jsonl; raises MetricError if it is missing or corrupt."""
     path = folder / CLIPS
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -122,7 +122,7 @@ def read_clips(folder: Path) -> tuple[EvaluatedClip, ...]:
     except (OSError, ValueError) as error:
         raise MetricError(f"{path} cannot be read ({error}): delete it and evaluate again") from error
     except BaseValidationError as error:
-        raise MetricError(f"{path} is damaged: {problems(error)}; delete it and evaluate again") from error
+        raise MetricError(f"{path} is corrupt: {problems(error)}; delete it and evaluate again") from error
 
 
 def _scene(entry: SampleEntry) -> str:

@@ -1,4 +1,4 @@
-"""What defines the clips of an evaluation: settings.json, which keeps a folder to one model, dataset and sampler."""
+"""Settings of an evaluation's clips: settings.json, which binds a folder to one model, dataset and sampler."""
 
 import hashlib
 import json
@@ -16,39 +16,38 @@ from con360av_jax.runtime.files import write_text
 from con360av_jax.train import checkpoint, run_folder
 
 SETTINGS = "settings.json"
-# Folder inside a run.
 EVALUATIONS = "evaluation"
+"""Folder of evaluations inside a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The model that clips are generated with, known without reading its weights."""
+    """Identity of the model that generates clips, known without reading its weights."""
 
     path: Path
-    """Pretrained folder, or RUN/checkpoints/STEP: what `model.load` opens."""
+    """Path for `model.load`: a pretrained folder, or RUN/checkpoints/STEP."""
     folder: Path
-    """Where evaluations go by default."""
+    """Default folder of evaluations: the run, or the pretrained folder."""
     config: Config
     step: int
     kind: str
-    """"moving average", "trained" or "pretrained"."""
+    """Kind of weights: "moving average", "trained" or "pretrained"."""
     sha256: str
-    """Of the file that holds the hashes of all others."""
+    """Hash that identifies all weight files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What of a record the model is shown; an ablation leaves something out."""
+    """Inputs from a record that the model receives; an ablation omits some."""
 
     saliency: bool = True
-    """Without: zeros, as `model.control` has it for no saliency: no place stands out."""
+    """Saliency maps; if False, zeros, as in `model.control` without saliency."""
     basd: bool = True
-    """Without: zeros. A distance map is stretched to [0, 1] over the clip, and one that prefers no direction, that of
-    a viewpoint that sees all of the sphere or none of it, has no contrast: `geometry.minmax` makes it 0."""
+    """Distance maps; if False, zeros, the value that `geometry.minmax` gives a map without contrast."""
     caption: bool = True
-    """Without: "", which is also the negative caption, so that text guidance has no direction to go."""
+    """Caption; if False, "", which is also the negative caption, so that text guidance has no effect."""
     control: bool = True
-    """Without: no maps at all and no map guidance, the audio-visual baseline."""
+    """Maps and map guidance; if False, neither, which is the audio-visual baseline."""
 
 
 ABLATION = {
@@ -62,7 +61,7 @@ ABLATION = {
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """All that a generated clip depends on besides its record."""
+    """Everything besides its record that a generated clip depends on."""
 
     weights: Weights
     dataset: Dataset
@@ -72,7 +71,7 @@ class Making:
     noise: Noise = "clip"
 
     def settings(self, protocol: str) -> dict[str, object]:
-        """What settings.json says; every path is information only."""
+        """Content of settings.json; paths are informative only."""
         manifest = self.dataset.folder / MANIFEST
         return {
             "protocol": protocol,
@@ -96,9 +95,9 @@ class Making:
 
 
 def find_weights(path: Path, ema: bool) -> Weights:
-    """The newest whole checkpoint of a run, RUN/checkpoints/STEP, or a pretrained folder.
+    """Weights of a run (its newest intact checkpoint), of RUN/checkpoints/STEP, or of a pretrained folder.
 
-    Raises CheckpointError if there is nothing to open or it is corrupt.
+    Raises CheckpointError if there are none or they are corrupt.
     """
     if (path / "report.json").is_file():
         config = load_config_json(path / "config.json")
@@ -117,16 +116,16 @@ def find_weights(path: Path, ema: bool) -> Weights:
 
 
 def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> None:
-    """Makes `folder` one of these settings, or makes sure that it is.
+    """Binds `folder` to these settings, or checks that it already is.
 
-    Raises ConfigError that names every difference if the folder belongs to other settings, or holds something else.
+    Raises ConfigError with all differences if the folder belongs to other settings or is no evaluation.
     """
     path = folder / SETTINGS
     settings = json.loads(json.dumps(settings))
     if path.is_file():
         _require_same(folder, read_settings(folder), settings)
         return
-    if not write:  # another process is about to
+    if not write:  # process 0 writes it
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty and no evaluation (it has no {SETTINGS}): give another --out")
@@ -134,7 +133,7 @@ def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> No
 
 
 def read_settings(folder: Path) -> dict[str, object]:
-    """What FOLDER/settings.json says; raises ConfigError if it is missing or corrupt."""
+    """Content of FOLDER/settings.json; raises ConfigError if it is missing or corrupt."""
     path = folder / SETTINGS
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -155,18 +154,18 @@ def _require_same(folder: Path, there: dict[str, object], here: dict[str, object
 
 
 def default_folder(weights: Weights, given: Path, protocol: str) -> Path:
-    """RUN/evaluation/PROTOCOL; with the step where the user named a checkpoint.
+    """Default folder RUN/evaluation/PROTOCOL, with the step appended if the user gave a checkpoint.
 
-    Raises ConfigError for a pretrained folder, which stays as it is.
+    Raises ConfigError for a pretrained folder, which must not change.
     """
     if weights.kind == "pretrained":
-        raise ConfigError(f"{given} is a pretrained folder, not a run: say with --out where the evaluation goes")
+        raise ConfigError(f"{given} is a pretrained folder, not a run: give the folder of the evaluation with --out")
     named = given.resolve() == weights.path.resolve()
     return weights.folder / EVALUATIONS / (f"{protocol}-{weights.step}" if named else protocol)
 
 
 def require_pair(weights: Weights, dataset: Dataset) -> None:
-    """Raises DatasetError unless records of the dataset can be conditions and targets of the model."""
+    """Raises DatasetError unless the dataset's records provide conditions and targets for the model."""
     fields = dataset.manifest.fields
     if missing := [name for name in ("video", "sound") if name not in fields]:
         raise DatasetError(
@@ -178,9 +177,9 @@ def require_pair(weights: Weights, dataset: Dataset) -> None:
 
 
 def scales(text: str) -> PerModality[float]:
-    """A guidance scale: one number for both modalities, or audio=NUMBER,video=NUMBER.
+    """Guidance scales from text: one number for both modalities, or audio=NUMBER,video=NUMBER.
 
-    Raises ConfigError for anything else.
+    Raises ConfigError for other text.
     """
     try:
         if "=" not in text:
@@ -195,7 +194,7 @@ def scales(text: str) -> PerModality[float]:
 
 
 def sampler_of(config: SamplerConfig, steps: int | None, text: str, maps: str) -> SamplerConfig:
-    """The config's sampler with what is given; raises ConfigError as `scales` does."""
+    """The config's sampler with the given steps and scales; raises ConfigError as `scales` does."""
     config = replace(config, text_guidance=scales(text)) if text else config
     config = replace(config, map_guidance=scales(maps)) if maps else config
     return config if steps is None else replace(config, steps=steps)

@@ -18,7 +18,7 @@ from con360av_jax.errors import ConfigError, MetricError
 from con360av_jax.evaluate.compare import Difference, NamedResults, differences, write_differences
 from con360av_jax.evaluate.comparison_page import write_comparison
 from con360av_jax.evaluate.extraction import FEATURES, Pair, take_features
-from con360av_jax.evaluate.feature_metrics import Measure, frechet_metrics, measures, only
+from con360av_jax.evaluate.feature_metrics import Measure, frechet_metrics, measures, select_clips
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
 from con360av_jax.evaluate.generate import TARGETS
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
@@ -155,7 +155,7 @@ def _viewpoint_distance(
         raise MetricError(f"{one.folder} and {other.folder} share no scene with {measure_.part} features: see rejected")
     sides: list[list[FeatureSet]] = []
     for side in (0, 1):
-        groups = [only(pairs[i][side], [pair[i] for pair in kept]) for i in (0, 1)]
+        groups = [select_clips(pairs[i][side], [pair[i] for pair in kept]) for i in (0, 1)]
         require_same_card(*groups)
         sides.append(groups)
     generated, targets = sides

@@ -1,4 +1,4 @@
-// Tables whose columns sort at a click, a filter over their rows, and a window that plays the videos of a row.
+// Tables that sort by column and filter their rows, and a dialog that plays the videos of a row.
 document.querySelectorAll("table.sortable").forEach((table) => {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];

@@ -1,1 +1,1 @@
-"""The style, plots and figures that all HTML pages share."""
+"""Base template, style, scripts, plots and images shared by all HTML pages."""

@@ -1,4 +1,4 @@
-"""Pictures of a report as data URIs: panoramas with saliency and viewpoints, and BASD maps."""
+"""Images for pages as data URIs: panoramas with saliency and viewpoints, BASD maps, mel spectrograms."""
 
 import base64
 
@@ -9,7 +9,7 @@ from matplotlib import colormaps
 
 from con360av_jax.sphere.geometry import footprint
 
-# Okabe and Ito's colours: told apart with any colour vision. One per viewpoint, in order.
+# Okabe and Ito's palette, which is safe for colour-blind readers; one colour per viewpoint, in order.
 VIEWPOINT_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
 
 
@@ -39,7 +39,7 @@ def saliency_overlay(
     saliency: Float[np.ndarray, "map_height map_width"],
     strength: float = 0.65,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The panorama with its saliency (0..1) as a heat that is clear where nothing is salient."""
+    """Panorama with its saliency (0..1) as a heat map that is transparent where saliency is 0."""
     height, width = panorama.shape[:2]
     heat = np.clip(cv2.resize(saliency.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
     colours = colormaps["inferno"](heat)[..., :3] * 255.0
@@ -48,7 +48,7 @@ def saliency_overlay(
 
 
 def mel_picture(mel: Float[np.ndarray, "time mel"], low: float, high: float) -> UInt8[np.ndarray, "height width 3"]:
-    """A log-mel spectrogram as bare pixels, low bands at the bottom; `low` is black, `high` the brightest colour."""
+    """Log-mel spectrogram as pixels, low bands at the bottom; `low` is black, `high` the brightest colour."""
     loudness = np.clip((mel.T[::-1] - low) / max(high - low, 1e-6), 0.0, 1.0)
     return (colormaps["magma"](loudness)[..., :3] * 255.0).astype(np.uint8)
 
@@ -59,12 +59,12 @@ def draw_footprint(
     number: int,
     thickness: int = 3,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The panorama with one view's outline and number; `viewpoint` is yaw, pitch and both fields of view in rad."""
+    """Panorama with the outline and number of one view; `viewpoint` is yaw, pitch and both fields of view in rad."""
     height, width = panorama.shape[:2]
     yaw, pitch, horizontal_fov, vertical_fov = (float(value) for value in viewpoint)
     mask = footprint(yaw, pitch, horizontal_fov, vertical_fov, height, width).astype(np.uint8)
     wrapped = cv2.copyMakeBorder(mask, 0, 0, thickness, thickness, cv2.BORDER_WRAP)
-    # Off the top and bottom edge lies the pole, not the outside of the view, so the edge rows are repeated there.
+    # The edge rows are repeated at top and bottom, because beyond them is the pole and not the outside of the view.
     wrapped = cv2.copyMakeBorder(wrapped, thickness, thickness, 0, 0, cv2.BORDER_REPLICATE)
     core = cv2.erode(wrapped, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))
     outline = (wrapped - core)[thickness:-thickness, thickness:-thickness].astype(bool)
@@ -85,7 +85,7 @@ def basd_picture(
     number: int,
     width: int = 768,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """One frame's BASD map (0..1) in colour, with the view's outline where the signed distance is zero."""
+    """One frame's BASD map (0..1) in colour, with the outline of the view, where the signed distance is zero."""
     enlarged = cv2.resize(basd.astype(np.float32), (width, width // 2), interpolation=cv2.INTER_LINEAR)
     picture = (colormaps["viridis"](np.clip(enlarged, 0.0, 1.0))[..., :3] * 255.0).astype(np.uint8)
     return draw_footprint(picture, viewpoint, number, thickness=2)

@@ -1,4 +1,4 @@
-// A button plays the videos of one sample together, from their start, and only the generated one is heard.
+// A button plays all videos of one sample together from the start; only the generated one has audio.
 document.querySelectorAll("button[data-play]").forEach((button) => {
   const videos = document.querySelectorAll(`video[data-view="${button.dataset.play}"]`);
   const idle = button.textContent;

@@ -1,4 +1,4 @@
-"""Curves, waveforms and spectrograms of a report as SVG that takes its colours and its font from the page."""
+"""Curves, waveforms and spectrograms as SVG, with the colours and the font of the page."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-# What stands for a colour of the page while Matplotlib draws, by the page's name for it: light and dark pages differ.
+# Placeholder colours for Matplotlib, replaced by the CSS variable of the same name, which differs in light and dark.
 INKS = {
     "ink": "#010101",
     "muted": "#020202",
@@ -29,16 +29,16 @@ INKS = {
     "range-4": "#090909",
 }
 WIDTH = 5.0
-"""Of a figure, inches; a page shows it half as wide as its text."""
+"""Width of a figure, inches; pages show it at half their text width."""
 POINTS = 400
-"""A curve has at most so many, each the mean of the lines it stands for."""
-
+"""Most points of a curve; longer ones are averaged over neighbouring values."""
 PEAK = 2.5
+"""Values above this multiple of the highest running mean are cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One quantity over the run; NaN where it is not known."""
+    """One quantity over a run; NaN where it is unknown."""
 
     name: str
     colour: str
@@ -47,10 +47,9 @@ class Curve:
 
 
 def curves(title: str, unit: str, steps: Sequence[int], drawn: Sequence[Curve], ceiling: float | None = None) -> Markup:
-    """Curves over training steps from 0 up, each faint and as its running mean over a twentieth of the run.
+    """Plot of curves over training steps, each faint and as its running mean over a twentieth of the run.
 
-    Values of more than PEAK times the highest mean are cut off, and a note says so. `ceiling` is what the axis need not
-    exceed.
+    Values above PEAK times the highest mean are cut off, with a note. `ceiling` is the upper limit of the axis.
     """
     figure, (axis,) = page_figure(2.5)
     window = max(len(steps) // 20, 1)
@@ -76,7 +75,7 @@ def curves(title: str, unit: str, steps: Sequence[int], drawn: Sequence[Curve], 
         )  # fmt: skip
     name_axes(axis, title, unit, "step")
     if len(drawn) > 1:
-        # Above the axes, where no curve runs.
+        # Above the axes, so that it hides no curve.
         axis.legend(
             loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(drawn), frameon=False, fontsize=7.5,
             labelcolor=INKS["muted"], handlelength=1.2, columnspacing=1.0, borderaxespad=0.1, handletextpad=0.4,
@@ -85,14 +84,14 @@ def curves(title: str, unit: str, steps: Sequence[int], drawn: Sequence[Curve], 
 
 
 def running_mean(values: Float[np.ndarray, "line"], window: int) -> Float[np.ndarray, "line"]:
-    """The mean of the `window` values around each, of fewer at the ends."""
+    """Mean of the `window` values around each value, of fewer at the ends."""
     first, count = (window - 1) // 2, len(values)
     total, number = (np.convolve(summed, np.ones(window))[first : first + count] for summed in (values, np.ones(count)))
     return total / number
 
 
 def waveforms(sounds: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: int) -> Markup:
-    """Named waveforms (-1..1) under each other over seconds, each with its RMS level in dB of full scale."""
+    """Plot of named waveforms (-1..1) over seconds, one below the other, with RMS levels in dB of full scale."""
     figure, axes = page_figure(1.15 * len(sounds) + 0.2, len(sounds))
     for axis, (name, sound) in zip(axes, sounds.items(), strict=True):
         bins = np.array_split(sound, min(800, len(sound)))
@@ -109,7 +108,7 @@ def waveforms(sounds: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: in
 
 
 def mels(spectrograms: Mapping[str, Float[np.ndarray, "time mel"]], frames_per_second: int) -> Markup:
-    """Named log-mel spectrograms under each other over seconds, on one colour scale."""
+    """Plot of named log-mel spectrograms over seconds, one below the other, on one colour scale."""
     figure, axes = page_figure(1.15 * len(spectrograms) + 0.2, len(spectrograms))
     low, high = np.percentile(np.concatenate([mel.ravel() for mel in spectrograms.values()]), (2.0, 99.8))
     loudness = Normalize(low, high)
@@ -135,14 +134,14 @@ def mels(spectrograms: Mapping[str, Float[np.ndarray, "time mel"]], frames_per_s
 
 
 def _means(values: Float[np.ndarray, "line"]) -> Float[np.ndarray, "point"]:
-    """`values` as at most POINTS means of neighbours."""
+    """Means of neighbouring `values`, at most POINTS of them."""
     if len(values) <= POINTS:
         return values
     return np.array([part.mean() for part in np.array_split(values, POINTS)])
 
 
 def page_figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """Axes under each other that share their horizontal one, in the page's inks; `height` in inches."""
+    """Figure in the page's colours with `rows` axes that share their x axis; `height` in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(rows, 1, sharex=True)))
     for axis in axes:
@@ -157,22 +156,22 @@ def page_figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def name_axes(axis: Axes, title: str, unit: str, below: str) -> None:
-    """A title above, and what the axes are; a dollar sign in them is a dollar sign."""
+    """Sets title, y label and x label; dollar signs are literal, not math."""
     axis.set_title(title, fontsize=9, color=INKS["ink"], loc="left", fontweight="bold", parse_math=False)
     axis.set_ylabel(unit, fontsize=7.5, color=INKS["muted"], parse_math=False)
     axis.set_xlabel(below, fontsize=7.5, color=INKS["muted"], parse_math=False)
 
 
 def page_svg(figure: Figure, about: str) -> Markup:
-    """The figure as an element of a page, named `about` for whoever does not see it."""
+    """SVG element of a figure; `about` is its text alternative."""
     buffer = io.StringIO()
-    # Equal figures give equal bytes; text stays text, in the page's font.
+    # A fixed salt makes equal figures equal bytes; "none" keeps text as text, in the page's font.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": about}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawing = buffer.getvalue()
-    # Comments repeat a page's own words, and repeat them unescaped.
+    # Comments contain the text of the figure unescaped.
     drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing[drawing.index("<svg") :], flags=re.DOTALL)
     for name, stand_in in INKS.items():
         drawing = drawing.replace(stand_in, f"var(--{name})")
-    # Words in it are escaped by Matplotlib.
+    # Matplotlib escapes all text in the drawing.
     return Markup(f'<svg role="img" aria-label="{escape(about)}"{drawing[len("<svg") :]}')  # noqa: S704

@@ -1,8 +1,7 @@
-"""The static HTML page of a training run: losses, samples with sound beside their targets, speed, settings."""
+"""The HTML report of a training run: losses, generated clips beside their targets, speed, settings."""
 
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from con360av_jax.pages.environment import page_environment
 from con360av_jax.report import history
 from con360av_jax.report.history import History, read_history
 from con360av_jax.runtime.files import write_text
-from con360av_jax.runtime.provenance import commit, package_version, processor
+from con360av_jax.runtime.provenance import processor, versions
 from con360av_jax.sphere.geometry import basd
 from con360av_jax.train.run_folder import find_base, open_run
 
@@ -46,7 +45,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """One clip as the page shows it."""
+    """A clip as a data URI, with the audio for its plots."""
 
     uri: str
     sound: np.ndarray
@@ -65,16 +64,16 @@ def write_report(
 
     Args:
         run: folder of a training run (config.json, metrics.jsonl).
-        out: the page to write; replaced in one step, never left half-written.
+        out: the page to write; replaced in one step.
         clips: generated clips, each with its card (`.json`) and its conditioning arrays (`.npz`) beside it.
-        dataset: dataset folder that the clips' maps came from; without it no target views and panoramas are shown.
+        dataset: dataset folder of the clips' maps; without it no targets and panoramas are shown.
         timings: JSON list of {name, command, seconds} to show as a table.
 
     Raises:
-        CheckpointError: `run` holds no run, has no logged step or a damaged log, or its frozen base is missing.
-        MetricError: an evaluation in the run's folder is damaged.
+        CheckpointError: `run` holds no run, has no logged step or a corrupt log, or its frozen base is missing.
+        MetricError: an evaluation in the run's folder is corrupt.
         MediaError: a clip, its card or its arrays are missing.
-        DatasetError: the dataset is damaged.
+        DatasetError: the dataset is corrupt.
     """
     opened, past = open_run(run), read_history(run)
     config, origin = opened.config, json.loads((find_base(opened) / "report.json").read_text())["origin"]
@@ -101,14 +100,14 @@ def write_report(
         settings=to_dict(config),
         config_hash=config_hash(config),
         places={"base": find_base(opened), "dataset": opened.dataset},
-        versions=_versions(),
+        versions=versions(PACKAGES) | {"processor": processor()},
     )
     write_text(out, html)
     return out
 
 
 def _evaluations(run: Path, out: Path) -> list[dict]:
-    """What `con360av evaluate` left in the run's folder, in the order of protocols' names."""
+    """Results and pages of the evaluations in the run's folder, in order of protocol name."""
     return [
         {
             "results": read_results(path),
@@ -119,7 +118,7 @@ def _evaluations(run: Path, out: Path) -> list[dict]:
 
 
 def _facts(past: History, config: Config) -> dict[str, str]:
-    """What a reader wants to know first."""
+    """Key facts at the top of the page."""
     clips = past.steps[-1] * config.train.batch_size
     told = {
         "steps": f"{past.steps[-1]:,} of {config.train.steps:,}",
@@ -143,14 +142,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _versions() -> dict[str, str]:
-    """Of what wrote the page."""
-    packages = {package: package_version(package) for package in PACKAGES}
-    return {"commit": commit(), **packages, "python": platform.python_version(), "processor": processor()}
-
-
 def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> dict:
-    """Everything the page shows of one generated clip; `target` is None when the dataset does not hold its view."""
+    """Template values of one generated clip, with its target if the dataset has the same view."""
     card_file, arrays_file = clip.with_suffix(".json"), clip.with_suffix(".npz")
     for file in (clip, card_file, arrays_file):
         if not file.is_file():
@@ -199,7 +192,7 @@ def _target(record: Sample, config: Config) -> Video:
 
 
 def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:
-    """One entry per segment that clips were made from: its panorama plain, and with saliency and every viewpoint."""
+    """Template values of each segment behind the clips: its panorama, also with saliency and viewpoints."""
     segments: dict[tuple[str, int], list[dict]] = {}
     for view in views:
         if view["record"] is not None:
@@ -223,7 +216,7 @@ def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:
 
 
 def _preview(dataset: Path | None, clip: str, segment: int, saliency: np.ndarray) -> np.ndarray:
-    """The segment's panorama, or mid-grey where the dataset was made without previews."""
+    """Panorama of a segment, or plain grey if the dataset has no previews."""
     file = dataset / "previews" / f"{clip}_{segment}.jpg" if dataset else None
     picture = cv2.imread(str(file)) if file and file.is_file() else None
     if picture is None:

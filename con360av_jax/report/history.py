@@ -1,4 +1,4 @@
-"""What a run's logs say: losses per modality and range of timesteps, speed, and whatever went wrong."""
+"""Logs of a run for the report: losses by modality and timestep range, speed, and incidents."""
 
 import json
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from con360av_jax.train.corrupt_records import read_corrupt_records
 from con360av_jax.train.metrics import read_lines
 
 SHOWN = 20
-"""Steps that were no number, and damaged records, that are named; the others are counted."""
+"""Most non-finite steps, and most corrupt records, listed on a page; the rest are counted."""
 
 
 class Quantity(NamedTuple):
-    """One measure of speed: its name, its unit, both in short, how a line tells it, and what no value can exceed."""
+    """A measure of speed: name, unit, short label, its value in a log line, and the upper limit of its axis."""
 
     name: str
     unit: str
@@ -47,34 +47,34 @@ SPEED = (
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The lines of metrics.jsonl and nonfinite.jsonl, and the checkpoints and records that were found damaged."""
+    """Lines of metrics.jsonl and nonfinite.jsonl, and the corrupt checkpoints and records of a run."""
 
     lines: list[dict]
     nonfinite: list[dict]
-    damaged_checkpoints: list[str]
-    damaged_records: list[str]
+    corrupt_checkpoints: list[str]
+    corrupt_records: list[str]
 
     @property
     def steps(self) -> list[int]:
-        """The last step of every line."""
+        """Step of each line."""
         return [line["step"] for line in self.lines]
 
     def series(self, value: Callable[[dict], float | None]) -> Float[np.ndarray, "line"]:
-        """`value` of every line; NaN where the line does not know it."""
+        """`value` of each line; NaN where it is unknown."""
         return np.array([np.nan if (found := value(line)) is None else found for line in self.lines], np.float64)
 
     def at_the_end(self, value: Callable[[dict], float | None]) -> float | None:
-        """Mean of `value` over the last tenth of the lines; None if none of them knows it."""
+        """Mean of `value` over the last tenth of the lines; None if it is unknown in all of them."""
         values = self.series(value)[-max(len(self.lines) // 10, 1) :]
         known = values[np.isfinite(values)]
         return float(known.mean()) if known.size else None
 
 
 def read_history(run: Path) -> History:
-    """Reads a run's logs, also of one that is at work or was killed.
+    """Reads the logs of a run, which may still be running or have been killed.
 
     Raises:
-        CheckpointError: no step was logged yet, or metrics.jsonl is damaged.
+        CheckpointError: no step was logged yet, or metrics.jsonl is corrupt.
     """
     file = run / "metrics.jsonl"
     lines = read_lines(file)
@@ -82,18 +82,20 @@ def read_history(run: Path) -> History:
         raise CheckpointError(f"{file} holds no step yet: train for at least log_every steps first")
     steps = [line["step"] for line in lines]
     if any(after <= before for before, after in pairwise(steps)):
-        raise CheckpointError(f"{file} is damaged: its steps do not rise from line to line; resume the run to mend it")
-    damaged = sorted(path.name.removesuffix(".damaged") for path in (run / "checkpoints").glob("*.damaged"))
+        raise CheckpointError(
+            f"{file} is corrupt: its steps do not increase; resume the run to repair it"
+        )
+    corrupt = sorted(path.name.removesuffix(".damaged") for path in (run / "checkpoints").glob("*.damaged"))
     return History(
         lines=lines,
         nonfinite=read_lines(run / "nonfinite.jsonl"),
-        damaged_checkpoints=damaged,
-        damaged_records=read_corrupt_records(run),
+        corrupt_checkpoints=corrupt,
+        corrupt_records=read_corrupt_records(run),
     )
 
 
 def loss_curves(history: History, config: Config) -> list[Markup]:
-    """Loss per modality, and for each modality per range of timesteps."""
+    """Plots of the loss by modality, of each modality by timestep range, and of the gradient norm."""
     unit = "mean squared error"
     modalities = [
         Curve(name=name, colour=name, values=history.series(lambda line, name=name: line[f"loss_{name}"]))
@@ -112,7 +114,7 @@ def loss_curves(history: History, config: Config) -> list[Markup]:
 
 
 def loss_table(history: History, config: Config) -> dict[str, list[float | None]]:
-    """By modality: the loss at the end over all timesteps, then per range of them."""
+    """Final loss of each modality: over all timesteps, then for each timestep range."""
     ranges = range(len(timestep_ranges(config)))
     return {
         name: [
@@ -124,13 +126,13 @@ def loss_table(history: History, config: Config) -> dict[str, list[float | None]
 
 
 def timestep_ranges(config: Config) -> list[str]:
-    """The four equal ranges of timesteps whose losses are kept apart, "0–249" first."""
+    """Labels of the four equal timestep ranges, "0–249" first."""
     edges = [config.schedule.audio.train_steps * number // 4 for number in range(5)]
     return [f"{low}–{high - 1}" for low, high in pairwise(edges)]
 
 
 def speed_curves(history: History) -> list[Markup]:
-    """One figure per measure of speed that this machine knows."""
+    """One plot for each known measure of speed."""
     drawn = []
     for quantity in SPEED:
         values = history.series(quantity.value)
@@ -141,7 +143,7 @@ def speed_curves(history: History) -> list[Markup]:
 
 
 def speed_table(history: History) -> list[dict]:
-    """Median, tenth and ninetieth percentile over the lines, and the end, of each measure; None where unknown."""
+    """Median, 10th and 90th percentile, and final value of each measure of speed; None where unknown."""
     rows = []
     for quantity in SPEED:
         values = history.series(quantity.value)
@@ -153,24 +155,23 @@ def speed_table(history: History) -> list[dict]:
 
 
 def seconds_in_steps(history: History) -> float:
-    """Time that the steps took together, waiting for data included, saving and starting not."""
+    """Total time of all steps, s, including waiting for data but not saving and starting."""
     made = np.diff([0, *history.steps])
     return float((made * history.series(lambda line: line["step_seconds"])).sum())
 
 
 def incidents(history: History) -> list[str]:
-    """A sentence about each step that was no number and each damaged record, the first SHOWN of them, and each damaged
-    checkpoint."""
+    """Sentences about non-finite steps and corrupt records, the first SHOWN of each, and about corrupt checkpoints."""
     steps = [
         f"Step {line['step']}: loss {line['loss']}, gradient norm {line['gradient_norm']}; the step was "
-        f"{'left out' if line['skipped'] else 'where the run stopped'}. Sample ids {json.dumps(line['sample_ids'])}."
+        f"{'skipped' if line['skipped'] else 'where the run stopped'}. Sample ids {json.dumps(line['sample_ids'])}."
         for line in history.nonfinite
     ]
-    records = [f"Damaged, and left out: {reason}." for reason in history.damaged_records]
-    checkpoints = [f"Checkpoint {step} was found damaged and set aside." for step in history.damaged_checkpoints]
+    records = [f"Corrupt and skipped: {reason}." for reason in history.corrupt_records]
+    checkpoints = [f"Checkpoint {step} was found corrupt and renamed." for step in history.corrupt_checkpoints]
     return [
-        *_first(steps, "steps like these, see nonfinite.jsonl"),
-        *_first(records, "damaged records, see damaged-0.jsonl and others"),
+        *_first(steps, "such steps, see nonfinite.jsonl"),
+        *_first(records, "corrupt records, see damaged-*.jsonl"),
         *checkpoints,
     ]
 

@@ -1,1 +1,1 @@
-"""The procedural 360° world: scenes, their look and sound, their truth, and judging clips by it."""
+"""Procedural 360° scenes: content, rendering, audio, ground truth, and finding their objects in generated clips."""

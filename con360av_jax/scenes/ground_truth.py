@@ -67,7 +67,7 @@ def scene_clip(
         track: the clip's viewpoint in each frame (yaw, pitch, horizontal and vertical field of view), rad.
         frames_per_second: of the clip.
 
-    Raises MetricError if it is damaged, of another version, or of a scene that ends before the clip does.
+    Raises MetricError if it is corrupt, of another version, or of a scene that ends before the clip does.
     """
     path = folder / f"{scene_name(key)}.json"
     if not path.is_file():
@@ -136,12 +136,12 @@ def _read(path: Path) -> Truth:
     try:
         truth: Truth = structure(data, Truth)
     except BaseValidationError as error:
-        raise MetricError(f"{path} is damaged: {problems(error)}; write the scenes again") from error
+        raise MetricError(f"{path} is corrupt: {problems(error)}; write the scenes again") from error
     frames = len(truth["frame_times_s"])
     rows = [len(row) for item in truth["objects"] for name, row in item.items() if name not in ("class", "onsets_s")]  # pyright: ignore[reportArgumentType]
     if not truth["objects"] or not frames or any(row != frames for row in rows):
         raise MetricError(
-            f"{path} is damaged: {len(truth['objects'])} objects with rows of {sorted(set(rows))}, "
+            f"{path} is corrupt: {len(truth['objects'])} objects with rows of {sorted(set(rows))}, "
             f"wanted {frames} frames each; write the scenes again"
         )
     return truth

@@ -225,7 +225,7 @@ def test_a_dataset_without_its_views_is_refused(lean: Config, tmp_path: Path, ca
 
 def test_a_pretrained_folder_needs_a_place_for_its_evaluation(lean: Config, capsys):
     arguments = ["evaluate", "--run", tiny_world.base(lean), "--dataset", tiny_world.dataset(lean)]
-    assert "say with --out where the evaluation goes" in fails(capsys, arguments)
+    assert "give the folder of the evaluation with --out" in fails(capsys, arguments)
 
 
 def test_a_comparison_of_two_evaluations_is_one_page(

@@ -241,7 +241,7 @@ def test_clips_whose_seen_object_is_not_the_loudest_are_named(tmp_path: Path, vi
         (lambda truth: truth | {"frame_times_s": [0.0]}, "wanted 1 frames"),
     ],
 )
-def test_damaged_truth_is_refused(turned: Path, tmp_path: Path, views: list[View], change, message: str):
+def test_corrupt_truth_is_refused(turned: Path, tmp_path: Path, views: list[View], change, message: str):
     write_truth(tmp_path / "truth", views)
     path = tmp_path / "truth" / "scene_000000.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))

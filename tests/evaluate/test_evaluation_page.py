@@ -107,7 +107,7 @@ def test_text_from_files_is_only_text(tmp_path: Path):
         assert EVIL in page.text
 
 
-def test_missing_and_damaged_videos_are_named_and_never_linked(whole: Path, tmp_path: Path):
+def test_missing_and_corrupt_videos_are_named_and_never_linked(whole: Path, tmp_path: Path):
     found = results(2)
     write_videos(tmp_path, found)
     (tmp_path / found.clips[0].generated).unlink()

@@ -26,7 +26,7 @@ def test_the_other_program_s_words_are_passed_on(tmp_path: Path, monkeypatch: py
     assert "\n" not in str(error.value) and "preprocess: error" not in str(error.value)
     for words, told in (
         ("import sys; sys.exit('preprocess: error: X needs torch: pip install x')", "GENERATED TARGETS"),
-        ("import sys; sys.exit(1)", "it ended without a word"),
+        ("import sys; sys.exit(1)", "it ended without a message"),
     ):
         monkeypatch.setattr(extraction, "command", lambda *_, words=words: [sys.executable, "-c", words])
         with pytest.raises(MetricError, match=told):

@@ -245,7 +245,7 @@ def test_weights_are_told_apart_without_reading_them(lean: Config):
     assert settings.default_folder(averaged, run, "small") == run / "evaluation" / "small"
     assert settings.default_folder(averaged, averaged.path, "small") == run / "evaluation" / "small-7"
     base = settings.find_weights(tiny_world.base(lean), True)
-    with pytest.raises(ConfigError, match="say with --out where the evaluation goes"):
+    with pytest.raises(ConfigError, match="give the folder of the evaluation with --out"):
         settings.default_folder(base, base.path, "small")
     with pytest.raises(CheckpointError, match="nothing does not exist"):
         settings.find_weights(Path("nothing"), True)

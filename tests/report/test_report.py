@@ -93,7 +93,7 @@ def test_without_a_dataset_the_page_shows_the_clip_alone(folder: Path):
 def test_what_is_missing_is_named_and_no_page_is_left(folder: Path, tmp_path: Path):
     with pytest.raises(MediaError, match=r"nothing\.mp4 is missing"):
         write_report(folder / "run", tmp_path / "report.html", clips=[folder / "nothing.mp4"])
-    with pytest.raises(CheckpointError, match="no training run"):
+    with pytest.raises(CheckpointError, match="is not a training run"):
         write_report(folder / "dataset", tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
@@ -129,31 +129,31 @@ def test_a_resumed_run_is_one_curve_and_a_run_at_work_is_shown_up_to_its_last_wh
 
 
 @pytest.mark.parametrize("steps", [(10, 20, 20), (10, 20, 15)])
-def test_steps_that_do_not_rise_are_no_run_to_report_on(logs: Path, steps: tuple[int, ...]):
+def test_steps_that_do_not_increase_are_refused(logs: Path, steps: tuple[int, ...]):
     write_lines(logs / "metrics.jsonl", [metrics_line(step) for step in steps])
-    with pytest.raises(CheckpointError, match="do not rise from line to line"):
+    with pytest.raises(CheckpointError, match="its steps do not increase"):
         write_report(logs, logs / "report.html")
     assert not (logs / "report.html").exists()
 
 
-def test_steps_left_out_and_damaged_checkpoints_are_told(logs: Path):
-    assert "no checkpoint and no record was found damaged" in write_report(logs, logs / "report.html").read_text()
+def test_skipped_steps_and_corrupt_checkpoints_are_listed(logs: Path):
+    assert "no checkpoint and no record was found corrupt" in write_report(logs, logs / "report.html").read_text()
     bad = {"loss": "nan", "gradient_norm": "inf", "sample_ids": [4, 2], "skipped": True}
     write_lines(logs / "nonfinite.jsonl", [{"step": step, **bad} for step in range(1, 24)])
     (logs / "checkpoints" / "4.damaged").mkdir(parents=True)
     page = write_report(logs, logs / "report.html").read_text()
-    assert "Step 1: loss nan, gradient norm inf; the step was left out. Sample ids [4, 2]." in page
-    assert "And 3 more steps" in page
-    assert "Checkpoint 4 was found damaged" in page
+    assert "Step 1: loss nan, gradient norm inf; the step was skipped. Sample ids [4, 2]." in page
+    assert "And 3 more such steps" in page
+    assert "Checkpoint 4 was found corrupt" in page
 
 
-def test_damaged_records_are_told(logs: Path):
+def test_corrupt_records_are_listed(logs: Path):
     write_lines(
         logs / "damaged-0.jsonl", [{"record": number, "reason": f"record {number}: <bad>"} for number in (7, 3)]
     )
     write_lines(logs / "damaged-2.jsonl", [{"record": 3, "reason": "record 3: <bad>"}])
     page = write_report(logs, logs / "report.html").read_text()
-    assert page.count("Damaged, and left out: record 3: &lt;bad&gt;.") == 1
+    assert page.count("Corrupt and skipped: record 3: &lt;bad&gt;.") == 1
     assert page.index("record 3:") < page.index("record 7:")
 
 

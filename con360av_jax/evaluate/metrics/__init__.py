@@ -1,1 +1,1 @@
-"""Metrics over stored features and clips, in numpy."""
+"""Metrics of features and clips, in numpy: Fréchet distance, S_KL, AV-Align, audio class, bootstrap intervals."""

@@ -1,14 +1,14 @@
-"""Class heard against class seen: what a clip's sound is closest to, among the sounds of scenes' classes.
+"""Object class that a clip's audio is nearest to, by nearest class mean of YAMNet scores.
 
-Of a clip with YAMNet's scores s of 521 classes in each window:
-(1) sound      z = mean over windows of log(s / (1 - s)),  s kept 1/512 away from 0 and 1, where the network rounds
-(2) class      c_k = mean of z over target clips in which k is the loudest object, the clip's own scene left out
-(3) heard      the k whose c_k is nearest to z
-(4) agreement  share of clips with heard = seen,  over those whose seen object is also the loudest of its scene
+For a clip with YAMNet scores s of 521 classes in each window:
+(1) embedding  z = mean over windows of log(s / (1 - s)),  s clipped to [1/512, 511/512], the network's rounding
+(2) class      c_k = mean of z over target clips in which k is the loudest object, without the clip's own scene
+(3) predicted  the class k whose c_k is nearest to z
+(4) agreement  share of clips with predicted class = visible class, over clips whose visible object is the loudest
 
-A scene's sound holds all of its objects, so (4) asks only where the right answer is the one that is seen. Leaving the
-own scene out serves both sides: a target would otherwise be near itself, a generated clip near what it imitates.
-Classes need targets of three scenes, so that two are left.
+The audio of a scene contains all of its objects, so (4) counts only clips whose visible object is the loudest. The own
+scene is left out of (2) because a target is near itself and a generated clip near the target that it imitates. A class
+needs targets from three scenes, so that two remain.
 """
 
 from collections import defaultdict
@@ -24,19 +24,19 @@ from con360av_jax.scenes.scene import CLASSES
 FEWEST_SCENES = 3
 _ROUNDING = 1 / 512
 
-Sound = Float[np.ndarray, "score"]
+Embedding = Float[np.ndarray, "score"]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Features by name of a clip, read when they are asked for."""
+class RowsByClip:
+    """Feature rows by clip name, read from disk on access."""
 
     features: FeatureSet
     places: Mapping[str, int]
 
     @classmethod
-    def of(cls, features: FeatureSet) -> "Rows":
-        """Those of a whole set."""
+    def of(cls, features: FeatureSet) -> "RowsByClip":
+        """Rows of all clips of a feature set."""
         return cls(features, {line.clip: number for number, line in enumerate(features.clips)})
 
     def __contains__(self, clip: str) -> bool:
@@ -47,57 +47,57 @@ class Rows:
         return self.features.values[line.first : line.first + line.rows]
 
     def reason(self, clip: str) -> str:
-        """Why a clip is not here."""
+        """Reason why a clip has no features."""
         lines = (line for line in self.features.rejected if line.get("clip") == clip)
         return next((str(line.get("reason", "rejected")) for line in lines), "was not extracted")
 
 
-def sound_of(scores: Float[np.ndarray, "window score"]) -> Sound:
-    """Equation 1."""
+def audio_embedding(scores: Float[np.ndarray, "window score"]) -> Embedding:
+    """Embedding of a clip's audio from YAMNet scores (equation 1)."""
     kept = np.clip(np.asarray(scores, np.float64), _ROUNDING, 1 - _ROUNDING)
     return np.log(kept / (1 - kept)).mean(axis=0)
 
 
 @dataclass(frozen=True)
-class HeardClasses:
-    """Sums of target sounds by class, and which clips of each scene are in them."""
+class AudioClassifier:
+    """Class sums of target embeddings, and the clips of each scene that are part of them."""
 
-    totals: Mapping[str, Sound]
+    totals: Mapping[str, Embedding]
     counts: Mapping[str, int]
     members: Mapping[str, Sequence[tuple[str, str]]]
-    """By scene: clip and its loudest class."""
-    targets: Rows
+    """Clips of each scene with the class of their loudest object."""
+    targets: RowsByClip
 
     @classmethod
-    def of(cls, targets: Rows, loudest: Sequence[tuple[str, str, str]]) -> "HeardClasses":
-        """From target clips, each given as clip, scene and the class of the loudest object.
+    def fit(cls, targets: RowsByClip, loudest: Sequence[tuple[str, str, str]]) -> "AudioClassifier":
+        """Fits class sums to target clips, each given as clip, scene and class of the loudest object.
 
-        Only classes with clips of enough scenes are kept.
+        Classes with clips from fewer than FEWEST_SCENES scenes are dropped.
         """
         scenes: dict[str, set[str]] = defaultdict(set)
         for _, scene, name in loudest:
             scenes[name].add(scene)
-        totals: dict[str, Sound] = {}
+        totals: dict[str, Embedding] = {}
         counts: dict[str, int] = defaultdict(int)
         members: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for clip, scene, name in loudest:
             if len(scenes[name]) >= FEWEST_SCENES:
-                sound = sound_of(targets[clip])
-                totals[name] = totals[name] + sound if name in totals else sound
+                embedding = audio_embedding(targets[clip])
+                totals[name] = totals[name] + embedding if name in totals else embedding
                 counts[name] += 1
                 members[scene].append((clip, name))
         return cls(totals, counts, members, targets)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """That can be heard."""
+        """Classes that can be predicted, in the order of CLASSES."""
         return tuple(name for name in CLASSES if name in self.totals)
 
-    def heard(self, scores: Float[np.ndarray, "window score"], scene: str) -> str:
-        """Equation 3 for a clip of a scene."""
+    def predict(self, scores: Float[np.ndarray, "window score"], scene: str) -> str:
+        """Predicted class of a clip of `scene` (equation 3)."""
         totals, counts = dict(self.totals), dict(self.counts)
         for clip, name in self.members.get(scene, ()):
-            totals[name] = totals[name] - sound_of(self.targets[clip])
+            totals[name] = totals[name] - audio_embedding(self.targets[clip])
             counts[name] -= 1
-        sound = sound_of(scores)
-        return min(self.classes, key=lambda name: float(np.linalg.norm(totals[name] / counts[name] - sound)))
+        embedding = audio_embedding(scores)
+        return min(self.classes, key=lambda name: float(np.linalg.norm(totals[name] / counts[name] - embedding)))

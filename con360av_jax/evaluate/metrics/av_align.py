@@ -1,4 +1,4 @@
-"""Whether sound and picture of a clip agree, in time (AV-Align) and in direction, in numpy and OpenCV.
+"""Agreement of a clip's audio and video in time (AV-Align), and the error of a direction, in numpy and OpenCV.
 
 (1) rise      f_t = mean over bands of max(0, D_t - D_(t-1)),  D = 20 log10 magnitude, at most 80 dB below its maximum
 (2) onset     f_t is the largest within 30 ms, >= least rise, and f_t / max f >= mean of that within 100 ms + 0.07
@@ -8,9 +8,9 @@
 (6) angle     atan2(|d x t|, d . t) between the directions d seen and t true
 
 (3) to (5) and the tolerance of one frame are those of AV-Align (Yariv et al., "Diverse and Aligned Audio-to-Video
-Generation via Text-to-Video Model Adaptation", arXiv 2309.16429) and its code; as there, several onsets may be near one
-peak. Its onsets are librosa's; (1) and (2) follow those (thresholds, widths, and the shift by half a window) on
-AudioLDM's mel, with one change: a maximum is one on both sides, as its rise takes several of the mel's 10-ms frames.
+Generation via Text-to-Video Model Adaptation", arXiv 2309.16429) and its code, in which several onsets may match one
+peak. AV-Align takes librosa's onsets; (1) and (2) have the same thresholds, widths and shift by half a window, on
+AudioLDM's mel, with one change: a maximum is two-sided, because a rise takes several of the mel's 10-ms frames.
 """
 
 from dataclasses import dataclass
@@ -25,27 +25,27 @@ from con360av_jax.errors import MetricError
 from con360av_jax.sphere.geometry import view_directions
 
 RANGE = 80.0  # dB
-MAXIMUM_WITHIN = 0.03  # seconds to either side, as the two below
-MEAN_WITHIN = 0.1
+MAXIMUM_WITHIN = 0.03  # seconds to either side
+MEAN_WITHIN = 0.1  # seconds to either side
 ABOVE_MEAN = 0.07  # of the largest rise
-LEAST_RISE = 0.2  # dB; ours: the ripple of a steady tone is smaller
-# scale of a pyramid's level, levels, window, iterations, neighbourhood, its Gaussian's width, flags
+LEAST_RISE = 0.2  # dB; not in AV-Align: above the ripple of a steady tone
+# pyramid scale, levels, window size, iterations, neighbourhood size, its Gaussian sigma, flags
 _FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnsetAgreement:
-    """Onsets of the sound and peaks of motion of one clip, in seconds from its start, and how they agree."""
+    """Audio onsets and motion peaks of one clip, in seconds from its start, and their agreement."""
 
     onsets: tuple[float, ...]
     peaks: tuple[float, ...]
     score: float | None
-    """0: none of either agrees; 1: each onset has a peak of its own. Above 1 where several onsets share a peak, as in
-    AV-Align's own code. None where there is neither: such a clip has no place in a mean."""
+    """Equation 5: 0 if no onset matches a peak, 1 if each onset has its own peak, above 1 if several onsets share a
+    peak (as in AV-Align's code); None for a clip with neither onsets nor peaks, which means exclude."""
 
 
 def mel_onsets(mel: Float[np.ndarray, "time mel"], config: MelConfig) -> Float[np.ndarray, "onset"]:
-    """When sounds begin, seconds, from a log-mel spectrogram as `log_mel` makes it (equations 1 and 2).
+    """Times of audio onsets, seconds, from a log-mel spectrogram of `log_mel` (equations 1 and 2).
 
     Raises MetricError unless it has two axes, at least two frames and only finite values.
     """
@@ -61,12 +61,12 @@ def mel_onsets(mel: Float[np.ndarray, "time mel"], config: MelConfig) -> Float[n
     largest = maximum_filter1d(relative, 2 * round(MAXIMUM_WITHIN * rate) + 1, mode="constant", cval=0.0)
     mean = uniform_filter1d(relative, 2 * round(MEAN_WITHIN * rate) + 1, mode="nearest")
     found = (relative == largest) & (relative >= mean + ABOVE_MEAN) & (rise >= LEAST_RISE)
-    # A frame sees a sound half a window before its own time.
+    # A window contains a sound half its length before the time of its frame.
     return (np.flatnonzero(found) + config.window // (2 * config.hop)) / rate
 
 
 def flow_magnitude(frames: UInt8[np.ndarray, "frame height width 3"]) -> Float[np.ndarray, "frame"]:
-    """Mean length of the optical flow that leads to each frame, pixels (equation 3), by Farnebäck's method.
+    """Mean length of the optical flow from the previous frame to each frame, pixels (equation 3, Farnebäck's method).
 
     Raises MetricError unless frames are RGB, uint8 and at least two.
     """
@@ -83,7 +83,7 @@ def flow_magnitude(frames: UInt8[np.ndarray, "frame height width 3"]) -> Float[n
 
 
 def flow_peaks(magnitude: Float[np.ndarray, "frame"], frames_per_second: float) -> Float[np.ndarray, "peak"]:
-    """When motion is largest, seconds (equation 4)."""
+    """Times of motion peaks, seconds (equation 4)."""
     inner = magnitude[1:-1]
     return (np.flatnonzero((inner > magnitude[:-2]) & (inner > magnitude[2:])) + 1) / frames_per_second
 
@@ -91,12 +91,12 @@ def flow_peaks(magnitude: Float[np.ndarray, "frame"], frames_per_second: float) 
 def onset_agreement(
     onsets: Float[np.ndarray, "onset"], peaks: Float[np.ndarray, "peak"], tolerance: float
 ) -> OnsetAgreement:
-    """How onsets and peaks agree (equation 5); all in seconds, AV-Align's tolerance is one frame of the picture.
+    """Agreement of onsets and peaks (equation 5), all in seconds; AV-Align's tolerance is one video frame.
 
     Raises MetricError unless the tolerance is above 0.
     """
     if not tolerance > 0:
-        raise MetricError(f"a tolerance of {tolerance:g} s: give one above 0, such as one frame of the picture")
+        raise MetricError(f"a tolerance of {tolerance:g} s: give one above 0, such as one video frame")
     near = np.abs(np.asarray(onsets)[:, None] - np.asarray(peaks)[None, :]) < tolerance
     agreeing = int(near.any(axis=1).sum())
     union = len(onsets) + len(peaks) - agreeing
@@ -111,7 +111,7 @@ def av_align(
     mel: Float[np.ndarray, "time mel"],
     config: MelConfig,
 ) -> OnsetAgreement:
-    """AV-Align of one clip whose sound and picture begin together.
+    """AV-Align of one clip whose audio and video start together.
 
     Raises MetricError as `flow_magnitude` and `mel_onsets` do, or unless the frame rate is above 0.
     """
@@ -124,10 +124,10 @@ def av_align(
 def seen_directions(
     presence: Float[np.ndarray, "frame height width"], track: Float[np.ndarray, "frame 4"]
 ) -> Float[np.ndarray, "frame 3"]:
-    """Where in the world the middle of an object seen in a view lies, unit vectors; nan in frames without it.
+    """World direction of an object's centre in each frame of a view, unit vectors; NaN in frames without it.
 
-    `presence` is how much each pixel belongs to the object (a mask, or any weight >= 0), `track` the viewpoint in rad.
-    The mean is taken over the sphere: a pixel at a view's edge covers less of it.
+    `presence` is the weight of each pixel for the object (a mask, or any weight >= 0), `track` the viewpoint in rad.
+    Pixels are weighted by their solid angle, which is smaller towards the edges of a view.
 
     Raises MetricError if shapes do not match, or if presence is negative or not finite.
     """
@@ -148,7 +148,7 @@ def seen_directions(
 def direction_error(
     seen: Float[np.ndarray, "frame 3"], true: Float[np.ndarray, "frame 3"]
 ) -> Float[np.ndarray, "frame"]:
-    """Angle between directions of any length, degrees from 0 to 180 (equation 6); nan where one is nan.
+    """Angle between directions of any length, degrees from 0 to 180 (equation 6); NaN where either is NaN.
 
     Raises MetricError if shapes do not match or a vector has no length.
     """

@@ -1,14 +1,15 @@
-"""How sure a number is: percentile intervals from drawing clips, not rows, again and again, in numpy, float64.
+"""Percentile bootstrap intervals of metrics, resampling clips with replacement, in numpy, float64.
 
-Rows of one clip are alike, so that drawing rows would make intervals too narrow. With k_i how often clip i is drawn:
+Rows of one clip are correlated, so resampling rows would make intervals too narrow. With k_i the number of times that
+clip i is drawn:
 (1) mean      sum k_i s_i / sum k_i n_i              s_i, n_i: the clip's sum and its number of values
 (2) moments   n = sum k_i n_i,  mu = sum k_i n_i mu_i / n
 (3)           M = sum k_i F_i^T F_i + sum k_i n_i (mu_i - mu)(mu_i - mu)^T,  F_i^T F_i: the clip's scatter
 (4) root      tr (S R)^(1/2) = sum of sqrt(eigenvalues of L^T S L),  R = L L^T the reference's covariance
 
-Clips are summed up once, as n_i, mu_i and F_i with at most as many rows as the clip or as there are dimensions. Where
-the reference is not drawn again, mu_i and F_i are multiplied by L once, too: a draw is then one weighted product (3)
-and the eigenvalues of one symmetric matrix (4), without vectors or singular values.
+Clips are reduced once to n_i, mu_i and F_i, where F_i has at most as many rows as the clip or as there are dimensions.
+If the reference is not resampled, mu_i and F_i are also multiplied by L once: a draw is then one weighted product (3)
+and the eigenvalues of one symmetric matrix (4), without eigenvectors or singular values.
 """
 
 from collections.abc import Iterable
@@ -22,20 +23,20 @@ from con360av_jax.evaluate.metrics.frechet import Covariance, Moments, factor, f
 
 DRAWS = 1000
 LEVEL = 0.95
-# An interval of fewer clips decides nothing: all of n differences have one sign by chance in 2^(1 - n) of cases.
 FEWEST_TO_DECIDE = 6
+"""Fewest clips whose interval counts as significant: n differences have one sign by chance with 2^(1 - n)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A statistic of all clips and the interval that holds the middle of its draws."""
+    """Value of a statistic over all clips and its percentile interval."""
 
     value: float
     low: float
     high: float
     bias: float
-    """Mean of the draws minus `value`: about 0 for a mean. Above 0 for a Fréchet distance, as a draw has fewer
-    different clips; with few clips for their dimensions the whole interval lies above `value`. Then quote `centred`."""
+    """Mean of the draws minus `value`: about 0 for a mean; above 0 for a Fréchet distance, because a draw has fewer
+    distinct clips. With few clips for their dimensions the whole interval is above `value`: quote `centred`."""
     level: float
     draws: int
     clips: int
@@ -43,30 +44,30 @@ class Interval:
 
     @property
     def centred(self) -> tuple[float, float]:
-        """The interval moved by the bias: how much `value` varies with the clips, around `value`.
+        """Interval shifted by minus the bias: the spread of `value` over clips, around `value`.
 
-        With few clips it is rather too wide: about twice with four clips for each dimension of normal features. What
-        `value` itself has too much, for having few rows, stays in it (see `frechet_infinity`).
+        With few clips it is too wide: about twice for four clips per dimension of normal features. The bias of `value`
+        itself from having few rows remains (see `frechet_infinity`).
         """
         return self.low - self.bias, self.high - self.bias
 
 
 @dataclass(frozen=True)
 class ClipMoments:
-    """Moments of each clip, in a form that sums up quickly under any weights (equations 2 and 3)."""
+    """Moments of each clip, in a form that sums quickly under any weights (equations 2 and 3)."""
 
     counts: Float[np.ndarray, "clip"]
     means: Float[np.ndarray, "clip dim"]
     factors: Float[np.ndarray, "factor_row dim"]
-    """All F_i, one below the other."""
+    """All F_i, stacked by rows."""
     owners: Int[np.ndarray, "factor_row"]
-    """The clip each belongs to."""
+    """Index of the clip that each row of `factors` belongs to."""
 
     @classmethod
     def of(cls, clips: Iterable[Float[np.ndarray, "row dim"]]) -> "ClipMoments":
-        """Sums up each clip's rows, as a FeatureSet of embeddings yields them.
+        """Moments of clips given by their rows, as a FeatureSet of embeddings yields them.
 
-        Raises MetricError for fewer than two clips, other dimensions, or as `frechet.moments` does.
+        Raises MetricError for fewer than two clips, clips of different dimensions, or as `frechet.moments` does.
         """
         counts: list[int] = []
         means: list[np.ndarray] = []
@@ -90,7 +91,7 @@ class ClipMoments:
         return cls(np.array(counts, np.float64), np.stack(means), np.concatenate(factors), owners)
 
     def total(self, weights: Int[np.ndarray, "clip"]) -> Moments:
-        """Moments of all rows, each clip counted as often as its weight says."""
+        """Moments of all rows, each clip counted `weights` times."""
         counts = weights * self.counts
         mean = counts @ self.means / counts.sum()
         apart = self.means - mean
@@ -98,11 +99,11 @@ class ClipMoments:
         return Moments(int(counts.sum()), mean, scatter)
 
     def projected(self, onto: Float[np.ndarray, "dim rank"]) -> "ClipMoments":
-        """Those of the rows times a matrix."""
+        """Moments of the rows after multiplication by a matrix."""
         return ClipMoments(self.counts, self.means @ onto, self.factors @ onto, self.owners)
 
     def scatter_trace(self, weights: Int[np.ndarray, "clip"], mean: Float[np.ndarray, "dim"]) -> float:
-        """Trace of the weighted scatter about its own mean, without the scatter."""
+        """Trace of the weighted scatter about its mean, without computing the scatter."""
         within = weights[self.owners] @ np.square(self.factors).sum(axis=1)
         return float(within + (weights * self.counts) @ np.square(self.means - mean).sum(axis=1))
 
@@ -116,8 +117,8 @@ def bootstrap_mean(
 ) -> Interval:
     """Interval of the mean of all values, given each clip's sum and number of values (equation 1).
 
-    Raises MetricError for fewer than two clips, other lengths, values not finite, counts not above 0, fewer than 10
-    draws or a level outside (0, 1).
+    Raises MetricError for fewer than two clips, different lengths, values that are not finite, counts not above 0,
+    fewer than 10 draws or a level outside (0, 1).
     """
     sums, counts = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
     if sums.ndim != 1 or sums.shape != counts.shape or len(sums) < 2:
@@ -140,8 +141,8 @@ def bootstrap_frechet(
 ) -> Interval:
     """Interval of the Fréchet distance of clips to a reference, in the unit of `frechet_distance`.
 
-    A reference given as Moments stays as it is: the interval is that of the generated clips alone. Given as ClipMoments
-    it is drawn too, independently, at several times the cost. Quote `centred` unless clips far outnumber dimensions.
+    A reference given as Moments is fixed: the interval covers the generated clips only. One given as ClipMoments
+    is resampled too, independently, at several times the cost. Quote `centred` unless clips far outnumber dimensions.
 
     Raises MetricError if dimensions differ, for fewer than 10 draws, a level outside (0, 1), or too few rows.
     """
@@ -164,7 +165,7 @@ def bootstrap_frechet(
 def _to_fixed(
     clips: ClipMoments, reference: Moments, covariance: Covariance, weights: Int[np.ndarray, "draw clip"]
 ) -> list[float]:
-    """Distances of draws to a reference that stays (equation 4)."""
+    """Distances of draws to a fixed reference (equation 4)."""
     root = factor(reference.covariance(covariance))
     projected = clips.projected(root)
     trace = float(np.square(root).sum())
@@ -174,7 +175,7 @@ def _to_fixed(
         mean = counts @ clips.means / counts.sum()
         divisor = counts.sum() - (covariance == "unbiased")
         shared = np.linalg.eigvalsh(projected.total(drawn).scatter / divisor)
-        # Eigenvalues that are rounding only would count with half of its digits.
+        # The root of an eigenvalue that is only rounding error would keep half of its digits.
         kept = shared > np.finfo(np.float64).eps * len(shared) * np.abs(shared).max(initial=0)
         spread = clips.scatter_trace(drawn, mean) / divisor
         between = np.square(mean - reference.mean).sum()
@@ -183,7 +184,7 @@ def _to_fixed(
 
 
 def _weights(random: np.random.Generator, clips: int, draws: int) -> Int[np.ndarray, "draw clip"]:
-    """How often each clip is drawn when as many as there are are drawn with replacement."""
+    """Number of times that each clip is drawn, in draws of as many clips with replacement."""
     return random.multinomial(clips, np.full(clips, 1 / clips), size=draws)
 
 

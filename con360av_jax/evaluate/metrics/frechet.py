@@ -8,9 +8,9 @@
                 with tr (S_1 S_2)^(1/2) = sum of the singular values of L_1^T L_2
 (6) infinity    FD(n) = FD_inf + c / n fitted to subsets of n rows
 
-(5) equals tr sqrtm(S_1 S_2) but is always real, and needs no full rank: rounding in eigenvalues that are truly zero
-would enter a square root of the product with half of its digits; here it is cut off before any root.
-(2) is Chan, Golub, LeVeque 1983; (5) Dowson, Landau 1982; (6) Chong, Forsyth 2020, for sound Gui et al. 2023.
+The last term of (5) equals that of tr sqrtm(S_1 S_2) but is always real and needs no full rank: the rounding errors of
+zero eigenvalues, which would keep half of their digits in a square root, are cut off before any root is taken.
+(2) is Chan, Golub, LeVeque 1983; (5) Dowson, Landau 1982; (6) Chong, Forsyth 2020, for audio Gui et al. 2023.
 StyleGAN-V takes "biased", fadtk and frechet-audio-distance "unbiased".
 """
 
@@ -33,14 +33,14 @@ SMALLEST = 500
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and scatter of rows (equation 1), float64: all that a Fréchet distance needs to know of them."""
+    """Count, mean and scatter of rows (equation 1), float64: all that a Fréchet distance needs."""
 
     count: int
     mean: Float[np.ndarray, "dim"]
     scatter: Float[np.ndarray, "dim dim"]
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Moments of both sets together (equation 2). Raises MetricError if they have other dimensions."""
+        """Moments of both sets together (equation 2). Raises MetricError if their dimensions differ."""
         _same_dimension(self, other)
         count = self.count + other.count
         delta = other.mean - self.mean
@@ -49,14 +49,14 @@ class Moments:
         return Moments(count, mean, self.scatter + other.scatter + between)
 
     def covariance(self, convention: Covariance) -> Float[np.ndarray, "dim dim"]:
-        """Equation 3. Raises MetricError for fewer than two rows."""
+        """Covariance of the rows (equation 3). Raises MetricError for fewer than two rows."""
         if self.count < 2:
             raise MetricError(f"{self.count} row has no covariance: give at least 2, better more than {len(self.mean)}")
         return self.scatter / (self.count if convention == "biased" else self.count - 1)
 
 
 def moments(rows: Rows) -> Moments:
-    """Moments of one block of rows. Raises MetricError if it has none, other axes than two, or values not finite."""
+    """Moments of a block of rows. Raises MetricError if it is empty, not two-dimensional or not finite."""
     if rows.ndim != 2 or not rows.size:
         raise MetricError(f"features of shape {rows.shape}: give (row, dim) with at least one row")
     exact = np.asarray(rows, np.float64)
@@ -69,7 +69,7 @@ def moments(rows: Rows) -> Moments:
 
 
 def accumulate(blocks: Iterable[Rows]) -> Moments:
-    """Moments of all rows in one pass over blocks of any size; order and sizes matter to about 1e-12, relative.
+    """Moments of all rows in one pass over blocks; order and sizes of the blocks change about 1e-12, relative.
 
     Moments of shards or devices are joined in the same way, by `+`. Raises MetricError as `moments` does, and if there
     is no block.
@@ -84,8 +84,8 @@ def accumulate(blocks: Iterable[Rows]) -> Moments:
 def frechet_distance(first: Moments, second: Moments, covariance: Covariance) -> float:
     """Fréchet distance (equation 5), in the square of the features' unit.
 
-    Below about as many rows as dimensions it is defined, but far too large; see `frechet_infinity`. Raises MetricError
-    for fewer than two rows in either set or other dimensions.
+    With fewer rows than dimensions it is defined, but far too large; see `frechet_infinity`. Raises MetricError for
+    fewer than two rows in either set or different dimensions.
     """
     return gaussian_distance(first.mean, first.covariance(covariance), second.mean, second.covariance(covariance))
 
@@ -106,15 +106,15 @@ def gaussian_distance(
         raise MetricError(f"means and covariances of shapes {shapes}: give features of one dimension")
     first_factor, second_factor = factor(first_covariance), factor(second_covariance)
     shared = np.linalg.svd(first_factor.T @ second_factor, compute_uv=False).sum()
-    # Traces of what the factors hold, so that a set against itself has no distance.
+    # Traces of the factors, not of the covariances, so that a set has distance 0 from itself.
     traces = np.square(first_factor).sum() + np.square(second_factor).sum()
     return max(0.0, float(np.square(first_mean - second_mean).sum() + traces - 2 * shared))
 
 
 def factor(covariance: Float[np.ndarray, "dim dim"]) -> Float[np.ndarray, "dim rank"]:
-    """L with L L^T = covariance and as many columns as its rank (equation 4), float64.
+    """Factor L of a covariance, with L L^T = covariance and rank many columns (equation 4), float64.
 
-    Raises MetricError if it is not finite or has an eigenvalue below -1e-6 of the largest.
+    Raises MetricError if the covariance is not finite or has an eigenvalue below -1e-6 of the largest.
     """
     exact = np.asarray(covariance, np.float64)
     if not np.isfinite(exact).all():
@@ -131,14 +131,14 @@ def factor(covariance: Float[np.ndarray, "dim dim"]) -> Float[np.ndarray, "dim r
 
 @dataclass(frozen=True, kw_only=True)
 class Extrapolation:
-    """The distance that infinitely many rows would have, and the line it was read from (equation 6)."""
+    """Fréchet distance extrapolated to infinitely many rows, and the fitted line (equation 6)."""
 
     value: float
-    """FD_inf; may come out a little below 0 where the truth is about 0."""
+    """FD_inf; may be a little below 0 if the true distance is about 0."""
     slope: float
-    """c: the bias that one over n rows adds."""
+    """Slope c of the bias over 1 / n."""
     r_squared: float
-    """Part of the variance of `distances` that the line explains; nan if they are all equal."""
+    """Share of the variance of `distances` that the line explains; NaN if all are equal."""
     counts: Int[np.ndarray, "point"]
     distances: Float[np.ndarray, "point"]
 
@@ -152,11 +152,11 @@ def frechet_infinity(
     smallest: int = SMALLEST,
     replacement: bool = False,
 ) -> Extrapolation:
-    """Fréchet distance of `rows` to a reference, with the bias of having few rows taken out (equation 6).
+    """Fréchet distance of `rows` to a reference, without the bias of having few rows (equation 6).
 
-    Takes subsets of `points` sizes from `smallest` (or half of the rows, if that is less) to all; the line holds where
-    even the smallest has more rows than dimensions. The bias of having few rows in the reference stays.
-    `replacement=True` draws as fadtk does: then c / (number of all rows) stays in the value too.
+    Draws subsets of `points` sizes from `smallest` (or half of the rows, if fewer) to all rows; the line is valid if
+    even the smallest has more rows than dimensions. The bias of having few rows in the reference remains.
+    `replacement=True` draws as fadtk does, which leaves c / (number of all rows) in the value.
 
     Raises MetricError for fewer than four rows or two points, or as `frechet_distance` does.
     """

@@ -1,14 +1,14 @@
-"""S_KL: how much the saliency of generated frames differs from that of their targets, in numpy, float64.
+"""S_KL: divergence between the saliency of generated frames and of their targets, in numpy, float64.
 
-For the saliency maps g of a generated and t of the target frame, each with pixel weights a ("pixel": 1; "solid_angle":
-the pixel's solid angle on the sphere, for panoramas, whose rows near the poles would count too much):
+For the saliency map g of a generated frame, t of its target, and pixel weights a ("pixel": 1; "solid_angle": the
+pixel's solid angle on the sphere, for panoramas, whose rows near the poles would otherwise count too much):
 (1) density    p = a g / sum a g,  q = a t / sum a t
 (2) divergence KL(generated || target) = sum p log(epsilon + p / (q + epsilon)), nats
 (3) S_KL       mean of (2) over all frames that have both densities
 
-The direction is the paper's, KL(Sal(generated) || Sal(target)); saliency benchmarks have it the other way round. The
-paper does not say how zeros are handled: the place of epsilon and its value, that of float64, are those of TempSAL's
-evaluation. A black map (all zero) has no density: its frame is named and left out of (3).
+The direction is the paper's, KL(Sal(generated) || Sal(target)); saliency benchmarks use the opposite one. The paper
+does not specify the handling of zeros: epsilon, that of float64, and its place are those of TempSAL's evaluation. A
+black map (all zero) has no density: its frame is excluded from (3) and listed.
 """
 
 from collections.abc import Sequence
@@ -31,35 +31,35 @@ _NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Excluded:
-    """A frame left out of the mean because a map of it is black."""
+    """Frame excluded from the mean because its generated or target map is black."""
 
     clip: str
     frame: int
     black: str
-    """"generated", "target" or "both"."""
+    """Side of the black map: "generated", "target" or "both"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyDivergence:
-    """S_KL with what each clip adds to it; clips all of whose frames are left out have no entry."""
+    """S_KL with the contribution of each clip; clips without a usable frame have no entry."""
 
     value: float
     """Equation 3, nats."""
     clips: tuple[str, ...]
     sums: Float[np.ndarray, "clip"]
-    """Of equation 2 over a clip's frames."""
+    """Sum of equation 2 over each clip's frames."""
     frames: Float[np.ndarray, "clip"]
-    """How many frames that are."""
+    """Number of frames in each sum."""
     excluded: tuple[Excluded, ...]
 
 
 def frame_divergence(
     generated: Maps, target: Maps, weighting: Weighting = "pixel", epsilon: float = EPSILON
 ) -> Float[np.ndarray, "frame"]:
-    """KL(generated || target) of each frame, nats (equation 2), float64; maps of any scale.
+    """KL(generated || target) of each frame, nats (equation 2), float64; maps may have any scale.
 
-    Raises MetricError if shapes differ or are not (frame, height, width), if a map has a negative value or one that is
-    not finite, or if one is all zero (`black_frames` tells which).
+    Raises MetricError if shapes differ or are not (frame, height, width), or if a map has a negative value, a value
+    that is not finite, or only zeros (see `black_frames`).
     """
     for name, maps in (("generated", generated), ("target", target)):
         _check_maps(maps, name)
@@ -74,17 +74,17 @@ def frame_divergence(
 
 
 def black_frames(maps: Maps) -> Bool[np.ndarray, "frame"]:
-    """Which maps are zero everywhere."""
+    """Mask of the maps that are zero everywhere."""
     return ~np.any(maps, axis=(1, 2))
 
 
 def compare_saliency(
     generated: FeatureSet, target: FeatureSet, weighting: Weighting = "pixel", epsilon: float = EPSILON
 ) -> SaliencyDivergence:
-    """S_KL of generated clips against the targets of the same names (equation 3), in one pass, a clip at a time.
+    """S_KL of generated clips against the targets of the same names (equation 3), one clip in memory at a time.
 
-    Raises MetricError if the sets were extracted differently, do not hold saliency, name other clips, a clip has
-    another number of frames in either, every frame is left out, or as `frame_divergence` does.
+    Raises MetricError if the sets were extracted differently, do not hold saliency or hold different clips, if a clip's
+    maps have different shapes, if every frame is excluded, or as `frame_divergence` does.
     """
     _check_sets(generated, target)
     targets = dict(zip((clip.clip for clip in target.clips), target, strict=True))
@@ -130,7 +130,7 @@ def _check_maps(maps: Maps, name: str) -> None:
 
 def _density(maps: Maps, weighting: Weighting) -> Maps:
     exact = np.asarray(maps, np.float64)
-    # Sums of float64's largest or smallest values would leave its range.
+    # Scaled to a maximum of 1, because sums of float64's largest values would overflow.
     exact = exact / exact.max(axis=(1, 2), keepdims=True)
     if weighting == "solid_angle":
         exact = exact * solid_angle_weights(*maps.shape[1:])

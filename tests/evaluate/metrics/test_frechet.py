@@ -146,10 +146,10 @@ def test_the_seed_decides_the_subsets():
 
 def test_wrong_features_are_named():
     good = moments(np.eye(3))
-    damaged = np.zeros((4, 3), np.float32)
-    damaged[2, 1] = np.nan
+    corrupt = np.zeros((4, 3), np.float32)
+    corrupt[2, 1] = np.nan
     with pytest.raises(MetricError, match="not finite, first in row 2"):
-        moments(damaged)
+        moments(corrupt)
     with pytest.raises(MetricError, match="at least 2"):
         frechet_distance(good, moments(np.ones((1, 3))), "biased")
     with pytest.raises(MetricError, match=r"\(row, dim\)"):

@@ -87,7 +87,7 @@ def test_sets_that_do_not_belong_together_are_refused(tmp_path: Path):
     one = stored(tmp_path / "one", {"a": maps, "b": maps})
     with pytest.raises(MetricError, match=r"one lacks c \(1 clips\); .*other lacks b \(1 clips\)"):
         compare_saliency(one, stored(tmp_path / "other", {"a": maps, "c": maps}))
-    with pytest.raises(MetricError, match="settings.size: 8 and 9"):
+    with pytest.raises(MetricError, match="settings.size: 8 -> 9"):
         compare_saliency(one, stored(tmp_path / "sized", {"a": maps, "b": maps}, settings={"size": 9}))
     with pytest.raises(MetricError, match=r"b has generated maps of \(2, 2, 4\), targets of \(1, 2, 4\)"):
         compare_saliency(one, stored(tmp_path / "short", {"a": maps, "b": maps[:1]}))
