@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +30,15 @@ def environment(config: Config, packages: Iterable[str]) -> Json:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in ("con360av-jax", "numpy", *packages)},
+    }
+
+
+def device() -> Json:
+    """Returns the accelerator that JAX computes on, the processor and XLA's flags."""
+    return {
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "processor": processor(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -19,13 +18,12 @@ from rich.console import Console
 from rich.progress import track
 
 from con360av_jax.bench.loader import procedural_dataset
-from con360av_jax.bench.results import Json, environment
+from con360av_jax.bench.results import Json, device, environment
 from con360av_jax.config.settings import Config, require
 from con360av_jax.data.fake import batch_spec, fake_batch
 from con360av_jax.data.loader import AnyExample, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.models.functional import Params, flatten, unflatten
-from con360av_jax.runtime.provenance import processor
 from con360av_jax.sharding import check_batch_size, make_mesh, replicate
 from con360av_jax.train.loop import on_mesh
 from con360av_jax.train.optimizer import make_optimizer
@@ -78,7 +76,9 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
     return {
         "benchmark": "train",
         **environment(config, PACKAGES),
-        **_devices(mesh),
+        **device(),
+        "devices": mesh.size,
+        "mesh": dict(mesh.shape),
         "data": data,
         "trainable": config.train.trainable,
         "compute_dtype": config.train.compute_dtype,
@@ -173,16 +173,6 @@ def timed(advance: Advance, state: TrainState, batches: Iterator[AnyExample], st
         before = metrics
     jax.block_until_ready(before)
     return ticks[WARM_UP - 1 :], waited
-
-
-def _devices(mesh: Mesh) -> Json:
-    return {
-        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
-        "devices": mesh.size,
-        "mesh": dict(mesh.shape),
-        "processor": processor(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
 
 
 def _program_memory(program: Compiled) -> Json:

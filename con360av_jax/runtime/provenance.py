@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def package_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of Python, this package (its commit) and `packages`."""
+    return {"python": platform.python_version(), "commit": commit(), **{one: package_version(one) for one in packages}}
 
 
 def file_sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from con360av_jax.base.pretrained import base_hash, open_pretrained
 from con360av_jax.errors import CheckpointError
 from con360av_jax.pages.environment import page_environment
 from con360av_jax.runtime.files import write_text
-from con360av_jax.runtime.provenance import package_version
+from con360av_jax.runtime.provenance import versions
 from convert.torch_files.folders import Sources
 from convert.verify.compare import PartResult, passed
 from convert.verify.layers import Comparison
@@ -44,8 +44,7 @@ def environment(sources: Sources, base: Path) -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "original ran on": f"cpu, {torch.get_num_threads()} threads",
         "converted ran on": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        **{package: package_version(package) for package in PACKAGES},
+        **versions(PACKAGES),
     }
 
 
