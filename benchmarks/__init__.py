@@ -1,1 +1,1 @@
-"""Timings against the original libraries and of the system's own parts; results/ holds what they printed."""
+"""Timings against the original libraries and of this project's own parts; README.md lists every published number."""

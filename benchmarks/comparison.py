@@ -1,6 +1,6 @@
-"""The published networks as the original libraries build them, with random weights, and the same weights converted.
+"""Comparison of a converted network with the original library's, on the same random weights: errors, then times.
 
-Weights go through the converter's own tables, in memory; inputs and outputs keep each side's own layout.
+Weights are converted in memory by the converter's own tables; inputs and outputs keep each side's layout.
 """
 
 import time
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,9 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import harness
-from benchmarks.conversion import networks
+from benchmarks.conversion import library_network, networks
 from con360av_jax.base.parts import codec_factory
+from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
@@ -43,45 +44,38 @@ TABLES: Mapping[str, Table] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One thing that both sides compute."""
+    """One computation that both sides run."""
 
     name: str
     component: str
     inputs: tuple[np.ndarray, ...]
-    """In our layout."""
+    """Arrays in our layout."""
     ours: Callable[..., jax.Array]
-    """(module, *inputs) to one output."""
+    """Maps (module, *inputs) to one output."""
     theirs: Callable[..., Any]
-    """(model, *inputs in its layout) to one output."""
+    """Maps (model, *inputs in its layout) to one output."""
     to_theirs: Callable[..., tuple[np.ndarray, ...]]
-    """Inputs in the original's layout."""
+    """Converts the inputs to the original's layout."""
     from_theirs: Callable[[np.ndarray], np.ndarray]
-    """The original's output in our layout."""
+    """Converts the original's output to our layout."""
 
 
 def build(component: str, config: Config, seed: int = 0) -> Any:
-    """The library's network on the CPU in float32, in evaluation mode, with the library's random weights."""
+    """Builds the library's network on the CPU in float32, in evaluation mode, with its random weights."""
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # importing diffusers warns about its own dependencies
-        import diffusers
-        import transformers
         from diffusers.utils import logging
 
         logging.set_verbosity_error()
         torch.manual_seed(seed)
-        settings = networks(config)[component]
-        if "_class_name" in settings:
-            model = getattr(diffusers, str(settings["_class_name"])).from_config(settings)
-        else:
-            options: Any = transformers.AutoConfig.for_model(**cast(Mapping[str, Any], settings))
-            model = getattr(transformers, options.architectures[0])(options)
+        model = library_network(networks(config)[component])
     return model.eval().requires_grad_(False)
 
 
 def convert(component: str, config: Config, model: Any, dtype: str) -> tuple["nnx.GraphDef[nnx.Module]", Params]:
-    """Our network with the original's weights in `dtype`; raises CheckpointError if the tables do not fit."""
+    """Builds our network with the original's weights in `dtype`; raises CheckpointError if the tables do not fit."""
     if component.startswith("unet"):
         unet = config.model.unet_audio if component == "unet_a" else config.model.unet_video
         make = partial(_unet, unet, jnp.dtype(dtype))
@@ -101,11 +95,11 @@ def _unet(unet: Any, dtype: Any, rngs: nnx.Rngs) -> nnx.Module:
 def theirs(
     model: Any, run: Callable[..., Any], inputs: tuple[np.ndarray, ...], dtype: str, device: str | None = None
 ) -> Callable[[], Any]:
-    """The original on `device`, or where JAX computes; calling it waits for the result."""
+    """Moves the original to `device`, or to JAX's; the returned call waits for its result."""
     import torch
 
     device = device or ("cuda" if jax.default_backend() == "gpu" else "cpu")
-    # What XLA does with float32 products and convolutions on a GPU unless told otherwise.
+    # XLA's default for float32 products and convolutions on a GPU.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     model.to(device=device, dtype=getattr(torch, dtype))
@@ -123,23 +117,16 @@ def theirs(
 
 
 def as_numpy(tensor: Any) -> np.ndarray:
-    """A tensor of the original on the host, float32."""
+    """Copies a tensor to the host as float32."""
     return tensor.float().cpu().numpy()
 
 
 def compiled(run: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], jax.Array], harness.Json]:
-    """Our program, ready to call, with the time that compiling took and the memory it needs."""
+    """Compiles our program; returns the call, and compile time and memory (harness.compiled_row)."""
     start = time.perf_counter()
     program = jax.jit(run).lower(*arguments).compile()
-    seconds = time.perf_counter() - start
-    memory = program.memory_analysis()
-    rows: harness.Json = {"compile_seconds": seconds}
-    if memory is not None:
-        rows |= {
-            "parameters_gib": memory.argument_size_in_bytes / 2**30,
-            "temporaries_gib": memory.temp_size_in_bytes / 2**30,
-        }
-    return lambda: jax.block_until_ready(program(*arguments)), rows
+    row = harness.compiled_row(program, time.perf_counter() - start)
+    return lambda: jax.block_until_ready(program(*arguments)), row
 
 
 def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -148,7 +135,7 @@ def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
-def race(case: Case, config: Config, rounds: int, dtype: str, torch_compile: bool) -> harness.Json:
+def compare(case: Case, config: Config, rounds: int, dtype: str, torch_compile: bool) -> harness.Json:
     """Times one case on both sides in `dtype` and compares ours, and PyTorch's, with float32."""
     import torch
 
@@ -158,34 +145,30 @@ def race(case: Case, config: Config, rounds: int, dtype: str, torch_compile: boo
     def ours(params: Params, *inputs: jax.Array) -> jax.Array:
         return case.ours(functional.merge(graphdef, params), *inputs)
 
-    # The truth is float32 on the CPU: no reduced precision.
-    truth = theirs(model, case.theirs, case.to_theirs(*case.inputs), "float32", device="cpu")
-    wanted = case.from_theirs(as_numpy(truth()))
+    # Reference in float32 on the CPU: no reduced precision.
+    reference = theirs(model, case.theirs, case.to_theirs(*case.inputs), "float32", device="cpu")
+    wanted = case.from_theirs(as_numpy(reference()))
     run, program = compiled(ours, params, *map(jnp.asarray, case.inputs))
     eager = theirs(model, case.theirs, case.to_theirs(*case.inputs), dtype)
-    contestants: dict[str, Callable[[], object]] = {harness.OURS: run, "torch eager": eager}
+    programs: dict[str, Callable[[], object]] = {harness.OURS: run, "torch eager": eager}
     if torch_compile:
         faster = torch.compile(case.theirs)
-        contestants["torch.compile"] = theirs(model, faster, case.to_theirs(*case.inputs), dtype)
+        programs["torch.compile"] = theirs(model, faster, case.to_theirs(*case.inputs), dtype)
     errors = {harness.OURS: relative_error(np.asarray(run().astype(jnp.float32)), wanted)}
-    if dtype != "float32":  # what the original loses by the same rounding
+    if dtype != "float32":  # error of the original by the same rounding
         errors["torch eager"] = relative_error(case.from_theirs(as_numpy(eager())), wanted)
-    seconds = harness.interleaved(contestants, rounds, case.name)
-    return {
-        **harness.standings(seconds),
-        "errors": errors,
-        "compiled": {harness.OURS: program},
-    }
+    seconds = harness.interleaved(programs, rounds, case.name)
+    return harness.case(seconds, ratios=harness.ratios(seconds), errors=errors, compiled={harness.OURS: program})
 
 
 def main(about: str | None, cases: Callable[[Config], list[Case]]) -> None:
-    """The command line of a benchmark whose cases follow from the config."""
-    arguments = harness.options(about).parse_args()
+    """Command line of a benchmark whose cases follow from the config."""
+    arguments = harness.comparison_parser(about).parse_args()
     harness.prepare()
-    config = harness.configured(arguments)
+    config = load_config(arguments.config)
     results: harness.Json = {**harness.environment(config), "dtype": arguments.dtype}
     results["cases"] = {
-        case.name: race(case, config, arguments.rounds, arguments.dtype, arguments.torch_compile)
+        case.name: compare(case, config, arguments.rounds, arguments.dtype, arguments.torch_compile)
         for case in cases(config)
     }
     harness.publish(results, arguments.out)

@@ -1,33 +1,27 @@
-"""Converts the full set at published width, random weights in published files, and measures time, speed and memory.
+"""Time, speed and memory of converting the full set at published width, with random weights in published files.
 
     python -m benchmarks.conversion --folder DISK_WITH_40_GB --out conversion.json
 
-The networks are built and saved by diffusers and transformers (unet_svg, which neither knows, by our export's names),
-then converted by the command that users type, in a process of its own; a plain copy of the same files is timed beside.
+The networks are built and saved by diffusers and transformers (unet_svg, which neither implements, under our export's
+names), then converted by `python -m convert base` in its own process; a plain copy of the same files is timed too.
 """
 
-import argparse
 import json
-import multiprocessing
-import os
-import platform
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from benchmarks import harness
 from con360av_jax.base.tokenizer import train_tokenizers
-from con360av_jax.config.files import config_hash, load_config
+from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config
 from con360av_jax.models.functional import flatten
 from con360av_jax.models.joint import joint_model
-from con360av_jax.runtime.provenance import commit, processor
+from con360av_jax.runtime.provenance import package_version
 from convert.config_json import from_settings
 from convert.export import DIFFUSERS, connectors_json, names_and_shapes
 from convert.tables.joint import CONNECTORS
@@ -35,7 +29,7 @@ from convert.torch_files.weights import write_weights
 
 
 def networks(config: Config) -> dict[str, dict[str, object]]:
-    """config.json of every network that a public library builds, by folder."""
+    """config.json of every network that a public library implements, by folder."""
     model = config.model
     return {
         "unet_a": from_settings.audio_unet_json(model.unet_audio),
@@ -48,8 +42,20 @@ def networks(config: Config) -> dict[str, dict[str, object]]:
     }
 
 
+def library_network(settings: dict[str, object]) -> Any:
+    """Builds the network of diffusers or transformers that a config.json describes, with random weights."""
+    import diffusers
+    import transformers
+
+    if "_class_name" in settings:
+        return getattr(diffusers, str(settings["_class_name"])).from_config(settings)
+    # The library's types do not say that any of its JSON files makes a configuration.
+    options: Any = transformers.AutoConfig.for_model(**cast(Mapping[str, Any], settings))
+    return getattr(transformers, options.architectures[0])(options)
+
+
 class Noise(Mapping[str, np.ndarray]):
-    """Random tensors of given shapes, made when they are asked for: all of them would fill the memory."""
+    """Random tensors of given shapes, made on access: all of them together would fill the memory."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
         self.shapes = shapes
@@ -69,17 +75,9 @@ class Noise(Mapping[str, np.ndarray]):
 
 
 def make_pipeline(config: Config, folder: Path) -> None:
-    """Writes the baseline's pipeline with random weights; one network is in memory at a time."""
-    import diffusers
-    import transformers
-
+    """Writes the baseline's pipeline with random weights, one network in memory at a time."""
     for name, settings in networks(config).items():
-        if "_class_name" in settings:
-            model: Any = getattr(diffusers, str(settings["_class_name"])).from_config(settings)
-        else:
-            # The library's types do not know that a configuration is made from any of its JSON files.
-            options: Any = transformers.AutoConfig.for_model(**cast(Mapping[str, Any], settings))
-            model = getattr(transformers, options.architectures[0])(options)
+        model = library_network(settings)
         model.save_pretrained(folder / name, max_shard_size="20GB")
         del model
     (folder / "unet_svg").mkdir(parents=True)
@@ -94,60 +92,44 @@ def make_pipeline(config: Config, folder: Path) -> None:
         path.write_text(json.dumps(from_settings.schedule_json(schedule)))
 
 
-def timed(command: list[str]) -> dict[str, float]:
-    """Runs a command and brings what it wrote to the disk; seconds, and the most memory that it held, GiB."""
-    start = time.perf_counter()
-    child = subprocess.Popen(command)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit code {child.returncode}")
-    os.sync()
-    return {"seconds": time.perf_counter() - start, "peak_gib": usage.ru_maxrss / 2**20}
+def timed(command: list[str], size: int) -> dict[str, float]:
+    """Runs a command over `size` bytes; returns seconds, largest memory in GiB and speed."""
+    seconds, peak_mib = harness.measured_command(command)
+    return {"seconds": seconds, "peak_gib": peak_mib / 1024, "mb_per_second": size / seconds / 1e6}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Makes the pipeline, unless it is there already, converts it and copies it."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder to work in; 40 GB of disk")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file with the results")
-    parser.add_argument("--config", default="published", help="config whose networks are converted")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     pipeline, base, copy = (arguments.folder / name for name in ("pipeline", "base", "copy"))
     if not pipeline.exists():
-        # In a process of its own: Linux counts the memory of whoever starts a process as that process's own peak.
-        maker = multiprocessing.get_context("spawn").Process(target=make_pipeline, args=(config, pipeline))
-        maker.start()
-        maker.join()
-        if maker.exitcode:
-            raise SystemExit(f"{pipeline} could not be made: exit code {maker.exitcode}")
+        make_pipeline(config, pipeline)
     size = sum(path.stat().st_size for path in pipeline.rglob("*") if path.is_file())
     for folder in (base, copy):
         shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "convert", "base", "--baseline", str(pipeline), "--out", str(base)]
-    results: dict[str, object] = {
+    about = harness.environment(config)
+    results: harness.Json = {
         "command": "python -m convert base --baseline pipeline --out base",
-        "commit": commit(),
-        "config": {"name": config.name, "hash": config_hash(config)},
+        "commit": about["commit"],
+        "config": about["config"],
         "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "jax": version("jax"),
+            "processor": about["processor"],
+            "cores": about["cores"],
+            "python": about["python"],
+            "jax": package_version("jax"),
         },
         "bytes": size,
+        "copy": timed(["cp", "-r", str(pipeline), str(copy)], size),
     }
-    results["copy"] = timed(["cp", "-r", str(pipeline), str(copy)])
     shutil.rmtree(copy)
-    results["convert"] = timed(command)
-    for name in ("copy", "convert"):
-        row = cast(dict[str, float], results[name])
-        row["mb_per_second"] = size / row["seconds"] / 1e6
+    command = [sys.executable, "-m", "convert", "base", "--baseline", str(pipeline), "--out", str(base)]
+    results["convert"] = timed(command, size)
     report = json.loads((base / "report.json").read_text())
     results["parameters"] = {part: total["parameters"] for part, total in report["totals"].items()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
-    sys.stdout.write(arguments.out.read_text())
+    harness.publish(results, arguments.out)
 
 
 if __name__ == "__main__":

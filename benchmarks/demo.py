@@ -59,8 +59,8 @@ def demo_steps(out: Path, video: Path | None) -> tuple[Step, ...]:
         Step(
             name="Preprocess to records",
             arguments=(
-                *("python", "-m", "preprocess", "run", str(videos), "--output", str(dataset)),
-                *("--encode", str(base), "--captions", captions, "--viewpoints", "2", "--keep-raw", "--previews"),
+                *("python", "-m", "preprocess", "run", str(videos), "--out", str(dataset)),
+                *("--base", str(base), "--captions", captions, "--viewpoints", "2", "--keep-raw", "--previews"),
                 *("--workers", "0"),
             ),
         ),

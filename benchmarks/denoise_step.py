@@ -1,10 +1,10 @@
-"""One joint denoising step at published width: converted JAX against the two U-Nets in PyTorch, one clip.
+"""One joint denoising step at published width, converted JAX against the two U-Nets in PyTorch, one clip.
 
     python -m benchmarks.denoise_step --frames 8 --out benchmarks/results/denoise_step_cpu.json
 
-Contestants: "jax" is both U-Nets with converted weights, "torch eager" the same two networks in diffusers, and "jax
-joint" the whole model: both U-Nets with environment encoders, connectors, Map Encoder and FiLM between them. No public
-library runs the connectors, so the whole model has no peer; its ratio is against the two U-Nets alone.
+"jax" is both U-Nets with converted weights, "torch eager" the same two networks in diffusers, and "jax joint" the whole
+model: both U-Nets with environment encoders, connectors, Map Encoder and FiLM between them. No public library runs the
+connectors; the ratio of the whole model is against the two U-Nets alone.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import comparison, harness
+from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES, latent_shapes, padded_time
 from con360av_jax.denoiser import DenoiserInputs, Latents
@@ -51,9 +52,9 @@ def inputs(config: Config) -> DenoiserInputs:
 def torch_step(
     models: dict[str, Any], inputs: DenoiserInputs, dtype: str, device: str | None = None
 ) -> Callable[[], dict[str, Any]]:
-    """Both U-Nets of diffusers, one after the other, from the same arguments."""
+    """Both U-Nets of diffusers, one after the other, on the same arguments."""
     given: Any = jax.tree.map(np.array, inputs)
-    # Our model pads sound's time to what halves evenly; diffusers is given the padded latent.
+    # Our model pads the audio's time until it halves evenly; diffusers gets the padded latent.
     sound = given.latents["audio"]
     sound = np.pad(sound, ((0, 0), (0, padded_time(sound.shape[1]) - sound.shape[1]), (0, 0), (0, 0)))
     picture, text = given.latents["video"], given.text["video"]
@@ -75,8 +76,8 @@ def torch_step(
 
 
 def parameters(config: Config, models: dict[str, Any], dtype: str) -> Params:
-    """Converted U-Nets, and fresh connectors, Map Encoder and FiLM."""
-    # The largest first: while it is converted it stands in memory twice.
+    """Converted U-Nets; freshly initialised connectors, Map Encoder and FiLM."""
+    # The largest first: it is in memory twice while it is converted.
     params: Params = {"unet": {}}
     for name in ("video", "audio"):
         params["unet"][name] = comparison.convert(UNETS[name], config, models[name], dtype)[1]
@@ -96,11 +97,12 @@ def errors(found: dict[str, Any], wanted: dict[str, np.ndarray]) -> dict[str, fl
 
 
 def main() -> None:
-    parser = harness.options(__doc__)
-    parser.add_argument("--frames", type=int, default=8, help="of the clip's picture; its sound stays as it is")
+    """Times, compares and publishes."""
+    parser = harness.comparison_parser(__doc__)
+    parser.add_argument("--frames", type=int, default=8, help="video frames of the clip; its audio is unchanged")
     arguments = parser.parse_args()
     harness.prepare()
-    config = harness.configured(arguments)
+    config = load_config(arguments.config)
     if arguments.frames % config.clip.seconds:
         parser.error(
             f"--frames {arguments.frames} given, but a clip of {config.clip.seconds} s has whole frames a second"
@@ -108,7 +110,7 @@ def main() -> None:
     config = replace(config, clip=replace(config.clip, frames_per_second=arguments.frames // config.clip.seconds))
     config = replace(config, train=replace(config.train, compute_dtype=arguments.dtype))
     results: harness.Json = {**harness.environment(config), "dtype": arguments.dtype}
-    results["cases"] = {f"denoise, {arguments.frames} frames": race(config, arguments)}
+    results["cases"] = {f"denoise, {arguments.frames} frames": compare(config, arguments)}
     harness.publish(results, arguments.out)
 
 
@@ -119,8 +121,8 @@ def reference(models: dict[str, Any], given: DenoiserInputs) -> dict[str, np.nda
     return {**ours, "audio": ours["audio"][:, : given.latents["audio"].shape[1]]}
 
 
-def race(config: Config, arguments: Any) -> harness.Json:
-    """Times all contestants and compares the U-Nets' outputs with the original's in float32 on the CPU."""
+def compare(config: Config, arguments: Any) -> harness.Json:
+    """Times all programs and compares the U-Nets' outputs with the original's in float32 on the CPU."""
     import torch
 
     given = inputs(config)
@@ -132,28 +134,29 @@ def race(config: Config, arguments: Any) -> harness.Json:
         # One modality alone runs without connectors.
         return {name: denoise(params, replace(inputs, modalities=(name,)))[name] for name in MODALITIES}
 
-    with ThreadPoolExecutor() as threads:  # neither compiling nor PyTorch's reference keeps the other waiting
+    with ThreadPoolExecutor() as threads:  # compile while PyTorch computes the reference
         compiling = threads.submit(comparison.compiled, unets, params, given)
         compiling_joint = threads.submit(comparison.compiled, denoise, params, given)
         wanted = reference(models, given)
     run, program = compiling.result()
     run_joint, joint_program = compiling_joint.result()
-    contestants: dict[str, Callable[[], object]] = {
+    programs: dict[str, Callable[[], object]] = {
         harness.OURS: run,
         "torch eager": torch_step(models, given, arguments.dtype),
         "jax joint": run_joint,
     }
     if arguments.torch_compile:
         faster = {name: torch.compile(model) for name, model in models.items()}
-        contestants["torch.compile"] = torch_step(faster, given, arguments.dtype)
+        programs["torch.compile"] = torch_step(faster, given, arguments.dtype)
     found: Any = run()
-    seconds = harness.interleaved(contestants, arguments.rounds, "denoise")
+    seconds = harness.interleaved(programs, arguments.rounds, "denoise")
     difference = errors(found, wanted)
-    return {
-        **harness.standings(seconds),
-        "errors": {f"{harness.OURS} {name}": error for name, error in difference.items()},
-        "compiled": {harness.OURS: program, "jax joint": joint_program},
-    }
+    return harness.case(
+        seconds,
+        ratios=harness.ratios(seconds),
+        errors={f"{harness.OURS} {name}": error for name, error in difference.items()},
+        compiled={harness.OURS: program, "jax joint": joint_program},
+    )
 
 
 if __name__ == "__main__":

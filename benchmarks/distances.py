@@ -2,15 +2,14 @@
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.distances --out benchmarks/results/distances_cpu.json
 
-jax package   con360av_jax.evaluate, in numpy: programs of this project begin with "jax" in all benchmarks
+jax package   con360av_jax.evaluate, in NumPy: programs of this project begin with "jax" in all benchmarks
 SciPy sqrtm   means, numpy.cov and scipy.linalg.sqrtm of the covariances' product, as published programs compute it
 
-Fréchet distances are of two sets of N rows, from the rows to the number; `one set` is how much of it the moments of
-one set take. A bootstrap of ours draws sums of clips, SciPy's draws their rows and computes anew: other draws of one
-sample.
-Memory is that of a new process that opens features on disk and goes through them once: `resident` counts the pages of
-the mapped files, too, which the system takes back when it needs them; `own` all others, the most that was seen by
-looking every 2 ms. Opening checks blocks of 2^24 values, which is 16 MiB of the own memory where there are so many.
+Fréchet distances take two sets of N rows, from the rows to the number; `one set` is the part spent on the moments of
+one set. Our bootstrap draws sums of clips; SciPy's draws their rows and computes anew, with other draws of the sample.
+Memory is measured in a new process that opens features on disk and reads them once: `resident` includes the pages of
+the mapped files, which the system can reclaim; `own` is the largest value of all others, sampled every 2 ms. Opening
+checks blocks of 2^24 values, which are up to 16 MiB of `own`.
 """
 
 import argparse
@@ -27,36 +26,38 @@ import numpy as np
 from scipy.linalg import sqrtm
 
 from benchmarks import harness
+from con360av_jax.config.files import load_config
 from con360av_jax.evaluate.features import FeatureCard, open_features, write_features
 from con360av_jax.evaluate.metrics.bootstrap import ClipMoments, bootstrap_frechet
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance, frechet_infinity, moments
 from con360av_jax.evaluate.metrics.saliency import compare_saliency, frame_divergence
+from con360av_jax.runtime.provenance import package_version
 
 DIMS = (400, 512, 1024)
-"""I3D's scores, LAION-CLAP's and YAMNet's embeddings."""
+"""Dimensions of I3D's scores, LAION-CLAP's and YAMNet's embeddings."""
 ROWS = (2048, 20480)
 DRAWS = 10
 CLIPS, ROWS_PER_CLIP, BOOTSTRAP_DIM = 256, 4, 512
 MAP, FRAMES = 30, 32
-"""Cells a side of FastGaze's maps of square pictures, and frames of a clip."""
-ALONE = "jax package"
+"""Cells per side of FastGaze's maps of square frames, and frames per clip."""
+OURS = "jax package"
 PEER = "SciPy sqrtm"
 
 
 def features(seed: int, rows: int, dim: int) -> np.ndarray:
-    """Correlated rows of full rank."""
+    """Random correlated rows of full rank."""
     random = np.random.default_rng(seed)
     mixing = random.normal(size=(dim, dim)) / np.sqrt(dim)
     return (random.normal(size=(rows, dim)) @ mixing + random.normal(0, 0.2, dim)).astype(np.float32)
 
 
 def ours(first: np.ndarray, second: np.ndarray) -> float:
-    """By this project."""
+    """Fréchet distance by this project."""
     return frechet_distance(moments(first), moments(second), "unbiased")
 
 
 def by_square_root(first: np.ndarray, second: np.ndarray) -> float:
-    """As the published programs compute it, in float64."""
+    """Fréchet distance as published programs compute it, in float64."""
     sides = [np.asarray(rows, np.float64) for rows in (first, second)]
     (first_mean, second_mean), (first_cov, second_cov) = (
         [one(rows) for rows in sides]
@@ -67,35 +68,34 @@ def by_square_root(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def measured(about: str, runs: dict[str, Callable[[], float]], rounds: int) -> harness.Json:
-    """A case: all rounds, ratios where there is a peer, and how far both are apart."""
+    """Times one case; adds ratios and the relative difference of values where there is a peer."""
     values: dict[str, float] = {}
 
     def keeping(name: str) -> Callable[[], None]:
         return lambda: values.update({name: runs[name]()})
 
     seconds = harness.interleaved({name: keeping(name) for name in runs}, rounds, about)
-    # How long a part of ours takes is no contest: it stands beside the seconds, without a ratio.
-    contested = harness.standings({name: row for name, row in seconds.items() if name in (ALONE, PEER)})
-    case = harness.standings(seconds) | {"ratios": contested["ratios"]}
-    errors = {PEER: abs(values[ALONE] / values[PEER] - 1)} if PEER in values else {}
-    return case | {"errors": errors, "compiled": {}, "value": values[ALONE]}
+    # The time of a part of ours is published without a ratio.
+    ratios = harness.ratios({name: row for name, row in seconds.items() if name in (OURS, PEER)})
+    errors = {PEER: abs(values[OURS] / values[PEER] - 1)} if PEER in values else {}
+    return harness.case(seconds, ratios=ratios, errors=errors, value=values[OURS])
 
 
 def distances(rounds: int) -> dict[str, harness.Json]:
-    """Fréchet distances, from the rows on."""
+    """Cases of Fréchet distances."""
     cases = {}
     for dim in DIMS:
         for rows in ROWS:
             first, second = features(0, rows, dim), features(1, rows, dim)
-            runs = {ALONE: lambda: ours(first, second), PEER: lambda: by_square_root(first, second)}  # noqa: B023
-            runs |= {f"{ALONE}, one set": lambda: float(moments(first).count)}  # noqa: B023
+            runs = {OURS: lambda: ours(first, second), PEER: lambda: by_square_root(first, second)}  # noqa: B023
+            runs |= {f"{OURS}, one set": lambda: float(moments(first).count)}  # noqa: B023
             name = f"Fréchet distance, {rows} rows of {dim}"
             cases[name] = measured(name, runs, rounds)
     return cases
 
 
 def intervals(rounds: int) -> dict[str, harness.Json]:
-    """Bootstrap and extrapolation to infinitely many rows."""
+    """Cases of the bootstrap and the extrapolation to infinitely many rows."""
     rows = features(0, CLIPS * ROWS_PER_CLIP, BOOTSTRAP_DIM)
     clips, other = rows.reshape(CLIPS, ROWS_PER_CLIP, -1), features(1, ROWS[0], BOOTSTRAP_DIM)
     reference = moments(other)
@@ -110,37 +110,37 @@ def intervals(rounds: int) -> dict[str, harness.Json]:
         return interval.value + interval.bias
 
     name = f"bootstrap, {DRAWS} draws of {CLIPS} clips of {ROWS_PER_CLIP} rows of {BOOTSTRAP_DIM}"
-    cases = {name: measured(name, {ALONE: quick, PEER: drawn}, rounds) | {"errors": {}}}
+    cases = {name: measured(name, {OURS: quick, PEER: drawn}, rounds) | {"errors": {}}}
     many = features(0, ROWS[0], BOOTSTRAP_DIM)
     name = f"infinitely many rows, 25 sizes up to {ROWS[0]} rows of {BOOTSTRAP_DIM}"
-    runs = {ALONE: lambda: frechet_infinity(reference, many, "unbiased", 0, smallest=BOOTSTRAP_DIM + 1).value}
+    runs = {OURS: lambda: frechet_infinity(reference, many, "unbiased", 0, smallest=BOOTSTRAP_DIM + 1).value}
     return cases | {name: measured(name, runs, rounds)}
 
 
 def divergences(rounds: int) -> dict[str, harness.Json]:
-    """S_KL, a clip at a time."""
+    """Case of S_KL, one clip at a time."""
     random = np.random.default_rng(0)
     pairs = random.gamma(0.3, size=(2, FRAMES, MAP, MAP)).astype(np.float32) + np.float32(1e-6)
     name = f"S_KL, {CLIPS} clips of {FRAMES} maps of {MAP}x{MAP}"
-    runs = {ALONE: lambda: sum(float(frame_divergence(*pairs).sum()) for _ in range(CLIPS))}
+    runs = {OURS: lambda: sum(float(frame_divergence(*pairs).sum()) for _ in range(CLIPS))}
     return {name: measured(name, runs, rounds) | {"frames": CLIPS * FRAMES}}
 
 
 def memory(clips_of: dict[str, tuple[int, ...]]) -> dict[str, harness.Json]:
-    """MiB of processes that go through features on disk, by kind and number of clips."""
+    """Memory in MiB of processes that read features on disk, by kind and number of clips."""
     found: dict[str, harness.Json] = {}
     with tempfile.TemporaryDirectory(prefix="con360av-bench-") as folder:
         for kind, numbers in clips_of.items():
             for clips in numbers:
                 sides = [str(write(Path(folder) / f"{kind}{clips}{side}", kind, clips, side)) for side in (0, 1)]
-                command = [sys.executable, __file__, "--through", kind, *sides]
+                command = [sys.executable, "-m", "benchmarks.distances", "--through", kind, *sides]
                 ran = subprocess.run(command, check=True, capture_output=True, text=True)
                 found[f"{kind}, {clips} clips"] = json.loads(ran.stdout.splitlines()[-1])
     return found
 
 
 def write(folder: Path, kind: str, clips: int, seed: int) -> Path:
-    """Features of clips, written as extraction does."""
+    """Writes random features of clips in the format of extraction."""
     random = np.random.default_rng(seed)
     shape = (FRAMES, MAP, MAP) if kind == "saliency" else (ROWS_PER_CLIP, DIMS[-1])
     card = FeatureCard(kind=kind, model="random", weights_sha256="", settings={}, packages={})
@@ -149,7 +149,7 @@ def write(folder: Path, kind: str, clips: int, seed: int) -> Path:
 
 
 def go_through(kind: str, sides: list[str]) -> None:
-    """In a process of its own: the distance of two folders; says its value and the memory that it took, as JSON."""
+    """Prints the distance of two feature folders and the memory it took as JSON; runs in its own process."""
     largest, done = [0], threading.Event()
 
     def look() -> None:
@@ -172,26 +172,22 @@ def go_through(kind: str, sides: list[str]) -> None:
 
 
 def _status(name: str) -> int:
-    """A line of this process's status, KiB."""
+    """Value of a line of this process's status, KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def main() -> None:
     """Times, measures and publishes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="debug", help="config that the environment is quoted with; none is used")
-    parser.add_argument("--rounds", type=int, default=3, help="counted rounds after one that is not")
-    parser.add_argument("--out", type=Path, help="JSON file with the results")
+    parser = harness.parser(__doc__, config="debug", rounds=3)
     parser.add_argument("--through", nargs=3, metavar=("KIND", "FOLDER", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.through:
         go_through(arguments.through[0], arguments.through[1:])
         return
     threads = {"openblas_num_threads": os.environ.get("OPENBLAS_NUM_THREADS", "not set")}
-    versions = {name: harness.installed(name) for name in ("numpy", "scipy")}
-    # Before anything else: what is measured is the code of now.
-    environment = harness.environment(harness.configured(arguments))
+    versions = {name: package_version(name) for name in ("numpy", "scipy")}
+    environment = harness.environment(load_config(arguments.config))  # first: the commit is that of the measured code
     peaks = memory({"sound": (2048, 20480), "saliency": (512, 2048)})
     cases = divergences(arguments.rounds) | intervals(arguments.rounds) | distances(arguments.rounds)
     harness.publish(environment | threads | {"numpy_scipy": versions, "memory": peaks, "cases": cases}, arguments.out)

@@ -1,11 +1,10 @@
-"""Every GPU benchmark in one go: each compares its outputs with float32, then times, and leaves JSON and a log.
+"""Runs all GPU benchmarks: each compares its outputs with float32, then times, and writes JSON and a log.
 
     python -m benchmarks.gpu_suite --out benchmarks/results/gpu
 
-A benchmark whose error against the original in float32 on the CPU is too large counts as failed, however fast it is.
-Each runs in a process of its own, so that one that fails or fills the memory leaves the others alone. Where a GPU is
-lent by the minute, `--lanes 3` lets three prepare beside each other (weights, references, compiling) while no two are
-timed at once. Exits 1 if any failed.
+A benchmark fails if its error relative to the original in float32 on the CPU is too large, however fast it is. Each
+runs in its own process, so that a failure or a full memory does not affect the others. With `--jobs 3` three prepare at
+a time (weights, references, compiling), but no two are timed at once. Exits 1 if any failed.
 """
 
 import argparse
@@ -23,14 +22,13 @@ from rich.table import Table
 
 from benchmarks import harness
 
-FOLDER = Path(__file__).resolve().parent
-# By dtype of the computation. GPUs multiply float32 matrices in TF32, with 10 bits of mantissa; bfloat16 has 7.
+# Largest relative error by compute dtype. GPUs multiply float32 in TF32 with 10 bits of mantissa; bfloat16 has 7.
 TOLERANCE = {"float32": 5e-3, "bfloat16": 5e-2}
-# Gradients are rounded on the way back as well: at debug width the PyTorch step in bfloat16 is 4e-2 to 5e-2 off itself.
+# Factor for gradients, which are rounded once more: PyTorch's own bfloat16 step is 4e-2 to 5e-2 off at debug width.
 GRADIENTS = 3.0
-# Both sides' weights, optimizers and activations lie on the GPU together, so the config's own batch may not fit.
+# Both sides' weights, optimizers and activations are on the GPU together: the config's own batch may not fit.
 OPTIONS: dict[str, tuple[str, ...]] = {"train_step": ("--batch", "1"), "denoise_step": ("--frames", "32")}
-# The longest first, so that lanes end together.
+# The longest first, so that parallel jobs end together.
 RUNS: tuple[tuple[str, str], ...] = (
     ("train_step", "bfloat16"),
     ("denoise_step", "bfloat16"),
@@ -45,17 +43,17 @@ RUNS: tuple[tuple[str, str], ...] = (
 
 
 def run(benchmark: str, dtype: str, arguments: argparse.Namespace) -> str:
-    """Runs one benchmark; what is wrong with it, or ""."""
+    """Runs one benchmark; returns its problem, or ""."""
     name = f"{benchmark}_{dtype}"
     out, log = arguments.out / f"{name}.json", arguments.out / f"{name}.log"
     out.unlink(missing_ok=True)
-    command = [sys.executable, str(FOLDER / f"{benchmark}.py"), "--config", arguments.config, "--dtype", dtype]
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", "--config", arguments.config, "--dtype", dtype]
     command += ["--rounds", str(arguments.rounds), "--out", str(out), *OPTIONS.get(benchmark, ())]
     if arguments.torch_compile:
         command.append("--torch-compile")
     try:
         with log.open("w") as stream:
-            # All of one call share the lock.
+            # All benchmarks of one call share the lock.
             env = {**os.environ, harness.TIMING_LOCK: str(arguments.out / "timing.lock")}
             limit = arguments.minutes * 60
             code = subprocess.run(command, stdout=stream, stderr=stream, timeout=limit, env=env).returncode
@@ -73,32 +71,33 @@ def run(benchmark: str, dtype: str, arguments: argparse.Namespace) -> str:
 
 
 def tolerance(what: str, dtype: str) -> float:
-    """Largest relative L2 error of what is compared."""
+    """Largest allowed relative L2 error of a compared quantity."""
     return TOLERANCE[dtype] * (GRADIENTS if what.endswith("gradients") else 1.0)
 
 
 def chosen(only: Sequence[str]) -> list[tuple[str, str]]:
-    """The runs that are called NAME or NAME_DTYPE in `only`, all if it is empty."""
+    """The runs named NAME or NAME_DTYPE in `only`; all if it is empty."""
     return [(name, dtype) for name, dtype in RUNS if not only or {name, f"{name}_{dtype}"} & set(only)]
 
 
 def main() -> None:
+    """Runs the chosen benchmarks and prints their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for JSON and logs")
-    parser.add_argument("--config", default="published", help="config whose networks run")
+    parser.add_argument("--config", default="published", help="name or path of the config")
     parser.add_argument("--rounds", type=int, default=10, help="counted rounds of each benchmark")
-    parser.add_argument("--minutes", type=float, default=8.0, help="longest time of one benchmark")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit of one benchmark")
     parser.add_argument("--torch-compile", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--lanes", type=int, default=1, help="how many prepare beside each other")
-    parser.add_argument("--only", nargs="+", default=[], help="of these names: vae, vae_float32, ...")
-    parser.add_argument("--allow-cpu", action="store_true", help="run without a GPU: a rehearsal")
+    parser.add_argument("--jobs", type=int, default=1, help="number of benchmarks that prepare at a time")
+    parser.add_argument("--only", nargs="+", default=[], help="run only these: vae, vae_float32, ...")
+    parser.add_argument("--allow-cpu", action="store_true", help="run without a GPU, as a rehearsal")
     arguments = parser.parse_args()
-    harness.prepare()  # this process must leave the GPU's memory to those it starts
+    harness.prepare()  # leaves the GPU's memory to the started processes
     if jax.default_backend() != "gpu" and not arguments.allow_cpu:
         parser.error(f"JAX computes on {jax.default_backend()} here, not on a GPU: pip install 'con360av-jax[cuda]'")
     runs = chosen(arguments.only)
     if not runs:
-        parser.error(f"--only {' '.join(arguments.only)}: none is called so")
+        parser.error(f"--only {' '.join(arguments.only)}: no benchmark has this name")
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     def one(benchmark: str, dtype: str) -> str:
@@ -106,8 +105,8 @@ def main() -> None:
         sys.stderr.write(f"{benchmark} {dtype}: {problem or 'ok'}\n")
         return problem
 
-    with ThreadPoolExecutor(arguments.lanes) as lanes:
-        problems = list(lanes.map(one, *zip(*runs, strict=True)))
+    with ThreadPoolExecutor(arguments.jobs) as jobs:
+        problems = list(jobs.map(one, *zip(*runs, strict=True)))
     table = Table("benchmark", "dtype", "result")
     for (benchmark, dtype), problem in zip(runs, problems, strict=True):
         table.add_row(benchmark, dtype, problem or "ok")

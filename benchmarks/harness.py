@@ -1,4 +1,6 @@
-"""Timing in turns: every contestant once per round, so that a machine that slows down slows all of them alike.
+"""Shared by all benchmarks: options, interleaved timing, memory, run environment, JSON and the table.
+
+Programs are timed in rounds, each once per round, so that a machine that slows down slows all of them alike.
 
 ratio    seconds of the original / seconds of ours, of one round; the median is reported, above 1 ours is faster (1)
 """
@@ -7,57 +9,77 @@ import argparse
 import fcntl
 import json
 import os
-import platform
+import shlex
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import jax
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from con360av_jax.config.files import config_hash, load_config
+from con360av_jax.bench import results as bench
 from con360av_jax.config.settings import Config
 from con360av_jax.runtime.compile_flags import choose_fast_run
-from con360av_jax.runtime.provenance import commit, processor
+from con360av_jax.runtime.files import write_text
 
-Contestants = Mapping[str, Callable[[], object]]
+Programs = Mapping[str, Callable[[], object]]
 Json = dict[str, object]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers")
-# What the names of our programs begin with.
+# Prefix of the names of our programs.
 OURS = "jax"
-# Names a file that benchmarks running beside each other share, so that no two of them are timed at once.
+# Environment variable: path of a lock file; of the benchmarks that share it, no two are timed at once.
 TIMING_LOCK = "CON360AV_TIMING_LOCK"
 
 
-def options(about: str | None) -> argparse.ArgumentParser:
-    """What every benchmark can be asked."""
+def parser(about: str | None, config: str = "published", rounds: int = 5) -> argparse.ArgumentParser:
+    """Parser with the options of all benchmarks: --config, --rounds and --out; the arguments are the defaults."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="published", help="config whose networks run")
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds after one that is not")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of weights and computation"
-    )
-    parser.add_argument("--torch-compile", action="store_true", help="also run the original under torch.compile")
+    parser.add_argument("--config", default=config, help="name or path of the config")
+    parser.add_argument("--rounds", type=int, default=rounds, help="counted rounds, after one that is not counted")
     parser.add_argument("--out", type=Path, help="JSON file with the results")
     return parser
 
 
+def comparison_parser(about: str | None, config: str = "published") -> argparse.ArgumentParser:
+    """Parser for benchmarks that compare networks with PyTorch's: also --dtype and --torch-compile."""
+    found = parser(about, config)
+    found.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="dtype of weights and computation"
+    )
+    found.add_argument("--torch-compile", action="store_true", help="also run the original under torch.compile")
+    return found
+
+
+def torch_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --device and --threads of benchmarks that run PyTorch networks only."""
+    import torch
+
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device of PyTorch")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="threads of PyTorch; 1 on a machine with other work, where threads wait for each other",
+    )
+
+
 def prepare() -> None:
-    """Sets what has to be set before JAX starts its backend; what the user has set stays."""
+    """Sets JAX's flags before its backend starts; values set by the user stay."""
     choose_fast_run()
-    # PyTorch needs room on the same GPU.
+    # PyTorch needs memory on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Time in which no benchmark that shares the lock's file is timed; others may compile on the host meanwhile."""
+    """Holds the lock of TIMING_LOCK, if set: no other benchmark is timed meanwhile, though it may compile."""
     path = os.environ.get(TIMING_LOCK)
     if path is None:
         yield
@@ -67,83 +89,127 @@ def alone() -> Iterator[None]:
         yield
 
 
-def interleaved(contestants: Contestants, rounds: int, about: str) -> dict[str, list[float]]:
-    """Seconds of every counted round; each function returns only when its result is there."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in contestants.values():  # the round that is not counted: what compiles late does so here
+def interleaved(programs: Programs, rounds: int, about: str) -> dict[str, list[float]]:
+    """Seconds of every counted round by program; each program must return only when its result is computed."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for run in programs.values():  # the round that is not counted, for what compiles late
         run()
     with alone():
         for _ in track(range(rounds), description=about, console=Console(stderr=True)):
-            for name, run in contestants.items():
+            for name, run in programs.items():
                 start = time.perf_counter()
                 run()
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def standings(seconds: Mapping[str, list[float]]) -> Json:
-    """Medians, all rounds, and equation (1) of every original against every program of ours."""
-    ratios = {}
-    for ours in (name for name in seconds if name.startswith(OURS)):
-        for theirs in (name for name in seconds if not name.startswith(OURS)):
-            pairs = [one / other for one, other in zip(seconds[theirs], seconds[ours], strict=True)]
-            ratios[f"{theirs} / {ours}"] = {
-                "median": statistics.median(pairs),
-                "lowest": min(pairs),
-                "highest": max(pairs),
-            }
+def with_processor_time(programs: Programs, spent: dict[str, list[float]]) -> dict[str, Callable[[], object]]:
+    """The same programs; each call appends its processor seconds to `spent`, the uncounted round first.
+
+    Unlike seconds on the clock, these exclude the time in which other programs had the processor.
+    """
+
+    def run(name: str) -> None:
+        start = time.process_time()
+        programs[name]()
+        spent.setdefault(name, []).append(time.process_time() - start)
+
+    return {name: partial(run, name) for name in programs}
+
+
+def rounds_row(values: Sequence[float]) -> Json:
+    """Median and all values."""
+    return {"median": statistics.median(values), "rounds": list(values)}
+
+
+def ratio_row(values: Sequence[float], others: Sequence[float]) -> Json:
+    """Median, lowest and highest ratio of two programs, round by round."""
+    ratios = [one / other for one, other in zip(values, others, strict=True)]
+    return {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+
+
+def case(seconds: Mapping[str, list[float]], **more: Any) -> Json:
+    """One case of the results; ratios (1), errors and compiled programs are empty unless given."""
+    rows = {name: rounds_row(row) for name, row in seconds.items()}
+    return {"seconds": rows, "ratios": {}, "errors": {}, "compiled": {}, **more}
+
+
+def ratios(seconds: Mapping[str, list[float]]) -> Json:
+    """Equation (1) of every original against every program of ours."""
     return {
-        "seconds": {name: {"median": statistics.median(row), "rounds": row} for name, row in seconds.items()},
-        "ratios": ratios,
+        f"{theirs} / {ours}": ratio_row(seconds[theirs], seconds[ours])
+        for ours in (name for name in seconds if name.startswith(OURS))
+        for theirs in (name for name in seconds if not name.startswith(OURS))
     }
 
 
-def environment(config: Config) -> Json:
-    """Command, commit, device and config of a run: what a number has to be quoted with."""
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit(),
-        "config": {"name": config.name, "hash": config_hash(config)},
-        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
-        "cores": os.cpu_count(),
-        "processor": processor(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := installed(name))},
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
+def compiled_row(program: Any, seconds: float) -> Json:
+    """Compile time of a compiled JAX program and the memory that it needs."""
+    memory = program.memory_analysis()
+    sizes = {} if memory is None else {
+        "parameters_gib": memory.argument_size_in_bytes / 2**30,
+        "temporaries_gib": memory.temp_size_in_bytes / 2**30,
+    }  # fmt: skip
+    return {"compile_seconds": seconds, **sizes}
 
 
-def installed(package: str) -> str:
-    """Its version, or "" if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+# Linux counts the memory of the process that starts a command as the command's own peak: a small one starts it.
+_MEASURE = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, usage = os.wait4(child.pid, 0)
+os.sync()
+print(json.dumps([os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_maxrss]))
+"""
+
+
+def measured_command(command: Sequence[str]) -> tuple[float, float]:
+    """Runs a command; returns its seconds until all is on disk, and its largest resident memory in MiB (Linux).
+
+    Raises RuntimeError if the command fails.
+    """
+    launcher = [sys.executable, "-c", _MEASURE, *command]
+    ran = subprocess.run(launcher, stdout=subprocess.PIPE, text=True, check=True)
+    code, seconds, kibibytes = json.loads(ran.stdout)
+    if code:
+        raise RuntimeError(f"{shlex.join(command)} failed with exit code {code}")
+    return seconds, kibibytes / 1024
+
+
+def link_copies(clip: Path, count: int, folder: Path) -> Path:
+    """Makes `folder` with `count` hard links to a clip, "clip00000.mp4" and so on, and returns it."""
+    folder.mkdir()
+    for number in range(count):
+        os.link(clip, folder / f"clip{number:05d}.mp4")
+    return folder
+
+
+def environment(config: Config, packages: Iterable[str] = ()) -> Json:
+    """Command, commit, device, config and versions, to be quoted with every number; `packages` adds to PACKAGES."""
+    command = ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+    return bench.environment(config, (*PACKAGES, *packages)) | bench.device() | {"command": shlex.join(command)}
 
 
 def publish(results: Json, out: Path | None) -> None:
-    """Writes the JSON, if asked for, and a table to the terminal."""
+    """Writes the results as JSON if `out` is given, and prints their cases as a table, or all where there are none."""
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(results, indent=2) + "\n")
+        write_text(out, json.dumps(results, indent=2) + "\n")
+    cases = results.get("cases")
+    if not isinstance(cases, dict):
+        Console().print_json(data=results)
+        return
     table = Table("case", "what", "median", "lowest", "highest", "unit")
-    cases = results["cases"]
-    for name, case in cases.items() if isinstance(cases, dict) else ():
-        for contestant, row in case["seconds"].items():
-            table.add_row(
-                name, contestant, f"{row['median']:.3f}", f"{min(row['rounds']):.3f}", f"{max(row['rounds']):.3f}", "s"
-            )
+    for name, case in cases.items():
+        for program, row in case["seconds"].items():
+            numbers = (row["median"], min(row["rounds"]), max(row["rounds"]))
+            table.add_row(name, program, *(f"{number:.3f}" for number in numbers), "s")
         for pair, row in case["ratios"].items():
             table.add_row(name, pair, *(f"{row[key]:.2f}" for key in ("median", "lowest", "highest")), "")
-        for contestant, error in case["errors"].items():
-            table.add_row(name, f"{contestant}, relative L2 error", f"{error:.1e}")
+        for program, error in case["errors"].items():
+            table.add_row(name, f"{program}, relative L2 error", f"{error:.1e}")
         for program, row in case["compiled"].items():
             for key, unit in (("compile_seconds", "s"), ("parameters_gib", "GiB"), ("temporaries_gib", "GiB")):
                 if key in row:
                     table.add_row(name, f"{program}, {key.rpartition('_')[0]}", f"{row[key]:.2f}", "", "", unit)
     Console(width=120).print(table)
-
-
-def configured(arguments: argparse.Namespace) -> Config:
-    """The config that was asked for."""
-    return load_config(arguments.config)

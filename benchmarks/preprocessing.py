@@ -1,24 +1,21 @@
-"""Preprocessing on one core, in clips/s: the way from a file to records, and each of its stages alone.
+"""Speed of preprocessing on one core, in clips/s: from a file to records, and each stage alone.
 
 python -m benchmarks.preprocessing --out benchmarks/results/preprocess_cpu.json
 
-The clip is a procedural scene of 10 s, rendered and encoded at 30 pictures/s (H.264, 1920 x 960, mono AAC at 48 kHz),
-so three segments of 4 s; two viewpoints each, no learned model. Its picture is smooth: films of many more bits/s take
-longer to decode. A stage's time is that of all three segments, of all six viewpoints for views and records.
+The clip is a procedural scene of 10 s, rendered and encoded at 30 frames/s (H.264, 1920 x 960, mono AAC at 48 kHz), so
+three segments of 4 s; two viewpoints each, no learned model. Its frames are smooth: videos with many more bits/s take
+longer to decode. A stage's time covers all three segments, and all six viewpoints for views and records.
 
-whole way    Pipeline.samples and DatasetWriter: what `python -m preprocess` runs
+whole way    Pipeline.samples and DatasetWriter: everything that `python -m preprocess` runs
 standardise  the file is read to its end, nothing is decoded
 write        records as bytes, and as a dataset on disk
 
-The process keeps to one core. Beside seconds on the clock stand seconds of the processor, which do not count those in
-which other programs had it.
+The process keeps to one core. Seconds are given on the clock and of the processor (harness.with_processor_time).
 """
 
-import argparse
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +23,7 @@ from pathlib import Path
 import cv2
 
 from benchmarks import harness
-from con360av_jax.config.settings import Config
+from con360av_jax.config.files import load_config
 from con360av_jax.data.schema import Sample
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.media.files import write_clip
@@ -47,20 +44,20 @@ SECONDS, FRAMES_PER_SECOND, SAMPLE_RATE, SEED = 10.0, 30.0, 48_000, 3
 
 
 def make_clip(path: Path, height: int) -> Path:
-    """The clip that is processed."""
+    """Renders and writes the clip that is processed."""
     scene = render_clip(SEED, SECONDS, height, 2 * height, FRAMES_PER_SECOND, SAMPLE_RATE)
     write_clip(path, scene.video, FRAMES_PER_SECOND, scene.sound[:, 0], SAMPLE_RATE)
     return path
 
 
 def write(samples: Sequence[Sample], pipeline: Pipeline, folder: Path) -> None:
-    """A dataset of its own, deleted again."""
+    """Writes a dataset and deletes it."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         write_dataset(Path(place) / "dataset", samples, pipeline.config, pipeline.fields, (), {})
 
 
 def stages(pipeline: Pipeline, wanted: ViewpointSettings, path: Path, folder: Path) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; each does the work of the whole clip."""
+    """The timed programs by name; each does the work of the whole clip."""
     config, (given,) = pipeline.config, find_inputs([path])
     settings, rate = config.clip, config.mel.sample_rate
     read = partial(standardise, path, given.name, config, pipeline.panorama_height)
@@ -89,52 +86,42 @@ def stages(pipeline: Pipeline, wanted: ViewpointSettings, path: Path, folder: Pa
             for track in found
         ],
         "captions": lambda: [pipeline.captions(segment, found) for segment, found in seen],
-        "mel": lambda: [log_mel(segment.sound, config.mel) for segment in segments],
+        "mel": lambda: [log_mel(segment.audio, config.mel) for segment in segments],
         "write": lambda: write(samples, pipeline, folder),
     }
-
-
-def processor_clocked(
-    runs: dict[str, Callable[[], object]], spent: dict[str, list[float]]
-) -> dict[str, Callable[[], object]]:
-    """The same, each call's seconds of the processor added to `spent`."""
-
-    def run(name: str) -> None:
-        start = time.process_time()
-        runs[name]()
-        spent.setdefault(name, []).append(time.process_time() - start)
-
-    return {name: partial(run, name) for name in runs}
 
 
 def case(seconds: dict[str, list[float]], spent: dict[str, list[float]]) -> harness.Json:
     """All rounds and clips/s, by the clock and by the processor."""
     named = seconds | {f"{name}, processor": row[1:] for name, row in spent.items()}
-    return {
-        "clips_per_second": {name: 1 / statistics.median(row) for name, row in named.items()},
-        "seconds": {name: {"median": statistics.median(row), "rounds": row} for name, row in named.items()},
-        "ratios": {},
-        "errors": {},
-        "compiled": {},
-    }
+    return harness.case(named, clips_per_second={name: 1 / statistics.median(row) for name, row in named.items()})
 
 
 def one_core() -> int:
-    """Keeps this process with all its threads to one core and returns its number; -1 where the system cannot."""
+    """Pins this process with all its threads to one core and returns its number; -1 where unsupported."""
     cv2.setNumThreads(0)
     threads = Path("/proc/self/task")
     if not threads.is_dir():
         return -1
     core = min(os.sched_getaffinity(0))
-    # Libraries have started threads of their own by now; decoders start theirs later, as many as there are cores.
+    # Libraries have already started threads; decoders start theirs later, as many as there are cores.
     for thread in threads.iterdir():
         os.sched_setaffinity(int(thread.name), {core})
     return core
 
 
-def build(arguments: argparse.Namespace, config: Config, wanted: ViewpointSettings) -> Pipeline:
-    """The pipeline that is timed."""
-    return Pipeline(
+def main() -> None:
+    """Times everything and publishes."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--height", type=int, default=960, help="height of the clip's frames; the width is twice that")
+    parser.add_argument("--panorama-height", type=int, default=512, help="height that panoramas are reduced to")
+    parser.add_argument("--moving", action="store_true", help="viewpoints follow their regions")
+    arguments = parser.parse_args()
+    harness.prepare()
+    core = one_core()
+    config = load_config(arguments.config)
+    wanted = ViewpointSettings(count=2, moving=arguments.moving)
+    pipeline = Pipeline(
         config=config,
         saliency=ContrastSaliency(),
         captions=template_caption,
@@ -142,24 +129,10 @@ def build(arguments: argparse.Namespace, config: Config, wanted: ViewpointSettin
         viewpoints=wanted,
         panorama_height=arguments.panorama_height,
     )
-
-
-def main() -> None:
-    """Times everything and publishes the result."""
-    parser = harness.options(__doc__)
-    parser.add_argument("--height", type=int, default=960, help="rows of the clip's pictures; the width is twice that")
-    parser.add_argument("--panorama-height", type=int, default=512, help="rows that panoramas are reduced to")
-    parser.add_argument("--moving", action="store_true", help="viewpoints follow their regions")
-    arguments = parser.parse_args()
-    harness.prepare()
-    core = one_core()
-    config = harness.configured(arguments)
-    wanted = ViewpointSettings(count=2, moving=arguments.moving)
-    pipeline = build(arguments, config, wanted)
     with tempfile.TemporaryDirectory() as place:
         path = make_clip(Path(place) / "scene.mp4", arguments.height)
         size, spent = path.stat().st_size, {}
-        runs = processor_clocked(stages(pipeline, wanted, path, Path(place)), spent)
+        runs = harness.with_processor_time(stages(pipeline, wanted, path, Path(place)), spent)
         name = f"a clip of {SECONDS:g} s, {2 * arguments.height} x {arguments.height}"
         seconds = harness.interleaved(runs, arguments.rounds, name)
     about = {"core": core, "bytes": size, "viewpoints": wanted.count, "moving": arguments.moving}

@@ -1,4 +1,4 @@
-"""Both text encoders at published width: converted JAX against transformers' CLIP and CLAP text models.
+"""Both text encoders at published width, converted JAX against transformers' CLIP and CLAP text models.
 
 python -m benchmarks.text --out benchmarks/results/text_cpu.json
 """
@@ -11,7 +11,7 @@ from con360av_jax.config.settings import Config
 
 
 def cases(config: Config) -> list[comparison.Case]:
-    """One caption and a batch of captions, as long as the pipelines pad them."""
+    """One caption and a batch of captions, padded as in the pipelines."""
     random = np.random.default_rng(0)
     found = []
     for captions in (1, CAPTIONS_AT_ONCE):
@@ -29,7 +29,7 @@ def cases(config: Config) -> list[comparison.Case]:
             )
         )
         tokens = random.integers(3, clap.vocabulary - 2, (captions, clap.tokens)).astype(np.int32)
-        # A sentence of 24 tokens; the rest is padding, which the network reads under a mask.
+        # A sentence of 24 tokens; the rest is padding, which is masked.
         mask = np.broadcast_to(np.arange(clap.tokens) < 24, tokens.shape)
         tokens = np.where(mask, tokens, clap.pad_token).astype(np.int32)
         found.append(
@@ -49,7 +49,7 @@ def cases(config: Config) -> list[comparison.Case]:
 def _clap(encoder, tokens, mask):  # noqa: ANN001, ANN202
     import torch
 
-    # AudioLDM's pipeline does this, not the text encoder.
+    # AudioLDM's pipeline normalises, not the text encoder.
     return torch.nn.functional.normalize(encoder(tokens, mask).text_embeds, dim=-1)
 
 

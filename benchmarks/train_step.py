@@ -1,14 +1,14 @@
-"""One training step of the joint model: ours against the same step with the original PyTorch modules.
+"""One training step of the joint model, compared with the same step in PyTorch with the original modules.
 
     python -m benchmarks.train_step --out benchmarks/results/train_step_cpu.json
 
-Contestants: "jax" is the compiled program of `con360av train`, "torch eager" diffusers' two U-Nets, frozen, with
-connectors, environment encoders, Map Encoder and FiLM between their blocks (torch_joint.py), trained by torch's fused
-AdamW. Both learn the published set, `connectors`, from the same weights and the same batch, which lies on the device;
-each draws its own noise. In bfloat16 the U-Nets' weights are bfloat16 on both sides, what learns is float32 and
-computes in bfloat16.
+"jax" is the compiled program of `con360av train`; "torch eager" is diffusers' two U-Nets, frozen, with connectors,
+environment encoders, Map Encoder and FiLM between their blocks (peer/joint.py), trained by torch's fused AdamW. Both
+train the published set, `connectors`, from the same weights and the same batch, which is on the device already; each
+draws its own noise. In bfloat16 the U-Nets' weights are bfloat16 on both sides; trained weights are float32 and compute
+in bfloat16.
 
-Errors are those of our loss and gradients for given draws, against the PyTorch step in float32 on the CPU, over one
+Errors of our loss and gradients are relative to the PyTorch step in float32 on the CPU, for the same draws, over one
 clip of CHECK_FRAMES frames: the whole batch at published width would take a CPU many minutes and its memory.
 """
 
@@ -27,6 +27,7 @@ import torch
 from benchmarks import comparison, harness
 from benchmarks.peer.joint import TABLE, JointPeer, Tensors
 from benchmarks.peer.step import Objective, TrainStep, same_draws, to_torch_layout
+from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config, MeshConfig
 from con360av_jax.data.fake import fake_batch
 from con360av_jax.diffusion.loss import Draws, denoising_loss, draw
@@ -41,30 +42,30 @@ from convert.rules import to_jax
 from convert.torch_files.weights import cast_floating
 
 UNETS = {"audio": "unet_a", "video": "unet_v"}
-# One clip of the fewest frames that every clip length has: one a second.
+# One frame per second.
 CHECK_FRAMES = 4
 Gradients = tuple[float, Mapping[str, np.ndarray]]
-"""A loss, and its gradients under our paths."""
+"""Loss, and gradients under our paths."""
 # nn.LSTM's second bias stays zero and has no counterpart.
 WITHOUT_COUNTERPART = "map_encoder.lstm.bias_hh_l0"
 
 
 def build(config: Config, seed: int = 0) -> JointPeer:
-    """The peer on the CPU in float32, with the libraries' random weights."""
+    """Builds the PyTorch model on the CPU in float32, with the libraries' random weights."""
     unets = {name: comparison.build(component, config, seed) for name, component in UNETS.items()}
     torch.manual_seed(seed)
     return JointPeer(config, unets)
 
 
 def converted(config: Config, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, np.ndarray]:
-    """Parameters of the peer, or their gradients, under our paths; raises CheckpointError if the table does not fit."""
+    """PyTorch parameters or their gradients under our paths; raises CheckpointError if the table does not fit."""
     wanted = {path: leaf.shape for path, leaf in flatten(joint_model(config)[1]).items()}
     arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items() if name != WITHOUT_COUNTERPART}
     return to_jax(arrays, TABLE, wanted, optional=".*")
 
 
 def start(config: Config, model: JointPeer) -> tuple[TrainState, Params]:
-    """Our first state and frozen parameters, with the peer's weights, where `compile_step` wants them."""
+    """Our initial state and frozen parameters with the PyTorch model's weights, sharded as `compile_step` wants."""
     state, frozen = abstract_start(config, make_mesh(config.mesh))
     tensors = converted(config, model.state_dict())
 
@@ -84,12 +85,12 @@ def start(config: Config, model: JointPeer) -> tuple[TrainState, Params]:
 
 
 def null_text(config: Config) -> dict[str, np.ndarray]:
-    """What stands in for the empty caption."""
+    """Zeros in place of the empty caption's embeddings."""
     return {name: np.zeros(text.shape[1:], np.float32) for name, text in fake_batch(config, 1)["text"].items()}
 
 
 def peer_batch(config: Config, device: str) -> dict[str, Any]:
-    """The batch in the peer's layout, with the empty caption's text."""
+    """The batch in PyTorch's layout."""
     batch = fake_batch(config, config.train.batch_size)
     return {
         "moments": {
@@ -102,14 +103,14 @@ def peer_batch(config: Config, device: str) -> dict[str, Any]:
 
 
 def check_config(config: Config) -> Config:
-    """`config` for one clip of few frames, every sample with maps, text and clean estimates."""
+    """`config` for one clip of few frames, with maps, text and clean estimates in every sample."""
     clip = replace(config.clip, frames_per_second=max(CHECK_FRAMES // config.clip.seconds, 1))
     train = replace(config.train, batch_size=1, text_dropout=0.0, map_dropout=0.0, clean_estimate_share=1.0)
     return replace(config, clip=clip, train=train)
 
 
 def draws(config: Config) -> tuple[Draws, jax.Array]:
-    """Draws of a batch, and its maps."""
+    """Random draws of a batch, and its maps."""
     batch: Any = fake_batch(config, config.train.batch_size)
     arrays = jax.tree.map(jnp.asarray, {**batch, "sample_id": batch["sample_id"].astype(np.int32)})
     empty = jax.tree.map(jnp.asarray, null_text(config))
@@ -117,7 +118,7 @@ def draws(config: Config) -> tuple[Draws, jax.Array]:
 
 
 def our_gradients(config: Config, state: TrainState, frozen: Params, drawn: Draws, maps: jax.Array) -> Gradients:
-    """Ours, in the compute dtype."""
+    """Our loss and gradients in the compute dtype."""
     denoiser, _ = joint_model(config)
 
     @jax.jit
@@ -132,7 +133,7 @@ def our_gradients(config: Config, state: TrainState, frozen: Params, drawn: Draw
 
 
 def peer_gradients(config: Config, model: JointPeer, device: str, drawn: Draws, maps: jax.Array) -> Gradients:
-    """The peer's, from where it lies."""
+    """PyTorch's loss and gradients, on `device`."""
     model.zero_grad(set_to_none=True)
     panorama = to_torch_layout("maps", np.asarray(maps), device)
     loss = Objective(config, model, device).loss(same_draws(drawn, device), panorama)
@@ -153,39 +154,28 @@ def errors(found: Gradients, wanted: Gradients) -> dict[str, float]:
 
 
 class OurStep:
-    """The program of a training run; calling it advances the state, which is donated as there."""
+    """The compiled program of a training run; calling it advances the state, which is donated."""
 
     def __init__(self, config: Config, state: TrainState, frozen: Params):
         mesh = make_mesh(config.mesh)
         began = time.perf_counter()
         self.program = compile_step(config, mesh, state, frozen, count=False).run
-        self.compile_seconds = time.perf_counter() - began
+        self.compiled = harness.compiled_row(self.program, time.perf_counter() - began)
         self.state = state
         batch = on_mesh(fake_batch(config, config.train.batch_size), mesh)
         empty = jax.device_put(null_text(config), replicate(mesh))
         self.arguments = (frozen, batch, empty, jax.random.key(config.train.seed))
 
     def __call__(self) -> dict[str, jax.Array]:
-        """One step's metrics, when the new state is there."""
+        """Runs one step, waits for the new state and returns the metrics."""
         self.state, metrics = self.program(self.state, *self.arguments)
         return jax.block_until_ready((self.state, metrics))[1]
-
-    def needs(self) -> harness.Json:
-        """What compiling took, and the memory that the program needs."""
-        memory = self.program.memory_analysis()
-        rows: harness.Json = {"compile_seconds": self.compile_seconds}
-        if memory is not None:
-            rows |= {
-                "parameters_gib": memory.argument_size_in_bytes / 2**30,
-                "temporaries_gib": memory.temp_size_in_bytes / 2**30,
-            }
-        return rows
 
 
 def peer_step(
     config: Config, model: JointPeer, device: str, forward: Callable[..., Tensors]
 ) -> Callable[[], torch.Tensor]:
-    """The peer's step on its own batch; calling it waits for the update."""
+    """PyTorch's step on its own batch; calling it waits for the update."""
     step = TrainStep(config, model, Objective(config, forward, device))
     batch = peer_batch(config, device)
     empty = {name: torch.tensor(text, device=device) for name, text in null_text(config).items()}
@@ -199,15 +189,15 @@ def peer_step(
     return call
 
 
-def race(config: Config, arguments: argparse.Namespace) -> harness.Json:
-    """Compares both sides with the peer in float32 on the CPU, then times them."""
+def compare(config: Config, arguments: argparse.Namespace) -> harness.Json:
+    """Computes errors relative to PyTorch in float32 on the CPU, then times both sides."""
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     model, small = build(config), check_config(config)
     given = draws(small)
     wanted = peer_gradients(small, model, "cpu", *given)
     state, frozen = start(config, model)
     ours = errors(our_gradients(small, state, frozen, *given), wanted)
-    # What XLA does with float32 products and convolutions on a GPU unless told otherwise.
+    # XLA's default for float32 products and convolutions on a GPU.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     model.place(device, getattr(torch, config.train.compute_dtype))
@@ -215,29 +205,30 @@ def race(config: Config, arguments: argparse.Namespace) -> harness.Json:
     del wanted
     run = OurStep(config, state, frozen)
     del state
-    contestants: dict[str, Callable[[], object]] = {
+    programs: dict[str, Callable[[], object]] = {
         harness.OURS: run,
         "torch eager": peer_step(config, model, device, model),
     }
     if arguments.torch_compile:
-        contestants["torch.compile"] = peer_step(config, model, device, torch.compile(model))
-    seconds = harness.interleaved(contestants, arguments.rounds, "train")
-    return {
-        **harness.standings(seconds),
-        "errors": {f"{harness.OURS} {what}": error for what, error in ours.items()},
-        "errors of the original in this dtype": theirs,
-        "compiled": {harness.OURS: run.needs()},
-    }
+        programs["torch.compile"] = peer_step(config, model, device, torch.compile(model))
+    seconds = harness.interleaved(programs, arguments.rounds, "train")
+    case = harness.case(
+        seconds,
+        ratios=harness.ratios(seconds),
+        errors={f"{harness.OURS} {what}": error for what, error in ours.items()},
+        compiled={harness.OURS: run.compiled},
+    )
+    return case | {"errors of the original in this dtype": theirs}
 
 
 def main() -> None:
-    parser = harness.options(__doc__)
-    parser.set_defaults(config="debug")
-    parser.add_argument("--batch", type=int, help="samples per step; left out: the config's")
-    parser.add_argument("--frames", type=int, help="of the clip's picture; left out: the config's")
+    """Times, compares and publishes."""
+    parser = harness.comparison_parser(__doc__, config="debug")
+    parser.add_argument("--batch", type=int, help="samples per step; the config's if left out")
+    parser.add_argument("--frames", type=int, help="video frames of the clip; the config's if left out")
     arguments = parser.parse_args()
     harness.prepare()
-    config = harness.configured(arguments)
+    config = load_config(arguments.config)
     frames = arguments.frames or config.clip.frames
     if frames % config.clip.seconds:
         parser.error(f"--frames {frames} given, but a clip of {config.clip.seconds} s has whole frames a second")
@@ -251,7 +242,7 @@ def main() -> None:
     clip = replace(config.clip, frames_per_second=frames // config.clip.seconds)
     config = replace(config, clip=clip, train=train, mesh=MeshConfig())
     results: harness.Json = {**harness.environment(config), "dtype": arguments.dtype}
-    results["cases"] = {f"train step, {train.batch_size} x {frames} frames": race(config, arguments)}
+    results["cases"] = {f"train step, {train.batch_size} x {frames} frames": compare(config, arguments)}
     harness.publish(results, arguments.out)
 
 

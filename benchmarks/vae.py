@@ -1,4 +1,4 @@
-"""Both autoencoders at published width: converted JAX against diffusers' AutoencoderKL, decoding and encoding.
+"""Both autoencoders at published width, converted JAX against diffusers' AutoencoderKL, decoding and encoding.
 
 python -m benchmarks.vae --out benchmarks/results/vae_cpu.json
 """
@@ -12,7 +12,7 @@ from con360av_jax.config.shapes import latent_shapes, mel_frames
 
 
 def cases(config: Config) -> list[comparison.Case]:
-    """Eight frames of picture, and one clip's log-mel, both ways."""
+    """Eight video frames and one clip's log-mel, both ways."""
     random = np.random.default_rng(0)
     latents = latent_shapes(config)
     shapes = {
@@ -20,9 +20,9 @@ def cases(config: Config) -> list[comparison.Case]:
         "audio": ((1, *latents["audio"]), (1, mel_frames(config), config.mel.bands, 1)),
     }
     found = []
-    for name, (latent, picture) in shapes.items():
-        z, x = (random.standard_normal(shape, np.float32) for shape in (latent, picture))
-        size = " x ".join(map(str, picture[:-1]))
+    for name, (latent, full) in shapes.items():
+        z, x = (random.standard_normal(shape, np.float32) for shape in (latent, full))
+        size = " x ".join(map(str, full[:-1]))
         layout = {"to_theirs": channels_first, "from_theirs": lambda output: np.moveaxis(output, 1, -1)}
         found += [
             comparison.Case(
@@ -46,7 +46,7 @@ def cases(config: Config) -> list[comparison.Case]:
 
 
 def channels_first(x: np.ndarray) -> tuple[np.ndarray]:
-    """(batch, height, width, channel) as diffusers takes it."""
+    """(batch, height, width, channel) to diffusers' channels-first layout."""
     return (np.moveaxis(x, -1, 1),)
 
 

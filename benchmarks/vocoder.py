@@ -1,4 +1,4 @@
-"""HiFi-GAN at published width: converted JAX against transformers' SpeechT5HifiGan, one clip of sound.
+"""HiFi-GAN at published width, converted JAX against transformers' SpeechT5HifiGan, one clip.
 
 python -m benchmarks.vocoder --out benchmarks/results/vocoder_cpu.json
 """
@@ -11,7 +11,7 @@ from con360av_jax.config.shapes import mel_frames
 
 
 def cases(config: Config) -> list[comparison.Case]:
-    """A clip's log-mel to its sound."""
+    """One clip's log-mel to audio samples."""
     frames, bands = mel_frames(config), config.mel.bands
     mel = np.random.default_rng(0).normal(-5, 2, (1, frames, bands)).astype(np.float32)
     samples = frames * int(np.prod(config.model.vocoder.upsample_rates))

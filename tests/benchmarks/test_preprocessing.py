@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+
 
 def test_preprocessing_benchmark_times_the_whole_way_and_every_stage(tmp_path: Path):
     out = tmp_path / "preprocess.json"
     command = [sys.executable, "-m", "benchmarks.preprocessing", "--config", "debug", "--height", "64"]
-    ran = subprocess.run([*command, "--rounds", "1", "--out", str(out)], capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run([*command, "--rounds", "1", "--out", str(out)], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
     results = json.loads(out.read_text())
     assert results["command"] and results["commit"] and results["processor"]

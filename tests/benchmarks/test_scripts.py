@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+
 pytest.importorskip("torch", reason="benchmarks compare with the original libraries")
 
 
 def test_vocoder_benchmark_compares_both_sides_and_says_on_what(tmp_path: Path):
     out = tmp_path / "results" / "vocoder.json"
     command = [sys.executable, "-m", "benchmarks.vocoder", "--config", "debug", "--rounds", "2"]
-    ran = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
     results = json.loads(out.read_text())
     assert results["command"].endswith(f"--out {out}") and results["commit"] and results["versions"]["jax"]
@@ -30,7 +32,7 @@ def test_vocoder_benchmark_compares_both_sides_and_says_on_what(tmp_path: Path):
 def test_checkpoint_benchmark_saves_what_a_run_saves_and_counts_in_copies(tmp_path: Path):
     out = tmp_path / "checkpoint.json"
     command = [sys.executable, "-m", "benchmarks.checkpoint", "--config", "debug", "--rounds", "2"]
-    ran = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
     results = json.loads(out.read_text())
     blocks, copies = (results["seconds"][name]["rounds"] for name in ("save_blocks", "copy"))
