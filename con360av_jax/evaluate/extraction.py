@@ -126,7 +126,7 @@ def command(videos: Path, features: Path, side: str, protocol: Protocol, extract
     weights = [f"{name}={path}" for name, path in extraction.weights.items()]
     return [
         *(sys.executable, "-m", "preprocess", "features"),
-        *("--videos", str(videos), "--output", str(features), "--protocol", protocol.name, "--side", side),
+        *("--videos", str(videos), "--out", str(features), "--protocol", protocol.name, "--side", side),
         *("--device", extraction.device),
         *(("--weights", *weights) if weights else ()),
         *(("--allow-code",) if extraction.allow_code else ()),

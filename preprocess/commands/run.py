@@ -1,18 +1,13 @@
-"""`python -m preprocess run`: 360° videos become a dataset, with progress, a summary and a ledger."""
+"""python -m preprocess run: makes a dataset from 360° videos."""
 
 import hashlib
 import os
-from collections import Counter
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.table import Table
-from rich.text import Text
 
 from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config, require
@@ -20,10 +15,11 @@ from con360av_jax.data.writer import SHARD_RECORDS
 from con360av_jax.errors import CheckpointError
 from preprocess.captions.choose import open_captions
 from preprocess.captions.contract import CaptionName, CaptionSettings, caption_sources
-from preprocess.inputs import Input, SplitName, search
-from preprocess.running.assemble import Made, make_dataset
+from preprocess.inputs import SplitName, search
+from preprocess.running.assemble import make_dataset
 from preprocess.running.engine import Engine
 from preprocess.running.pipeline import Pipeline
+from preprocess.running.terminal import RecordingProgress, summarise
 from preprocess.saliency.choose import open_saliency
 from preprocess.saliency.contract import SaliencyDevice, SaliencyName
 from preprocess.stages.encode import open_encoder
@@ -33,84 +29,88 @@ from preprocess.stages.standardise import Stereo
 from preprocess.stages.viewpoints import ViewpointSettings
 
 TOO_MANY_REJECTED = 1
-# Lines of the ledger that the summary shows.
-SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Turn 360° videos into a dataset of viewpoints with sound, saliency and captions."""
+    """Make a dataset of viewpoints with audio, saliency and captions from 360° videos.
+
+    The same command goes on where it was stopped, or adds recordings to a finished dataset.
+    """
+
+    if_interrupted: ClassVar = "the same command goes on from here"
 
     videos: tyro.conf.Positional[tuple[Path, ...]]
-    """Files, folders that are searched for videos, or CSV files as the verb list writes them."""
-    output: Annotated[Path, tyro.conf.arg(aliases=("--out",), metavar="FOLDER")]
-    """The dataset. One that is there, or was begun, goes on: what it holds is not made again."""
+    """Files, folders that are searched for videos, or CSV files as `list` writes them."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of the dataset. A dataset that exists, also an unfinished one, is continued."""
     config: str = ""
-    """Name of a config in configs/, or path of one (.py, .json). Left out: the base's own, or without one debug."""
-    encode: Annotated[str, tyro.conf.arg(aliases=("--base",), metavar="BASE")] = "none"
-    """Pretrained folder whose encoders make latents and embeddings; "none" keeps raw pictures and sound."""
+    """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the base's config, or debug without
+    a base."""
+    base: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "none"
+    """Base whose encoders make latents and embeddings, or none to keep raw video and audio."""
     captions: CaptionName = "template"
-    """file: <video>.txt or captions.jsonl beside the video; template: a sentence of measured facts; blip2+llama: BLIP-2
-    describes the cube's faces once per second and a chat model joins its texts."""
+    """file reads <video>.txt or captions.jsonl beside the video; template writes a sentence of measured facts;
+    blip2+llama has BLIP-2 describe the faces of the cube once per second and a chat model join its texts."""
     caption_faces: str = ""
-    """Folder or Hugging Face id of the BLIP-2 of --captions blip2+llama."""
+    """BLIP-2 of blip2+llama: folder or Hugging Face id."""
     caption_join: str = ""
-    """Folder or Hugging Face id of its chat model, such as Llama 3.2 Instruct."""
+    """Chat model of blip2+llama, such as Llama 3.2 Instruct: folder or Hugging Face id."""
     caption_prompts: Path | None = None
-    """What the two are told: an edited copy of preprocess/captions/blip2_llama/prompts.toml."""
+    """Prompts of both models: an edited copy of preprocess/captions/blip2_llama/prompts.toml. Left out: that file."""
     caption_texts: Path | None = None
-    """Folder that keeps every text they write, so that a second run need not write them again. Left out:
-    <output>.captions."""
+    """Folder that keeps every text of both models for later runs. Left out: <out>.captions."""
     caption_device: str = "auto"
-    """Where they run: auto, cpu, cuda, cuda:1 .."""
+    """Device of both models: auto, cpu, cuda, cuda:1, ..."""
     caption_batch: int = 24
-    """Faces in one call of BLIP-2."""
+    """Number of faces in one call of BLIP-2."""
     from_hub: bool = False
-    """Download caption models given by their Hugging Face id."""
+    """Download caption models that are given as Hugging Face ids. Nothing is downloaded without this."""
     saliency: SaliencyName = "contrast"
-    """contrast: no weights; file: your own maps, see --saliency-folder; salvit360: see --saliency-weights."""
+    """contrast needs no weights; file reads maps from --saliency-folder; salvit360 needs --saliency-weights."""
     saliency_folder: Path = Path("saliency")
-    """Where --saliency file finds <clip>.npy, .npz or .mp4."""
+    """Folder with <clip>.npy, .npz or .mp4, for --saliency file."""
     saliency_weights: Path | None = None
-    """SalViT360's published checkpoint, VAC (better) or VSTA, for --saliency salvit360."""
+    """Published checkpoint of SalViT360, VAC (better) or VSTA, for --saliency salvit360."""
     saliency_device: SaliencyDevice = "cpu"
-    """Where --saliency salvit360 computes."""
+    """Device of SalViT360."""
     viewpoints: int = 3
-    """Viewpoints per segment."""
+    """Number of viewpoints per segment."""
     moving: bool = False
-    """Viewpoints follow their region through the segment instead of standing still."""
+    """Let viewpoints follow their region through the segment instead of standing still."""
     trajectories: Path | None = None
-    """CSV of viewpoints instead of found ones: clip,viewpoint,time,yaw,pitch,fov (seconds of the clip, degrees)."""
+    """CSV file of viewpoints to use instead of chosen ones: clip,viewpoint,time,yaw,pitch,fov (time in s from the start
+    of the recording, angles in degrees)."""
     keep_raw: bool = False
-    """Keep pictures, sound and mel beside their encodings."""
+    """Keep video, audio and mel beside their encodings."""
     panorama_height: int = 512
-    """Rows that panoramas are reduced to while they are worked on."""
+    """Height to which panoramas are reduced before any other step, pixels."""
     stereo: Stereo = "auto"
-    """How two eyes share the picture; auto believes the file's metadata, or else judges by the picture's aspect."""
+    """Layout of the two eyes in the video; auto uses the file's metadata, or else the aspect ratio."""
     limits: Limits = Limits()
-    """What a segment's sound and picture must be worth."""
+    """Limits of a segment's audio and video beyond which it is rejected."""
     split: SplitName = "all"
-    """A share of the source videos: 85 % train, 15 % validation."""
+    """Part of the recordings to use: 85 % are train, 15 % validation."""
     split_seed: int = 0
-    """Of that division."""
+    """Seed of the train/validation split."""
     published_split: Path | None = None
-    """Folder with Sphere360's train.txt and test.txt, which then divide; "validation" means "test"."""
+    """Folder with train.txt and test.txt of Sphere360, which then define the split; validation means test."""
     split_list: Path | None = None
-    """Text file of clip names, one per line: only these are used."""
+    """Text file of clip names, one per line, to use only these."""
     max_clips: int | None = None
-    """Use at most this many videos."""
+    """Largest number of recordings to use. Left out: all."""
     previews: bool = False
-    """Also write one panorama per segment to <output>/previews."""
+    """Also write one panorama per segment to <out>/previews."""
     shard_records: int = SHARD_RECORDS
-    """Records in a file of the dataset."""
+    """Number of records per file of the dataset."""
     workers: int | None = None
-    """Processes. Left out: one per core. 0 runs everything in one process and needs no Ray."""
+    """Number of processes. Left out: one per core. 0 runs everything in this process, without Ray."""
     ray_address: str = ""
-    """Of a Ray cluster, such as auto; all its machines must see the same files. Left out: Ray starts by itself."""
+    """Address of a Ray cluster, or auto; all its machines must see the same files. Left out: Ray starts here."""
     gpus_per_stage: float = 0.0
-    """GPUs, or share of one, of each process of a stage that wants one: saliency, captions, encoding."""
+    """GPUs (or share of one) of each process of the stages saliency, captions and encoding."""
     max_rejected: int | None = None
-    """Exit code 1 if more lines than this are in the dataset's ledger. Left out: rejections never change it."""
+    """Number of rejections in the dataset's ledger above which the exit code is 1. Left out: no limit."""
 
     def execute(self) -> int:
         """Writes the dataset; returns 1 if more was rejected than `max_rejected`, else 0.
@@ -127,9 +127,9 @@ class Run:
         )
         pipeline, console = self._pipeline(), Console(stderr=True)
         found = search(self.videos, self.split, self.split_list, self.max_clips, self.split_seed, self.published_split)
-        with _Bar(console) as bar:
+        with RecordingProgress(console) as bar:
             made = make_dataset(
-                self.output,
+                self.out,
                 pipeline,
                 found.inputs,
                 self._settings(pipeline),
@@ -139,7 +139,7 @@ class Run:
                 begin=bar.begin,
                 done=bar.done,
             )
-        _summarise(console, self.output, made, pipeline.config)
+        summarise(console, self.out, made, pipeline.config)
         if self.published_split is not None:
             console.print(f"{found.absent} clips of the published split are not here, {found.unlisted} of "
                           "the files are not in it")  # fmt: skip
@@ -155,7 +155,7 @@ class Run:
             viewpoints=GivenViewpoints.read(self.trajectories)
             if self.trajectories
             else ViewpointSettings(count=self.viewpoints, moving=self.moving),
-            encoder=open_encoder(self.encode, config),
+            encoder=open_encoder(self.base, config),
             keep_raw=self.keep_raw,
             panorama_height=self.panorama_height,
             stereo=self.stereo,
@@ -163,11 +163,11 @@ class Run:
         )
 
     def _config(self) -> Config:
-        if self.config or self.encode == "none":
+        if self.config or self.base == "none":
             return load_config(self.config or "debug")
-        own = Path(self.encode) / "config.json"
+        own = Path(self.base) / "config.json"
         if not own.is_file():
-            raise CheckpointError(f"{self.encode} is no pretrained folder: {own} does not exist; check --encode")
+            raise CheckpointError(f"{self.base} is no pretrained folder: {own} does not exist; check --base")
         return load_config(str(own))
 
     def _caption_settings(self) -> CaptionSettings:
@@ -175,22 +175,22 @@ class Run:
             faces=self.caption_faces,
             join=self.caption_join,
             prompts=self.caption_prompts,
-            texts=self.caption_texts or self.output.with_name(f"{self.output.name}.captions"),
+            texts=self.caption_texts or self.out.with_name(f"{self.out.name}.captions"),
             device=self.caption_device,
             batch_size=self.caption_batch,
             from_hub=self.from_hub,
         )
 
     def _settings(self, pipeline: Pipeline) -> dict[str, object]:
-        """What the manifest says about the run: every option except where things lie and run, but which models."""
+        """Settings for the manifest: options that change the records, without places, devices and processes."""
         places = (
             "videos",
-            "output",
+            "out",
             "saliency_folder",
             "saliency_weights",
             "split_list",
             "published_split",
-            "encode",
+            "base",
             "config",
         )
         ways = (
@@ -208,7 +208,7 @@ class Run:
             for name, value in asdict(self).items()
             if name not in (*places, *ways) and not name.startswith("caption_")
         } | {
-            "encoded": self.encode != "none",
+            "encoded": self.base != "none",
             "caption_models": caption_sources(pipeline.captions),
             "viewpoints": 0 if self.trajectories else self.viewpoints,
             "trajectories": _digest(self.trajectories) if self.trajectories else "",
@@ -219,56 +219,5 @@ class Run:
 
 
 def _digest(path: Path) -> str:
-    """A file whose content decides, by its name and the beginning of its hash."""
+    """Name of a file and the beginning of the hash of its content."""
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
-
-
-class _Rate(ProgressColumn):
-    """Clips per minute, and the time left at that rate."""
-
-    def render(self, task: Task) -> Text:
-        """Empty until the first clip is done."""
-        if not task.completed or not task.elapsed:
-            return Text("")
-        rate = task.completed / task.elapsed
-        left = timedelta(seconds=round((task.total or 0) - task.completed) / rate)
-        return Text(f"{60 * rate:.1f} clips/min, {timedelta(seconds=round(left.total_seconds()))} left")
-
-
-class _Bar(Progress):
-    """A bar over clips."""
-
-    def __init__(self, console: Console):
-        super().__init__(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), console=console)
-        self._clips = self.add_task("preprocess", total=None)
-
-    def begin(self, clips: int) -> None:
-        """So many clips are to be done."""
-        self.update(self._clips, total=clips)
-
-    def done(self, given: Input) -> None:
-        """One clip came to its end."""
-        self.update(self._clips, advance=1, description=given.name)
-
-
-def _summarise(console: Console, output: Path, made: Made, config: Config) -> None:
-    rejected, manifest = made.ledger.rejected, made.manifest
-    if rejected:
-        table = Table(title="left out", title_justify="left")
-        for column in ("file", "segment", "stage", "reason"):
-            table.add_column(column, overflow="fold")
-        for line in rejected[:SHOWN]:
-            table.add_row(Path(str(line["file"])).name, str(line.get("segment", "all")), str(line["stage"]),
-                          str(line["reason"]))  # fmt: skip
-        console.print(table)
-        counts = Counter(str(line["stage"]) for line in rejected)
-        by_stage = ", ".join(f"{stage} {count}" for stage, count in counts.most_common())
-        console.print(f"{len(rejected)} left out ({by_stage}); all of them in {output / 'rejected.jsonl'}")
-    segments, size = sum(made.ledger.segments.values()), sum(shard.bytes for shard in manifest.shards) / 2**20
-    console.print(
-        f"{len(made.ledger.segments)} clips with {segments} segments taken, {made.passed_over} were there already"
-    )
-    console.print(
-        f"{output}: {manifest.samples} samples of {manifest.clips} clips, {size:.1f} MiB, config {config.name}",
-        highlight=False,
-    )

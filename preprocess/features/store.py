@@ -1,9 +1,9 @@
-"""One part of an extraction on disk: rows as they come, so that a run that is stopped loses at most one clip.
+"""One part of an extraction on disk: rows are stored as they come, so that a stopped run loses at most one clip.
 
 FEATURES/PART/             a features folder (con360av_jax/evaluate/features.py)
               origin.json  the side and the content of each file that it was made from
-         PART.begun/       while it is not whole: card.json, rows.bin and clips.jsonl, one line per clip in rows.bin
-         PART.new/         the folder about to take the place of PART
+         PART.begun/       until it is complete: card.json, rows.bin and clips.jsonl, one line per clip in rows.bin
+         PART.new/         the finished folder, before it replaces PART
 """
 
 import json
@@ -42,55 +42,55 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What became of one file."""
+    """Rows of one file, or why it has none."""
 
     file: str
     digest: str
     """SHA-256 of the file."""
     reason: str = ""
-    """Why it was rejected; then it has no rows."""
+    """Why the file was rejected; empty if it has rows."""
     first: int = 0
-    """Byte of its first value in rows.bin; or, if `whole`, its first row in the finished folder."""
+    """Offset of its first value in rows.bin, bytes; or, if `whole`, index of its first row in the finished folder."""
     shape: tuple[int, ...] = ()
     whole: bool = False
-    """Whether its rows lie in the finished folder."""
+    """Whether its rows are in the finished folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A file that was looked at."""
+    """A file that was processed."""
 
     file: str
     digest: str
     reason: str
-    """Why it was rejected by itself; files rejected for the company they are in have none."""
+    """Why the file itself was rejected; empty if it was usable or was rejected because of other files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What the rows of a finished folder were made from."""
+    """Sources of the rows of a finished folder."""
 
     side: str
-    """"target" or "generated"; empty where it makes no difference."""
+    """"target" or "generated" if rows depend on the side, else empty."""
     files: dict[str, Made]
-    """By the name of the clip; also of the rejected."""
+    """Processed files by clip name, including rejected ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """What the rows of a folder that is not whole are made with."""
+    """Settings of the rows of an unfinished folder."""
 
     card: FeatureCard
     side: str
 
 
 class PartStore:
-    """Rows of one part; knows those of earlier runs whose files and settings have not changed."""
+    """Rows of one part, including those of earlier runs whose files and settings have not changed."""
 
     def __init__(self, folder: Path, card: FeatureCard, side: str):
-        """Opens what is there of FEATURES/PART, or nothing.
+        """Opens the finished or unfinished folder FEATURES/PART, if there is one.
 
-        Raises MetricError if it was made with other weights or settings, or is none of this program's.
+        Raises MetricError if it was made with other weights or settings, or by another program.
         """
         self.folder, self._card, self._side = folder, card, side
         self._begun, self._new = (folder.with_name(f"{folder.name}.{kind}") for kind in ("begun", "new"))
@@ -105,17 +105,17 @@ class PartStore:
         self._open_begun()
 
     def holds(self, source: Source, digest: str) -> bool:
-        """Whether this file's rows, or why it has none, are known."""
+        """Whether this file's rows, or the reason why it has none, are stored."""
         entry = self._entries.get(source.clip)
         return bool(digest) and entry is not None and (entry.file, entry.digest) == (source.file, digest)
 
     def take(self, source: Source) -> bool:
-        """Makes a file that is held, or was added, part of the folder; whether it has rows."""
+        """Includes a stored file in the folder; returns whether it has rows."""
         self._taken[source.clip] = self._entries[source.clip]
         return not self._taken[source.clip].reason
 
     def add(self, source: Source, digest: str, found: Rows | str) -> None:
-        """Keeps a clip's rows, or the reason why it has none."""
+        """Stores a clip's rows, or the reason why it has none."""
         rows, lines = self._files or self._start()
         first = rows.seek(0, os.SEEK_END)
         if isinstance(found, str):
@@ -127,7 +127,7 @@ class PartStore:
             rows.write(np.ascontiguousarray(found, _VALUE).tobytes())
             rows.flush()
             entry = Entry(file=source.file, digest=digest, first=first, shape=found.shape)
-        # After the rows: a line says that they are there.
+        # Written after the rows, because a line means that its rows are stored.
         lines.write(json.dumps({"clip": source.clip} | unstructure(entry), ensure_ascii=False) + "\n")
         lines.flush()
         self._entries[source.clip] = entry
@@ -135,10 +135,10 @@ class PartStore:
     def finish(
         self, sources: Sequence[Source], rejected: Iterable[Line], most: int
     ) -> tuple[FeatureSet | None, tuple[Line, ...]]:
-        """Writes the folder, clips in the order given, if what is there is not the same; None without a usable clip.
+        """Writes the folder, unless the existing one is the same; returns its features, if any, and rejected files.
 
-        Clips whose rows have another shape than most clips' are rejected, and those after `most` usable ones; 0: all.
-        Also gives what is rejected.
+        Clips whose rows have another shape than most clips' are rejected, as are those after the first `most` usable
+        ones (0 keeps all).
         """
         self.close()
         known = {source: self._taken[source.clip] for source in sources if source.clip in self._taken}
@@ -170,12 +170,12 @@ class PartStore:
             return
         write_features(self._new, self._card, self._clips(kept), lines)
         write_text(self._new / ORIGIN, json.dumps(unstructure(origin), indent=1, ensure_ascii=False) + "\n")
-        self._finished = None  # its values are a map of a file that goes
+        self._finished = None  # maps a file that is removed next
         shutil.rmtree(self.folder, ignore_errors=True)
         os.replace(self._new, self.folder)
 
     def close(self) -> None:
-        """Closes files; what is begun stays."""
+        """Closes files; an unfinished folder stays."""
         for file in self._files or ():
             file.close()
         self._files = None
@@ -195,7 +195,7 @@ class PartStore:
         if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
             return None
         if not (self.folder / ORIGIN).is_file():
-            raise MetricError(f"{self.folder} is not of this program's making: give another --output or delete it")
+            raise MetricError(f"{self.folder} was not made by this program: give another --out or delete it")
         finished, origin = open_features(self.folder), _read_json(self.folder / ORIGIN, Origin)
         self._require(self.folder, finished.card, origin.side)
         if finished.card.packages != self._card.packages:
@@ -217,11 +217,11 @@ class PartStore:
         found += [f"side: {side} and {self._side}"] if side != self._side else []
         if found:
             raise MetricError(
-                f"{place} was extracted otherwise ({'; '.join(found)}): do as then, give another --output or delete it"
+                f"{place} was extracted otherwise ({'; '.join(found)}): do as then, give another --out or delete it"
             )
 
     def _open_begun(self) -> None:
-        """Takes what a stopped run has left; a last line or row that was cut off is forgotten."""
+        """Reads the unfinished folder of a stopped run, without an incomplete last line or row."""
         if not (self._begun / CARD).is_file():
             shutil.rmtree(self._begun, ignore_errors=True)
             return
@@ -262,11 +262,11 @@ def _reason(entry: Entry | None, usual: tuple[int, ...], most: int) -> str:
     if entry is None or entry.shape[1:] == usual:
         return f"the protocol takes the first {most} usable clips"
     shown, wanted = ("x".join(map(str, shape)) for shape in (entry.shape[1:], usual))
-    return f"its rows are {shown}, those of most clips {wanted}: give pictures of one size"
+    return f"its rows are {shown}, those of most clips {wanted}: give videos of one size"
 
 
 def _read_json(path: Path, kind: type[T]) -> T:
     try:
         return structure(json.loads(path.read_text(encoding="utf-8")), kind)
     except (OSError, ValueError, BaseValidationError) as error:
-        raise MetricError(f"{path} is damaged: delete {path.parent} and extract again") from error
+        raise MetricError(f"{path} is corrupt: delete {path.parent} and extract again") from error

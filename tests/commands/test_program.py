@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import pytest
@@ -131,3 +131,27 @@ def test_help_without_a_config_shows_published(help_of: Callable[..., str]):
 def test_a_wrong_option_is_one_line_that_names_it(arguments: str, line: str, capsys: pytest.CaptureFixture[str]):
     assert con360av_jax.cli.main(arguments.split()) == 2
     assert capsys.readouterr() == ("", f"con360av: error: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "line"),
+    [
+        ("preprocess", "run videos --output data", "--output is now --out"),
+        ("preprocess", "run videos --out data --encode base", "--encode is now --base"),
+        ("preprocess", "list videos --output=videos.csv", "--output is now --out"),
+        ("preprocess", "features --videos v --out f --protocol small --batch 2", "--batch is now --batch-size"),
+        ("convert", "export run --output torch", "--output is now --out"),
+        ("con360av", "report run --output page.html", "--output is now --out"),
+        ("con360av", "synth --out s --encode x", "unknown option --encode"),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(program: str, arguments: str, line: str, capsys):
+    assert PROGRAMS[program].main(arguments.split()) == 2
+    assert capsys.readouterr() == ("", f"{program}: error: {line}\n")
+
+
+def test_one_name_for_one_thing_in_all_programs():
+    """Output is --out, the folder of frozen weights --base; no option is called otherwise."""
+    names = {option.name for name, command in ALL for option in fields(PROGRAMS[name].COMMANDS[command])}
+    assert {"out", "base", "config", "dataset", "device", "batch_size"} <= names
+    assert not {"output", "encode", "batch", "pretrained"} & names

@@ -52,7 +52,7 @@ def test_the_other_program_is_told_everything(tmp_path: Path):
     made = Extraction(weights={"i3d": Path("a.pt"), "clap": Path("b")}, device="cuda", allow_code=True)
     line = command(tmp_path / "generated", tmp_path / "out", "generated", SMALL, made)
     assert line[1:] == [
-        "-m", "preprocess", "features", "--videos", str(tmp_path / "generated"), "--output", str(tmp_path / "out"),
+        "-m", "preprocess", "features", "--videos", str(tmp_path / "generated"), "--out", str(tmp_path / "out"),
         "--protocol", "small", "--side", "generated", "--device", "cuda", "--weights", "i3d=a.pt", "clap=b",
         "--allow-code",
     ]  # fmt: skip

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from con360av_jax.errors import ConfigError, MediaError
-from preprocess.commands.listing import COLUMNS, List
+from preprocess.commands.listing import List
 from preprocess.inputs import Leak, find_inputs, leak, search, split_of
+from preprocess.listing import COLUMNS
 from tests.support.panorama_files import hiss, write_panorama
 
 PUBLISHED = {"train": ("walk_0", "walk_10", "sea_5", "gone_1"), "test": ("walk_20", "park_0", "lost_2")}
@@ -133,7 +134,7 @@ def test_list_writes_what_every_file_is_and_its_csv_can_be_given_back(tmp_path: 
     (videos / "park_0.mp4").write_text("no video")
     lists = published_lists(tmp_path / "lists")
     out = tmp_path / "clips.csv"
-    assert List(videos=(videos,), output=out, published_split=lists).execute() == 0
+    List(videos=(videos,), out=out, published_split=lists).execute()
     park, walk, mute = rows_of(out)
     assert tuple(walk) == COLUMNS
     assert walk == {
@@ -162,7 +163,7 @@ def test_list_writes_what_every_file_is_and_its_csv_can_be_given_back(tmp_path: 
         assert line in shown
     assert "1 of 2 clips held out come from videos that also have clips in train (1 of 2 videos)" in shown
     assert "4 clips of the published split are not among the files" in shown
-    assert List(videos=(out,), output=tmp_path / "again.csv").execute() == 0
+    List(videos=(out,), out=tmp_path / "again.csv").execute()
     assert (tmp_path / "again.csv").read_text() == out.read_text()
 
 
@@ -171,8 +172,8 @@ def test_list_overwrites_nothing_and_wants_a_csv(tmp_path: Path):
     (tmp_path / "mine.csv").write_text("precious")
     for out, reason in (("mine.csv", "exists"), ("mine.txt", "ends in .csv")):
         with pytest.raises(ConfigError, match=reason):
-            List(videos=(videos,), output=tmp_path / out).execute()
+            List(videos=(videos,), out=tmp_path / out).execute()
     assert (tmp_path / "mine.csv").read_text() == "precious"
     with pytest.raises(ConfigError, match="--max-clips is 0"):
-        List(videos=(videos,), output=tmp_path / "new.csv", max_clips=0).execute()
+        List(videos=(videos,), out=tmp_path / "new.csv", max_clips=0).execute()
     assert not (tmp_path / "new.csv").exists()

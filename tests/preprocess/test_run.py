@@ -46,7 +46,7 @@ def clip_file(path: Path, seconds: float = 2.0, height: int = 32, width: int = 6
 
 def command(videos: Path, out: Path, *options: object) -> list[str]:
     """In this process alone."""
-    return ["run", str(videos), "--output", str(out), "--workers", "0", *map(str, options)]
+    return ["run", str(videos), "--out", str(out), "--workers", "0", *map(str, options)]
 
 
 def described(path: Path, **changes: object) -> StandardClip:
@@ -205,7 +205,7 @@ def test_a_bad_input_gives_one_line_exit_code_2_and_nothing_half_written(kind, c
         (["--colour", "red"], "--colour"),
         (["--split", "half"], "half"),
         (["--max-clips", "0"], "--max-clips"),
-        (["--encode", "no_such_folder"], "no_such_folder"),
+        (["--base", "no_such_folder"], "no_such_folder"),
     ],
 )
 def test_a_wrong_option_gives_one_line_and_exit_code_2(arguments, reason, config_path, tmp_path, capfd):

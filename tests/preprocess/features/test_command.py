@@ -90,7 +90,7 @@ def i3d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(videos: Path, output: Path, protocol: str, *options: object) -> int:
-    given = ["--videos", videos, "--output", output, "--protocol", protocol, *options]
+    given = ["--videos", videos, "--out", output, "--protocol", protocol, *options]
     return main(["features", *map(str, given)])
 
 
@@ -114,7 +114,7 @@ def test_fastgaze_gives_a_map_for_each_picture_whatever_the_batch(fastgaze: Path
     for number in range(3):
         write_clip(folder / f"clip{number}.mp4", pictures(number, 3), 8.0, None, RATE)
     for batch in (1, 3):
-        assert run(folder, tmp_path / str(batch), "small", "--model", "fastgaze", "--batch", batch,
+        assert run(folder, tmp_path / str(batch), "small", "--model", "fastgaze", "--batch-size", batch,
                    "--weights", f"fastgaze={fastgaze}") == 0  # fmt: skip
     assert content(tmp_path / "1") == content(tmp_path / "3")
     found = open_features(tmp_path / "1" / "saliency")
@@ -129,8 +129,8 @@ def test_fastgaze_gives_a_map_for_each_picture_whatever_the_batch(fastgaze: Path
 
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_killed_run_goes_on_to_the_same_bytes(videos: Path, clap: Path, tmp_path: Path, at: int):
-    options = ("--weights", f"clap={clap}", "--batch", "2")
-    given = ["--videos", videos, "--output", tmp_path / "killed", "--protocol", "fadtk", *options]
+    options = ("--weights", f"clap={clap}", "--batch-size", "2")
+    given = ["--videos", videos, "--out", tmp_path / "killed", "--protocol", "fadtk", *options]
     environment = {**os.environ, "KILL_AT": str(at)}
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, "features", *map(str, given)], env=environment, capture_output=True, text=True
@@ -150,7 +150,7 @@ def test_clap_hears_as_the_protocol_says(clap: Path, tmp_path: Path):
     write_wav(folder / "c.wav", np.zeros(RATE, np.float32), RATE)
     for batch in (1, 8):
         output = tmp_path / f"fadtk{batch}"
-        assert run(folder, output, "fadtk", "--weights", f"clap={clap}", "--batch", batch) == 0
+        assert run(folder, output, "fadtk", "--weights", f"clap={clap}", "--batch-size", batch) == 0
     assert content(tmp_path / "fadtk1") == content(tmp_path / "fadtk8")
     found = open_features(tmp_path / "fadtk1" / "sound")
     assert [clip.rows for clip in found.clips] == [4, 4]
@@ -191,7 +191,7 @@ def test_videos_of_two_lengths_are_two_parts(i3d: Path, tmp_path: Path):
     assert found[32].values[:, 1].tolist() == [32]
     assert found[16].card.settings["frames"] == 16
     reasons = {str(line["clip"]): str(line["reason"]) for line in found[32].rejected}
-    assert reasons["fast"].startswith("has 30 pictures per second, the protocol wants 8")
+    assert reasons["fast"].startswith("has 30 frames per second, the protocol wants 8")
     assert reasons["short"].startswith("has 20 pictures, the protocol takes 32")
 
 
@@ -233,7 +233,7 @@ def test_targets_frames_are_drawn_by_the_clips_name_and_generated_ones_are_the_f
         (("small", "--parts", "video_16"), "has no part 'video_16': give one of saliency, sound, classes"),
         (("small", "--model", "clap"), "does not use clap: give one of fastgaze, yamnet"),
         (("small", "--parts", "sound", "--model", "fastgaze"), "leave one out"),
-        (("small", "--weights", "fastgaze"), "give each network once, as NAME=PATH"),
+        (("small", "--weights", "fastgaze"), "give NAME=PATH"),
         (("small", "--weights", "x=y", "fastgaze=z", "yamnet=w"), "weights of x: no such network"),
         (("small", "--model", "fastgaze", "--weights", "fastgaze=nowhere.vxm"), "nowhere.vxm is no file"),
         (("small", "--device", "abacus"), "PyTorch cannot use it"),

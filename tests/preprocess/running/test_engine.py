@@ -75,7 +75,7 @@ def config_path(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(videos: Path, out: Path, config_path: Path, *more: str) -> list[str]:
     sizes = ("--viewpoints", "2", "--shard-records", "3", "--config", str(config_path), "--previews")
-    return ["run", str(videos), "--output", str(out), *sizes, *(more or ("--workers", "0"))]
+    return ["run", str(videos), "--out", str(out), *sizes, *(more or ("--workers", "0"))]
 
 
 def files(folder: Path) -> dict[str, bytes]:

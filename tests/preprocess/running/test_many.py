@@ -38,7 +38,7 @@ def test_fifty_clips_with_five_bad_ones_come_out_with_exact_counts(tiny: Config,
     stages = bad_files(videos, videos / "scene_00.mp4")
     save_config(tiny, tmp_path / "tiny.json")
     arguments = [str(videos), *(str(path) for path in sorted(videos.glob("bad4*")))]
-    options = ["--output", str(tmp_path / "data"), "--config", str(tmp_path / "tiny.json"), "--viewpoints", "2"]
+    options = ["--out", str(tmp_path / "data"), "--config", str(tmp_path / "tiny.json"), "--viewpoints", "2"]
     assert main(["run", *arguments, *options, "--workers", "0", "--max-rejected", "5"]) == 0
 
     dataset = open_dataset(tmp_path / "data")

@@ -200,7 +200,7 @@ def test_what_the_backend_lacks_is_said_with_what_to_do(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no GPU for --saliency-device cuda"):
         open_saliency("salvit360", tmp_path, tmp_path / "a.pt", "cuda")
-    arguments = ["run", str(tmp_path), "--output", str(tmp_path / "out"), "--workers", "0"]
+    arguments = ["run", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "0"]
     assert main([*arguments, "--saliency", "salvit360", "--saliency-weights", str(tmp_path / "a.pt")]) == 2
     assert "is no file; give SalViT360's published checkpoint" in capsys.readouterr().err
     monkeypatch.setattr(choose, "find_spec", lambda name: None)
