@@ -30,6 +30,7 @@ from convert.export import export
 from convert.part_source import Tensors
 from convert.torch_files.folders import baseline, published
 from convert.torch_files.weights import open_weights, write_weights
+from tests.support.published_folders import animatediff_name
 
 torch = pytest.importorskip("torch", reason="export asks the original libraries for their names")
 
@@ -142,22 +143,12 @@ def _split(base: Path, pipeline: Path, folder: Path) -> tuple[Path, Path, Path]:
     unet.load_state_dict({name: tensor for name, tensor in state.items() if "motion_modules" not in name})
     unet.save_pretrained(diffusion / "unet", safe_serialization=False)
     modules = {name: tensor for name, tensor in state.items() if "motion_modules" in name}
-    original = {f"module.{_animatediff_name(name)}": tensor for name, tensor in modules.items()}
+    original = {f"module.{animatediff_name(name)}": tensor for name, tensor in modules.items()}
     torch.save({"epoch": 3, "state_dict": original}, folder / "mm.ckpt")
     adapter: Any = library.MotionAdapter.from_config(motion_adapter_json(video))
     adapter.load_state_dict(modules)
     adapter.save_pretrained(motion)
     return audioldm, diffusion, motion
-
-
-def _animatediff_name(name: str) -> str:
-    place, _, rest = name.partition(".motion_modules.")
-    number, _, rest = rest.partition(".")
-    for new, old in (("attn1", "attention_blocks.0"), ("attn2", "attention_blocks.1"), ("norm1", "norms.0"),
-                     ("norm2", "norms.1"), ("norm3", "ff_norm")):  # fmt: skip
-        rest = rest.replace(f"transformer_blocks.0.{new}", f"transformer_blocks.0.{old}")
-    rest = rest.replace("pos_embed.pe", "attention_blocks.0.pos_encoder.pe")
-    return f"{place}.motion_modules.{number}.temporal_transformer.{rest}"
 
 
 def test_parts_as_published_give_the_same_parameters(tiny: Config, base: Path, pipeline: Path, tmp_path: Path):

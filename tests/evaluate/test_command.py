@@ -17,9 +17,8 @@ from con360av_jax.data.writer import write_dataset
 from con360av_jax.evaluate import extraction, run
 from con360av_jax.evaluate.results import read_results
 from tests.support import tiny_world
-from tests.support.evaluation_stand_ins import Extractor, extractor, results_json
+from tests.support.evaluation_stand_ins import Extractor, results_json
 
-__all__ = ["extractor"]
 ROUNDING = 1e-3  # of float32 sums in another order, and of a picture's bytes and a sound's 16 bits beside a border
 
 

@@ -23,9 +23,8 @@ from con360av_jax.evaluate.selection import read_clips
 from con360av_jax.evaluate.settings import Making
 from con360av_jax.evaluate.study import study_variants
 from tests.support import tiny_world
-from tests.support.evaluation_stand_ins import Extractor, extractor
+from tests.support.evaluation_stand_ins import Extractor
 
-__all__ = ["extractor"]
 SCENES = 3
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from con360av_jax.evaluate import extraction
 from con360av_jax.evaluate.features import FeatureCard, write_features
@@ -56,14 +55,6 @@ class Extractor:
                 ),
                 left_out,
             )
-
-
-@pytest.fixture
-def extractor(monkeypatch: pytest.MonkeyPatch) -> Extractor:
-    """Extraction by the stand-in."""
-    stand_in = Extractor()
-    monkeypatch.setattr(extraction, "run_extractor", stand_in)
-    return stand_in
 
 
 def results_json(folder: Path) -> dict:

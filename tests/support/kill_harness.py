@@ -1,6 +1,6 @@
-"""Kills a training run at random moments, resumes it, and again: `python -m tests.support.kill_harness IDS NETWORK train ...`.
+"""Kills a training run at random moments and resumes it: `python -m tests.support.kill_harness IDS NETWORK train ...`.
 
-What is trained goes through the command line in a process of its own, which also notes the ids of the samples it sees.
+Training runs through the command line in its own process, which also records the ids of its samples.
 NETWORK is "joint" for the joint model, or "stand_in" for one of the same parameters that compiles at once.
 """
 

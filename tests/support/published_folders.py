@@ -23,7 +23,7 @@ from tests.support.original_networks import (
     randomise,
 )
 
-SOUND_WIDTHS, PICTURE_WIDTHS = (8, 16, 24, 40), (16, 32, 48, 48)
+AUDIO_WIDTHS, VIDEO_WIDTHS = (8, 16, 24, 40), (16, 32, 48, 48)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +43,18 @@ def small_networks(config: Config) -> dict[str, Json]:
     vae = {"layers_per_block": 1, "norm_num_groups": 4}
     two = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
     return {
-        "unet_a": audio_unet(*SOUND_WIDTHS, projection_class_embeddings_input_dim=24, **blocks),
+        "unet_a": audio_unet(*AUDIO_WIDTHS, projection_class_embeddings_input_dim=24, **blocks),
         "vae_a": {**AUDIO_VAE, "block_out_channels": [8, 8, 16], **vae},
         "text_encoder_a": {
             **CLAP, **text, "vocab_size": sound.vocabulary, "max_position_embeddings": sound.max_positions,
             "projection_dim": 24,
         },
         "vocoder": {**HIFIGAN, "model_in_dim": config.mel.bands, "upsample_initial_channel": 32},
-        "unet_v": {**IMAGE_UNET, "block_out_channels": list(PICTURE_WIDTHS), "cross_attention_dim": 32, **blocks},
+        "unet_v": {**IMAGE_UNET, "block_out_channels": list(VIDEO_WIDTHS), "cross_attention_dim": 32, **blocks},
         "vae_v": {**IMAGE_VAE, "block_out_channels": [8, 16], **two, **vae},
         "text_encoder_v": {**CLIP, **text, "vocab_size": picture.vocabulary},
         "motion": {
-            **ADAPTER, "block_out_channels": list(PICTURE_WIDTHS), "motion_layers_per_block": 1,
+            **ADAPTER, "block_out_channels": list(VIDEO_WIDTHS), "motion_layers_per_block": 1,
             "motion_norm_num_groups": 8, "motion_max_seq_length": 8,
         },
     }  # fmt: skip
@@ -92,3 +92,14 @@ def write_published(folder: Path, config: Config) -> PublishedFolders:
         ).save_pretrained(folder / "sd15")
         networks["motion"].save_pretrained(folder / "motion")
     return PublishedFolders(audioldm=folder / "audioldm", stable_diffusion=folder / "sd15", motion=folder / "motion")
+
+
+def animatediff_name(name: str) -> str:
+    """Name in AnimateDiff's own file of a motion module's tensor that diffusers calls `name`."""
+    place, _, rest = name.partition(".motion_modules.")
+    number, _, rest = rest.partition(".")
+    for new, old in (("attn1", "attention_blocks.0"), ("attn2", "attention_blocks.1"), ("norm1", "norms.0"),
+                     ("norm2", "norms.1"), ("norm3", "ff_norm")):  # fmt: skip
+        rest = rest.replace(f"transformer_blocks.0.{new}", f"transformer_blocks.0.{old}")
+    rest = rest.replace("pos_embed.pe", "attention_blocks.0.pos_encoder.pe")
+    return f"{place}.motion_modules.{number}.temporal_transformer.{rest}"

@@ -29,7 +29,7 @@ from convert.verify import jax_networks, torch_networks
 from convert.verify.compare import PartResult, passed, verify
 from convert.verify.layers import Comparison
 from convert.verify.report import environment, render, write_html, write_json
-from tests.convert.test_base import _animatediff_name
+from tests.support.published_folders import animatediff_name
 
 torch = pytest.importorskip("torch", reason="the originals are PyTorch models")
 
@@ -157,7 +157,7 @@ def test_published_parts_are_put_together_by_the_library(base: Path, sources: So
     """Stable Diffusion's U-Net and AnimateDiff's own file, whose names only the tables know."""
     unet = sources.components["unet_v"]
     motion = {name: tensor for name, tensor in unet.weights.items() if "motion_modules" in name}
-    torch.save({f"module.{_animatediff_name(name)}": torch.from_numpy(x.copy()) for name, x in motion.items()},
+    torch.save({f"module.{animatediff_name(name)}": torch.from_numpy(x.copy()) for name, x in motion.items()},
                tmp_path / "mm.ckpt")  # fmt: skip
     video = open_pretrained(base).config.model.unet_video
     (tmp_path / "unet").mkdir()
