@@ -1,1 +1,1 @@
-"""The training step written in PyTorch: what `train_step` is timed and compared with."""
+"""The training step in PyTorch with which `train_step` is compared."""

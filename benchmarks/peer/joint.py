@@ -1,6 +1,6 @@
-"""The joint model in PyTorch, to race ours against: diffusers' own U-Nets, and torch_parts.py between their blocks.
+"""The joint model in PyTorch: diffusers' U-Nets, with the modules of parts.py between their blocks.
 
-Latents and maps are in PyTorch's layout: sound "batch channel time mel", picture "batch channel frame height width",
+Latents and maps are in PyTorch's layout: audio "batch channel time mel", video "batch channel frame height width",
 maps "batch 2 frame height width".
 """
 
@@ -72,10 +72,10 @@ TABLE: Table = (
 
 
 class JointPeer(nn.Module):
-    """Noise predictions of both modalities, as con360av_jax.models.joint.JointModel."""
+    """PyTorch counterpart of con360av_jax.models.joint.JointModel: noise predictions of both modalities."""
 
     def __init__(self, config: Config, unets: Mapping[str, nn.Module]):
-        """`unets` are diffusers' UNet2DConditionModel ("audio") and UNetMotionModel ("video"); they are frozen."""
+        """Freezes `unets`: diffusers' UNet2DConditionModel ("audio") and UNetMotionModel ("video")."""
         super().__init__()
         model = config.model
         sizes: dict[str, AudioUNetConfig | VideoUNetConfig] = {"audio": model.unet_audio, "video": model.unet_video}
@@ -98,16 +98,16 @@ class JointPeer(nn.Module):
         self.map_encoder = MapEncoder(model.map_encoder)
         self.film = at_sites(lambda width, groups: FiLM(model.map_encoder.lstm_width, width))
         self.mixed = False
-        """Whether what is trained computes in bfloat16, by autocast; its weights stay float32."""
+        """Whether the trained modules compute in bfloat16 by autocast; their weights stay float32."""
 
     def place(self, device: str, dtype: torch.dtype) -> None:
-        """Moves everything to `device`; the U-Nets' weights become `dtype`, what is trained computes in it."""
+        """Moves everything to `device`; the U-Nets' weights become `dtype`, trained modules compute in it."""
         self.to(device)
         self.unet.to(dtype)
         self.mixed = dtype == torch.bfloat16
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of all that learns."""
+        """Names and values of all trained parameters."""
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     def forward(
@@ -165,7 +165,7 @@ class JointPeer(nn.Module):
                 return y
             with self._autocast(y):
                 y = rearrange(y, "(b f) c h w -> b c f h w", f=frames)
-                # Sound has no place in the view: it gets each time step's average over all of the panorama.
+                # Audio has no position in the view: it gets the average over the panorama at each time step.
                 grid = (y.shape[3], 1, 1) if name == "audio" else (frames, *y.shape[3:])
                 film, connector = self._at(name, site)
                 modulation = film(features, grid, map_mask)
@@ -188,14 +188,14 @@ class JointPeer(nn.Module):
 
 
 def _clip(x: Tensor) -> Tensor:
-    """Both modalities as "batch channel frame height width": sound is one frame, its time padded with zeros."""
+    """Reshapes to "batch channel frame height width": audio is one frame whose time is padded with zeros."""
     if x.ndim == 5:
         return x
     return F.pad(x, (0, 0, 0, padded_time(x.shape[2]) - x.shape[2]))[:, :, None]
 
 
 def walk(unet: Any, x: Tensor, embedding: Tensor, context: Tensor | None, frames: int, at_site: AtSite) -> Tensor:
-    """diffusers' forward pass over its own blocks; `at_site` may replace each block's output.
+    """Runs diffusers' forward pass over its own blocks; `at_site` may replace each block's output.
 
     `x` is "(batch frame) channel height width".
     """

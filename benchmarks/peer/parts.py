@@ -1,8 +1,7 @@
-"""What the joint model adds to two U-Nets, in PyTorch: connectors, environment encoders, Map Encoder and FiLM.
+"""PyTorch modules that the joint model adds to two U-Nets: connectors, environment encoders, Map Encoder and FiLM.
 
-Written from the equations in con360av_jax/models (connector.py, environment.py, map_encoder.py, film.py), with the
-blocks that diffusers and torch.nn have. Features are "batch channel frame height width"; sound is one frame whose
-height is time.
+Written from the equations in con360av_jax/models (connector.py, environment.py, map_encoder.py, film.py), with blocks
+of diffusers and torch.nn. Features are "batch channel frame height width"; audio is one frame whose height is time.
 """
 
 import math
@@ -50,7 +49,7 @@ class Connector(nn.Module):
         self.proj_out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, sequence: Tensor, time_axis: str, modulation: Modulation) -> Tensor:
-        """`sequence` (batch time channel) is what the other modality's environment encoder made."""
+        """Applies the connector; `sequence` (batch time channel) is the other modality's encoded environment."""
         frames, height = x.shape[2:4]
         unfold = {"pattern": "(b f) (h w) c -> b c f h w", "f": frames, "h": height}
         y = self.norm1(self.proj_in(rearrange(self.norm(x), "b c f h w -> (b f) (h w) c")))
@@ -79,7 +78,7 @@ class ClampedNorm(nn.Module):
         self.g = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape, float32."""
+        """Normalises; same shape, float32."""
         variance, mean = torch.var_mean(x.float(), dim=self.axis, correction=0, keepdim=True)
         return (x - mean) * variance.clamp(min=ENVIRONMENT_EPS).rsqrt() * self.g
 
@@ -127,7 +126,7 @@ def _seconds_encoding(frames: int, width: int, like: Tensor) -> Tensor:
 
 
 class TemporalBlock(nn.Module):
-    """Temporal attention, a feed-forward that looks one frame back, a convolution over delayed channels."""
+    """Temporal attention, a feed-forward that also reads the previous frame, a convolution over delayed channels."""
 
     def __init__(self, width: int, groups: int):
         super().__init__()
@@ -156,7 +155,7 @@ class TemporalBlock(nn.Module):
 
 
 def _delay(x: Tensor, frames: int) -> Tensor:
-    """Moves "row frame channel" by `frames` steps into the future; zeros come in."""
+    """Delays "row frame channel" by `frames` steps, filled with zeros."""
     if frames >= x.shape[1]:
         return torch.zeros_like(x)
     return F.pad(x[:, : x.shape[1] - frames], (0, 0, frames, 0))

@@ -1,6 +1,6 @@
-"""The training step in PyTorch, to race ours against: draws, loss, gradients, clipping, AdamW and moving average.
+"""The training step in PyTorch: draws, loss, gradients, clipping, AdamW and moving average.
 
-Equations (1) to (4) of con360av_jax/diffusion/loss.py, over torch_joint.JointPeer.
+Equations (1) to (4) of con360av_jax/diffusion/loss.py, over joint.JointPeer.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ LAYOUTS = {"audio": "b t m c -> b c t m", "video": "b f h w c -> b c f h w", "ma
 
 
 class Draws(NamedTuple):
-    """Everything that chance decides about one batch, as con360av_jax.diffusion.loss.Draws."""
+    """All random draws of one batch, as in con360av_jax.diffusion.loss.Draws."""
 
     clean: Tensors
     noise: Tensors
@@ -33,12 +33,12 @@ class Draws(NamedTuple):
 
 
 def to_torch_layout(name: str, array: np.ndarray, device: str = "cpu") -> Tensor:
-    """Our latent of modality `name`, or "maps", as the peer reads it."""
+    """Converts our latent of modality `name`, or "maps", to the PyTorch layout."""
     return torch.tensor(rearrange(np.asarray(array), LAYOUTS[name]), device=device)
 
 
 def same_draws(drawn: Any, device: str = "cpu") -> Draws:
-    """Our draws in the peer's layout."""
+    """Converts our draws to the PyTorch layout."""
 
     def plain(array: Any) -> Tensor:
         return torch.tensor(np.asarray(array), device=device)
@@ -62,10 +62,10 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Objective:
-    """Equations (1) to (4) for one model and config."""
+    """Loss by equations (1) to (4) for one model and config."""
 
     def __init__(self, config: Config, forward: Callable[..., Tensors], device: str):
-        """`forward` is a JointPeer, or what torch.compile made of it."""
+        """Takes a JointPeer, or its compiled form, as `forward`."""
         self.train, self.forward, self.device = config.train, forward, device
         schedules = by_modality(config.schedule)
         self.alpha_bar = {
@@ -100,7 +100,7 @@ class Objective:
         )
 
     def loss(self, drawn: Draws, maps: Tensor) -> Tensor:
-        """Equation (4)."""
+        """Loss by equation (4)."""
         t, s = dict.fromkeys(MODALITIES, drawn.timestep), drawn.connector_timesteps
         a_t = {name: _per_sample(self.alpha_bar[name][t[name]], drawn.clean[name]) for name in MODALITIES}
         a_s = {name: _per_sample(self.alpha_bar[name][s[name]], drawn.clean[name]) for name in MODALITIES}
@@ -121,7 +121,7 @@ class Objective:
 
 
 class TrainStep:
-    """One update of everything that learns."""
+    """One update of all trained parameters."""
 
     def __init__(self, config: Config, model: JointPeer, objective: Objective):
         self.objective, self.train = objective, config.train
@@ -138,11 +138,11 @@ class TrainStep:
         )
 
     def __call__(self, batch: Mapping[str, Any], null_text: Tensors) -> Tensor:
-        """The step's loss, on the device."""
+        """Runs one step; returns its loss on the device."""
         return self.update(self.objective.draw(batch, null_text), batch["maps"])
 
     def update(self, drawn: Draws, maps: Tensor) -> Tensor:
-        """The loss of given draws, before the update that follows from them."""
+        """Updates the parameters for given draws; returns the loss before the update."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.objective.loss(drawn, maps)
         loss.backward()

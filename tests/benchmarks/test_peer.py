@@ -31,7 +31,7 @@ OUR_LAYOUTS = {"audio": "b c t m -> b t m c", "video": "b c f h w -> b f h w c"}
 
 @dataclass(frozen=True)
 class Found:
-    """What one side makes of the same weights and draws; arrays are in our layout and under our paths."""
+    """Result of one side for the same weights and draws; arrays are in our layout and under our paths."""
 
     noise: list[dict[str, np.ndarray]]
     """Predictions of the pass for clean estimates and of the one that learns."""

@@ -47,14 +47,14 @@ MAKE = (
 
 @dataclass(frozen=True, kw_only=True)
 class FullRun:
-    """What the commands left behind."""
+    """Output of the commands."""
 
     report: Mapping[str, object]
     """report.json of the pretrained folder."""
     peak: float
     """Most memory that the conversion held, bytes."""
     page: str
-    """What `verify` wrote; its numbers have two digits."""
+    """Rows of the page that `verify` wrote; its numbers have two digits."""
     verified: int
     """Exit code of `verify`."""
 

@@ -55,7 +55,7 @@ def folders(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Published
 
 @pytest.fixture(scope="module")
 def pretrained(tiny: Config, folders: PublishedFolders, tmp_path_factory: pytest.TempPathFactory) -> Pretrained:
-    """What conversion makes of the published folders."""
+    """The pretrained folder converted from the published folders."""
     out = tmp_path_factory.mktemp("converted") / "base"
     convert_base(published(folders.audioldm, folders.stable_diffusion, folders.motion, None), out, config=tiny)
     return open_pretrained(out)

@@ -106,7 +106,7 @@ def test_every_tensor_of_a_saved_original_has_its_place_and_comes_back_the_same(
 
 
 def skipped(name: str, tensor: np.ndarray) -> np.ndarray:
-    """What the tables compute instead of reading it."""
+    """Tensors that the tables compute instead of reading them."""
     if not name.endswith(".pe"):
         return text.skipped(name, tensor.shape)
     return np.asarray(jnp.asarray(motion.skipped(tensor.shape)).astype(tensor.dtype))

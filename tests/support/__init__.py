@@ -1,1 +1,1 @@
-"""What tests share: small configs and networks, files of every kind, originals to compare with."""
+"""Helpers of tests: small configs and networks, files of every kind, originals to compare with."""

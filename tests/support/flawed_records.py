@@ -23,7 +23,7 @@ def only(sample: Sample, fields: Sequence[str]) -> Sample:
 
 
 def changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Sample], Sample]:
-    """What a defect does to one array of a sample."""
+    """Change that a defect makes to one array of a sample."""
 
     def apply(sample: Sample) -> Sample:
         array = sample.arrays[name].copy()

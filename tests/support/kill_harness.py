@@ -42,7 +42,7 @@ class Training:
     run: Path
     network: Network
     cache: Path
-    """Where compiled programs are kept from one piece to the next."""
+    """Folder of the compile cache that all processes share."""
 
     @property
     def ids(self) -> Path:

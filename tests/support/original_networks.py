@@ -1,4 +1,4 @@
-"""What conversion is tested with: published config.json files, and the networks that the original libraries make."""
+"""Published config.json files, and the networks that the original libraries build from them."""
 
 import inspect
 import json
@@ -121,18 +121,18 @@ def motion_unet(**options: object) -> Json:
     }  # fmt: skip
 
 
-SMALL_SOUND, AUDIO_UNET, LARGE_SOUND = (
+SMALL_AUDIO_UNET, AUDIO_UNET, LARGE_AUDIO_UNET = (
     audio_unet(*(width * factor for factor in (1, 2, 3, 5))) for width in (128, 192, 256)
 )
 # With their published counts, millions.
 PUBLISHED: dict[str, tuple[Json, float]] = {
-    "AudioLDM s": (SMALL_SOUND, 185.04),
+    "AudioLDM s": (SMALL_AUDIO_UNET, 185.04),
     "AudioLDM m": (AUDIO_UNET, 415.95),
-    "AudioLDM l": (LARGE_SOUND, 739.14),
+    "AudioLDM l": (LARGE_AUDIO_UNET, 739.14),
     "AnimateDiff": (motion_unet(), 859.52 + 453.21),
     "AnimateDiff without mid block": (motion_unet(use_motion_mid_block=False), 1276.66),
-    "picture VAE": (IMAGE_VAE, 83.65),
-    "sound VAE": (AUDIO_VAE, 55.38),
+    "video VAE": (IMAGE_VAE, 83.65),
+    "audio VAE": (AUDIO_VAE, 55.38),
     "CLIP": (CLIP, 123.06),
     "CLAP": (CLAP, 125.3),
     "vocoder": (HIFIGAN, 55.26),
@@ -244,7 +244,7 @@ def arrays(state: Mapping[str, "Tensor"]) -> dict[str, np.ndarray]:
 
 
 def saved(model: Any, folder: Path) -> tuple[Json, dict[str, np.ndarray]]:
-    """What the original library writes for `model`: config.json and the tensors, read back."""
+    """Saves `model` with the original library; returns its config.json and tensors, read back."""
     from safetensors.torch import load_file
 
     model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Where the checkout, its stored references and the real recordings beside it lie."""
+"""Folders of the checkout, of stored references, and of real recordings beside the checkout."""
 
 from pathlib import Path
 

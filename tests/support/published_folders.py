@@ -28,7 +28,7 @@ AUDIO_WIDTHS, VIDEO_WIDTHS = (8, 16, 24, 40), (16, 32, 48, 48)
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFolders:
-    """What `python -m convert base` is given."""
+    """Folders for `python -m convert base`."""
 
     audioldm: Path
     stable_diffusion: Path
@@ -37,7 +37,7 @@ class PublishedFolders:
 
 def small_networks(config: Config) -> dict[str, Json]:
     """The published config.json files with small widths; captions, mels and frames as `config` has them."""
-    sound, picture = config.model.text.audio, config.model.text.video
+    audio, video = config.model.text.audio, config.model.text.video
     text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
     blocks = {"layers_per_block": 1, "norm_num_groups": 8}
     vae = {"layers_per_block": 1, "norm_num_groups": 4}
@@ -46,13 +46,13 @@ def small_networks(config: Config) -> dict[str, Json]:
         "unet_a": audio_unet(*AUDIO_WIDTHS, projection_class_embeddings_input_dim=24, **blocks),
         "vae_a": {**AUDIO_VAE, "block_out_channels": [8, 8, 16], **vae},
         "text_encoder_a": {
-            **CLAP, **text, "vocab_size": sound.vocabulary, "max_position_embeddings": sound.max_positions,
+            **CLAP, **text, "vocab_size": audio.vocabulary, "max_position_embeddings": audio.max_positions,
             "projection_dim": 24,
         },
         "vocoder": {**HIFIGAN, "model_in_dim": config.mel.bands, "upsample_initial_channel": 32},
         "unet_v": {**IMAGE_UNET, "block_out_channels": list(VIDEO_WIDTHS), "cross_attention_dim": 32, **blocks},
         "vae_v": {**IMAGE_VAE, "block_out_channels": [8, 16], **two, **vae},
-        "text_encoder_v": {**CLIP, **text, "vocab_size": picture.vocabulary},
+        "text_encoder_v": {**CLIP, **text, "vocab_size": video.vocabulary},
         "motion": {
             **ADAPTER, "block_out_channels": list(VIDEO_WIDTHS), "motion_layers_per_block": 1,
             "motion_norm_num_groups": 8, "motion_max_seq_length": 8,

@@ -26,7 +26,7 @@ SEED = 4711
 
 @dataclass(frozen=True)
 class View:
-    """What one record of a scene shows."""
+    """Content of one record of a scene."""
 
     scene: SyntheticClip
     clip: EvaluatedClip

@@ -1,4 +1,4 @@
-"""What weight files are tested with: tensors of every kind, and what holds of every way to store them."""
+"""Tensors of every kind in every weight file format, and assertions that hold for all of them."""
 
 import resource
 from collections.abc import Mapping

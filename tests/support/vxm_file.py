@@ -67,7 +67,7 @@ def read_file(path: Path) -> Entries:
 
 
 def layer_outputs(entries: Entries, picture: np.ndarray) -> list[np.ndarray]:
-    """What each layer makes of a picture (height, width, RGB in 0..255), float64, channels first."""
+    """Output of each layer for an image (height, width, RGB in 0..255), float64, channels first."""
 
     def number(name: str) -> int:
         return int(np.frombuffer(entries[name], "<i4")[0])

@@ -50,7 +50,7 @@ def convolutions(model: Any) -> list[Any]:
 
 
 def removed(model: Any) -> dict[str, np.ndarray]:
-    """What PyTorch leaves once it has removed the weight normalisation (in place)."""
+    """Tensors after PyTorch has removed the weight normalisation (in place)."""
     for module in convolutions(model):
         if hasattr(module, "parametrizations"):
             torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
