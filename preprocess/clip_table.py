@@ -1,7 +1,8 @@
-"""CSV files of clips: given as a place to look for inputs, and written by `list`.
+"""CSV files of clips: read as a source of inputs, and written by the command `list`.
 
-Columns: `file` (needed; relative to the CSV), `clip` (name; else the file's), `source` (the video that the clip was cut
-from; else from the clip's name) and `split` (train, validation or test; else by the source video). Others are ignored.
+Columns: `file` (required; relative to the CSV), `clip` (name; default: that of the file), `source` (source video;
+default: derived from the clip's name) and `split` (train, validation or test; default: by the source video). Other
+columns are ignored.
 """
 
 import csv
@@ -17,7 +18,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a CSV says about one clip; what it does not say is empty, except the clip's name."""
+    """One line of a CSV; cells without a value are empty, except the clip's name."""
 
     path: Path
     clip: str
@@ -26,14 +27,14 @@ class Row:
 
 
 def read_rows(path: Path) -> tuple[Row, ...]:
-    """The rows of the CSV file at `path`, in its order; none of the files need exist.
+    """Rows of the CSV file at `path`, in its order; the files that it names need not exist.
 
     Raises:
-        MediaError: no readable CSV in UTF-8, without the column `file` or without rows; or a row without a file, with
-            more cells than columns, or with an unknown split. The message names the line.
+        MediaError: the file is no readable CSV in UTF-8, has no column `file` or no rows; or a row has no file, more
+            cells than there are columns, or an unknown split. The message names the line.
     """
     try:
-        # Spreadsheets put a byte order mark first.
+        # utf-8-sig, because spreadsheets write a byte order mark.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             if "file" not in (reader.fieldnames or ()):
@@ -47,7 +48,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:
-    """Writes a CSV file in one step, when it is complete; raises MediaError if it cannot be written."""
+    """Writes a CSV file atomically; raises MediaError if it cannot be written."""
     with replacing(path, MediaError) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

@@ -1,7 +1,7 @@
-"""Which files are processed, what their clips are called, and which of them belong to a split.
+"""Search for the files to process, the names of their clips, and their split.
 
-Splits go by source video, never by clip: clips of one video, named "<video>_<start second>", stay together. Only the
-published split of Sphere360, and splits that a CSV states, are taken as they are; see `leak`.
+Splits are by source video, not by clip: clips of one video, named "<video>_<start second>", stay together. Only the
+published split of Sphere360 and splits stated in a CSV are taken as they are; see `leak`.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from con360av_jax.errors import MediaError
+from preprocess.choices import SplitName
 from preprocess.clip_table import read_rows
 
-SplitName = Literal["all", "train", "validation", "test"]
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 VALIDATION_SHARE = 0.15
 
@@ -27,7 +27,7 @@ class Input:
 
     path: Path
     name: str
-    """Of its clip, unique in the dataset."""
+    """Name of its clip, unique in the dataset."""
     source: str
     """Name of the video that the clip was cut from."""
     split: str
@@ -36,26 +36,27 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The files to process, and what a published split and the files did not have in common."""
+    """The files to process, and the mismatches between them and a published split."""
 
     inputs: tuple[Input, ...]
     absent: int = 0
-    """Ids of the published split without a file among those given."""
+    """Number of ids of the published split without a given file."""
     unlisted: int = 0
-    """Files given that are in neither list of the published split."""
+    """Number of given files that are in neither list of the published split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """How much of what is held out (validation and test) comes from videos that are also trained on."""
+    """Number of held-out clips (validation and test) from source videos that also have training clips."""
 
     clips: int
-    """Clips held out of which the source video has clips in the training split, too."""
+    """Held-out clips whose source video also has training clips."""
     held_out: int
-    """Clips held out."""
+    """Held-out clips."""
     sources: int
-    """Source videos that stand on both sides."""
+    """Source videos with both held-out and training clips."""
     held_out_sources: int
+    """Source videos with held-out clips."""
 
 
 def find_inputs(
@@ -66,7 +67,7 @@ def find_inputs(
     seed: int = 0,
     published: Path | None = None,
 ) -> tuple[Input, ...]:
-    """The inputs that `search` finds; arguments and errors are the same."""
+    """The inputs that `search` finds, with the same arguments and errors."""
     return search(places, split, listed, most, seed, published).inputs
 
 
@@ -78,22 +79,22 @@ def search(
     seed: int = 0,
     published: Path | None = None,
 ) -> Found:
-    """The files given, the videos in folders given, in order of their names, and the rows of CSV files given.
+    """The given files, the videos in given folders in the order of their names, and the rows of given CSV files.
 
-    A file is used once, however often it is given. What a CSV names is kept even if it does not exist, so that whoever
-    reads it says so.
+    A file is used once, however often it is given. A file that a CSV names is kept even if it does not exist, so that
+    the stage which reads it rejects it.
 
     Args:
-        places: files, taken as they are; folders, searched through for videos; CSV files, see `clip_table`.
-        split: the part to keep.
-        listed: text file with one clip name per line; only those are kept.
-        most: keep at most this many.
-        seed: of the division of source videos into train and validation, where no CSV and no published split says it.
+        places: files; folders, whose videos are found at any depth; CSV files, see `clip_table`.
+        split: split to keep.
+        listed: text file with one clip name per line; only these clips are kept.
+        most: largest number of inputs.
+        seed: seed of the train/validation split of source videos, if neither a CSV nor a published split states it.
         published: folder with train.txt and test.txt, which hold clip names, as Sphere360's. It has no validation part:
             "validation" means its "test".
 
     Raises:
-        MediaError: a folder without videos, a CSV or list that cannot be read, or nothing left of the split or list.
+        MediaError: a folder holds no videos, a CSV or list cannot be read, or the split or list leaves no input.
     """
     first: dict[Path, Input] = {}
     for entry in chain.from_iterable(_at(place, seed) for place in places):
@@ -113,24 +114,24 @@ def search(
 
 
 def source_of(name: str) -> str:
-    """The source video of a clip that is called "<video>_<start second>"; other names are those of whole videos."""
+    """Source video of a clip named "<video>_<start second>"; any other name is that of the source video itself."""
     return re.sub(r"_\d+$", "", name)
 
 
 def split_of(name: str, seed: int = 0) -> Literal["train", "validation"]:
-    """The split of a clip's source video; see `split_of_source`."""
+    """Split of a clip's source video, see `split_of_source`."""
     return split_of_source(source_of(name), seed)
 
 
 def split_of_source(source: str, seed: int = 0) -> Literal["train", "validation"]:
-    """By the hash of the video's name and the seed: the same on every machine, in every folder and in any company."""
+    """Split by a hash of the video's name and the seed, independent of machine, folder and other videos."""
     text = f"{seed}:{source}" if seed else source
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return "validation" if number < VALIDATION_SHARE * 2**64 else "train"
 
 
 def leak(inputs: Iterable[Input]) -> Leak:
-    """How far the splits of `inputs` share source videos; all zero for splits by source video."""
+    """Counts the clips of source videos that several splits of `inputs` share; all 0 for splits by source video."""
     inputs = tuple(inputs)
     trained = {entry.source for entry in inputs if entry.split == "train"}
     held_out = Counter(entry.source for entry in inputs if entry.split in ("validation", "test"))
@@ -144,7 +145,7 @@ def leak(inputs: Iterable[Input]) -> Leak:
 
 
 def _at(place: Path, seed: int) -> list[Input]:
-    """What one place holds, clips not yet named apart."""
+    """Inputs of one place; clip names may repeat."""
     if place.suffix.lower() == ".csv" and not place.is_dir():
         rows = read_rows(place)
         sources = [row.source or source_of(row.clip) for row in rows]
@@ -154,7 +155,7 @@ def _at(place: Path, seed: int) -> list[Input]:
         ]
     if not place.is_dir():
         return [_file(place, seed)]
-    # A link whose file was moved is no folder either: it must reach the ledger.
+    # Also broken links, so that they reach the ledger.
     inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir())
     if not inside:
         raise MediaError(f"{place}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))}); give another folder")
@@ -166,7 +167,7 @@ def _file(path: Path, seed: int) -> Input:
 
 
 def _as_published(given: list[Input], folder: Path) -> tuple[list[Input], int, int]:
-    """The inputs with their published split, the number of ids without a file and of files without an id."""
+    """Inputs with their published split, the number of ids without a file, and that of files without an id."""
     train, test = (_listed(folder / f"{part}.txt") for part in ("train", "test"))
     if both := sorted(train & test):
         raise MediaError(
@@ -186,7 +187,7 @@ def _listed(path: Path) -> set[str]:
 
 
 def _apart(inputs: Sequence[Input]) -> tuple[Input, ...]:
-    """Clips of the same name get a number, so that each is unique."""
+    """Inputs with unique clip names: the second of equal names gets "~2", and so on."""
     taken: set[str] = set()
     named = []
     for entry in inputs:

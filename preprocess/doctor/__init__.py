@@ -1,1 +1,1 @@
-"""Checks of finished datasets: what is damaged, what is suspicious, and a page to look at."""
+"""Checks of finished datasets for corrupt and suspicious contents, with a page of the findings."""

@@ -1,4 +1,4 @@
-"""What only many records together show: gaps, repetitions and leaks; of the arrays nothing is kept but hashes."""
+"""Checks across records: gaps, repetitions and leaks between splits; only hashes of arrays are kept."""
 
 import hashlib
 from collections import Counter
@@ -18,7 +18,7 @@ SHOWN = 5
 
 
 class Owner(NamedTuple):
-    """The clip that some content was met in first."""
+    """The first clip with some content."""
 
     dataset: str
     clip: str
@@ -26,7 +26,7 @@ class Owner(NamedTuple):
 
 @dataclass
 class SegmentSeen:
-    """What is known of one segment."""
+    """Start and viewpoints of one segment."""
 
     start: float
     viewpoints: set[int] = field(default_factory=set)
@@ -36,7 +36,7 @@ class SegmentSeen:
 
 @dataclass
 class DatasetSeen:
-    """The names of one dataset."""
+    """Keys, clips and captions of one dataset."""
 
     name: str
     keys: set[bytes] = field(default_factory=set)
@@ -46,11 +46,11 @@ class DatasetSeen:
 
     @property
     def sources(self) -> set[str]:
-        """The source videos of its clips."""
+        """Source videos of the clips."""
         return {source_video(clip) for clip in self.clips}
 
     def add(self, entry: SampleEntry, where: str, track: np.ndarray | None, findings: Findings) -> bool:
-        """Notes one sample; returns whether it is the first of its segment."""
+        """Records one sample; returns whether it is the first of its segment."""
         findings.looked("keys")
         findings.looked("captions")
         key = _digest(entry.key.encode())
@@ -73,7 +73,7 @@ class DatasetSeen:
         return first
 
     def finish(self, manifest: Manifest, ledger: list[dict[str, object]], findings: Findings) -> None:
-        """Checks that need all records."""
+        """Runs the checks that need all records."""
         if len(self.clips) != manifest.clips:
             what = f"it counts {manifest.clips} clips, the records are of {len(self.clips)}"
             findings.add("manifest", self.name, "manifest.json", what)
@@ -113,21 +113,21 @@ class DatasetSeen:
 
 
 class Contents:
-    """Hashes of the sounds and pictures of all datasets, and which clips share some."""
+    """Hashes of audio and video of all datasets, and the clips that share some of them."""
 
     def __init__(self) -> None:
         self._first: dict[bytes, Owner] = {}
         self._pairs: dict[tuple[Owner, Owner], Counter[str]] = {}
 
     def add(self, owner: Owner, contents: Iterator[tuple[str, bytes]]) -> None:
-        """Notes the contents of one record, see `content_hashes`."""
+        """Records the hashes of one record, see `content_hashes`."""
         for kind, digest in contents:
             first = self._first.setdefault(digest, owner)
             if first != owner:
                 self._pairs.setdefault((first, owner), Counter())[kind] += 1
 
     def report(self, records: Mapping[str, int], findings: Findings) -> None:
-        """Adds a finding for each pair of clips; `records` counts those that were looked at, by dataset."""
+        """Adds a finding for each pair of clips with equal contents; `records` is the number of records by dataset."""
         findings.looked("duplicate clips", sum(records.values()))
         if len(records) > 1:
             findings.looked("shared content", sum(records.values()))
@@ -142,19 +142,19 @@ class Contents:
 
 
 def content_hashes(arrays: Mapping[str, np.ndarray], silent: bool, still: bool) -> Iterator[tuple[str, bytes]]:
-    """What of a record tells its clip from others, by kind; silence and still or black pictures do not."""
+    """Hashes, by kind, of what identifies a record's clip: not silent audio, and not still or black video."""
     sound = arrays.get("sound", arrays.get("mel"))
     if sound is not None and not silent:
-        yield "sound", _digest(b"sound", sound)
+        yield "audio", _digest(b"sound", sound)
     if "video" in arrays and not still:
-        yield "picture", _digest(b"picture", arrays["video"])
-    # One of them alone may be that of silence or of a black picture, which latents do not tell.
+        yield "video", _digest(b"picture", arrays["video"])
+    # Only both together: one alone may encode silence or black frames, which cannot be told from latents.
     if {"video_latent_mean", "audio_latent_mean"} <= arrays.keys() and not silent and not still:
         yield "latents", _digest(b"latents", arrays["video_latent_mean"], arrays["audio_latent_mean"])
 
 
 def shared_videos(seen: list[DatasetSeen], findings: Findings) -> None:
-    """Source videos that are in two datasets: what is trained on must not be what is judged by."""
+    """Adds a finding for each source video in two datasets: training and evaluation data must not share one."""
     if len(seen) < 2:
         return
     first: dict[str, str] = {}
@@ -167,12 +167,12 @@ def shared_videos(seen: list[DatasetSeen], findings: Findings) -> None:
 
 
 def source_video(clip: str) -> str:
-    """The video that a clip, named "<video>_<start second>", was cut from; "~2" tells files of equal names apart."""
+    """Source video of a clip "<video>_<start second>", without the "~2" that tells files of equal names apart."""
     return source_of(clip.partition("~")[0])
 
 
 def _first(numbers: Iterable[int]) -> str:
-    """The first few of numbers that may be without end: a damaged record can claim any."""
+    """The first few of possibly endless numbers, since a corrupt record can claim any number; as text."""
     found = [str(number) for number in islice(numbers, SHOWN + 1)]
     return ", ".join(found[:SHOWN]) + (" and more" if len(found) > SHOWN else "")
 

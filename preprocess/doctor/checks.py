@@ -1,4 +1,4 @@
-"""The table of checks: what each looks for, how bad a finding is, and what to do about it."""
+"""Table of the doctor's checks: the wanted property, the severity of a finding, and the remedy."""
 
 from typing import Literal, NamedTuple
 
@@ -9,34 +9,34 @@ class Check(NamedTuple):
     """One property that a dataset should have."""
 
     severity: Severity
-    """error: training would stop, learn from wrong numbers or be judged on what it was trained on; warning: look."""
+    """error: training would stop, learn from wrong data or be evaluated on its training data; warning: worth a look."""
     unit: str
-    """What is counted as looked at."""
+    """Unit in which checked items are counted."""
     wanted: str
-    """The property."""
+    """The property that should hold."""
     what_to_do: str
-    """If it does not hold."""
+    """Remedy if it does not hold."""
 
 
-_COPY = "copy the dataset again from where it is whole, or write it again"
+_COPY = "copy the dataset again from an intact copy, or write it again"
 _WRITE = "write the dataset again"
 
 CHECKS: dict[str, Check] = {
     "manifest": Check("error", "datasets", "manifest.json can be read and its counts agree with each other", _COPY),
     "files": Check("error", "files", "every file is there with the size and the sha256 of the manifest", _COPY),
-    "index": Check("error", "lines", "every line of the index says the same as its record", _WRITE),
+    "index": Check("error", "lines", "every line of the index agrees with its record", _WRITE),
     "ledger": Check(
         "error", "ledgers", "rejected.jsonl can be read and has as many lines as the manifest says", _COPY
     ),
     "records": Check(
-        "error", "records", "every record can be read", f"{_COPY}; training leaves such records out and counts them"
+        "error", "records", "every record can be read", f"{_COPY}; training skips such records and counts them"
     ),
     "keys": Check("error", "records", "no two samples have the same key", "give every clip its own name"),
     "schema": Check(
         "error", "fields", "every field is there, with the shape and dtype of the manifest's config", _WRITE
     ),
     "finite numbers": Check(
-        "error", "fields", "no field holds NaN or infinity", "find what made it, or leave the clip out"
+        "error", "fields", "no field holds NaN or infinity", "find its cause, or leave the clip out"
     ),
     "saliency range": Check("error", "records", "saliency lies in [0, 1]", "stretch the maps to [0, 1] over a segment"),
     "viewpoint angles": Check(
@@ -64,16 +64,16 @@ CHECKS: dict[str, Check] = {
         "make mels with the config's floor, as natural logarithms",
     ),
     "silent sound": Check(
-        "warning", "records", "sound is louder than -70 dBFS", "leave the clip out, or check its sound track"
+        "warning", "records", "audio is louder than -70 dBFS", "leave the clip out, or check its audio track"
     ),
     "clipped sound": Check(
         "warning",
         "records",
-        "less than 0.1 % of the sound's samples are at full scale",
+        "less than 0.1 % of the audio samples are at full scale",
         "use a quieter copy, or leave the clip out",
     ),
     "frozen picture": Check(
-        "warning", "records", "the picture changes during the segment", "leave the clip out if it is a still picture"
+        "warning", "records", "the video changes during the segment", "leave the clip out if it shows a still image"
     ),
     "black picture": Check(
         "warning", "records", "no frame is black", "leave the clip out, or cut off its beginning and end"
@@ -100,7 +100,7 @@ CHECKS: dict[str, Check] = {
         _WRITE,
     ),
     "duplicate clips": Check(
-        "warning", "records", "no two clips of a dataset have equal sound or pictures", "leave one of them out"
+        "warning", "records", "no two clips of a dataset have equal audio or video", "leave one of them out"
     ),
     "split": Check(
         "error",
@@ -117,7 +117,7 @@ CHECKS: dict[str, Check] = {
     "shared content": Check(
         "error",
         "records",
-        "no two datasets have clips of equal sound or pictures under different names",
+        "no two datasets have clips of equal audio or video under different names",
         "leave the clip out of one of them",
     ),
 }  # fmt: skip

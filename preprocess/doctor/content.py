@@ -1,4 +1,4 @@
-"""Checks of one record's arrays; each yields a sentence for every fault that it finds."""
+"""Checks of one record's arrays; each yields one sentence per fault."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -13,25 +13,25 @@ from con360av_jax.data.schema import SALIENCY_TOLERANCE, Sample, sample_key, val
 from con360av_jax.errors import DatasetError
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
-"""Those fields of a record that are sound: of the right shape and dtype, and finite."""
+"""Intact fields of a record: of the right shape and dtype, and finite."""
 
 SILENCE_DB = -70.0
 FULL_SCALE = 32767
 CLIPPED_SHARE = 1e-3
 FROZEN_LEVELS = 0.5
-"""Mean difference from the first frame, of 255, that a video codec alone can make of a still picture."""
+"""Largest mean difference from the first frame, of 255, that a video codec alone causes in a still video."""
 BLACK_LEVEL = 4.0
-"""Mean of a frame, of 255."""
+"""Mean value, of 255, below which a frame counts as black."""
 LEAST_CONTRAST = 1e-3
 LARGEST_LATENT = 100.0
 LENGTH_TOLERANCE = 1e-3
 ANGLE_TOLERANCE = 1e-5
 
 
-def sound_fields(
+def intact_fields(
     sample: Sample, config: Config, fields: tuple[str, ...], found: Callable[[str, str], None]
 ) -> dict[str, np.ndarray]:
-    """The arrays that later checks may rely on; `found` is called with check and fault for every other field."""
+    """Intact arrays, on which later checks can rely; calls `found` with check and fault for every other field."""
 
     def fits(arrays: dict[str, np.ndarray], wanted: tuple[str, ...]) -> bool:
         try:
@@ -42,10 +42,10 @@ def sound_fields(
         return True
 
     if not fits({}, ()):
-        # Every call below would say again that its name is wrong.
+        # Otherwise every call below would report the wrong key again.
         sample = replace(sample, key=sample_key(sample.clip, sample.segment, sample.viewpoint_index))
     fits({name: array for name, array in sample.arrays.items() if name not in fields}, ())
-    sound: dict[str, np.ndarray] = {}
+    intact: dict[str, np.ndarray] = {}
     for name in fields:
         array = sample.arrays.get(name)
         if array is not None and array.dtype.kind == "f":
@@ -57,8 +57,8 @@ def sound_fields(
             found("saliency range", fault)
             continue
         if fits({} if array is None else {name: array}, (name,)) and array is not None:
-            sound[name] = array
-    return sound
+            intact[name] = array
+    return intact
 
 
 def _outside_unit_range(saliency: np.ndarray) -> str:
@@ -69,7 +69,7 @@ def _outside_unit_range(saliency: np.ndarray) -> str:
 
 
 def viewpoint_angles(arrays: Arrays, config: Config) -> Iterator[str]:
-    """Angles that no camera has."""
+    """Finds angles outside the range of cameras."""
     limits = {
         "yaw": (-math.pi - ANGLE_TOLERANCE, math.pi + ANGLE_TOLERANCE),
         "pitch": (-math.pi / 2 - ANGLE_TOLERANCE, math.pi / 2 + ANGLE_TOLERANCE),
@@ -83,7 +83,7 @@ def viewpoint_angles(arrays: Arrays, config: Config) -> Iterator[str]:
 
 
 def latent_spread(arrays: Arrays, config: Config) -> Iterator[str]:
-    """Negative standard deviations."""
+    """Finds negative standard deviations."""
     for name in MODALITIES:
         spread = arrays.get(f"{name}_latent_std")
         if spread is not None and (least := float(spread.min())) < 0:
@@ -91,7 +91,7 @@ def latent_spread(arrays: Arrays, config: Config) -> Iterator[str]:
 
 
 def latent_size(arrays: Arrays, config: Config) -> Iterator[str]:
-    """Means far outside the unit variance that scaling gives latents."""
+    """Finds means far outside the unit variance of scaled latents."""
     for name in MODALITIES:
         mean = arrays.get(f"{name}_latent_mean")
         if mean is not None and (most := float(np.abs(mean).max())) > LARGEST_LATENT:
@@ -99,45 +99,45 @@ def latent_size(arrays: Arrays, config: Config) -> Iterator[str]:
 
 
 def caption_vector(arrays: Arrays, config: Config) -> Iterator[str]:
-    """A CLAP vector that is not of unit length."""
+    """Finds a CLAP vector that is not of unit length."""
     length = float(np.linalg.norm(arrays["clap_text"].astype(np.float64)))
     if abs(length - 1) > LENGTH_TOLERANCE:
         yield f"the CLAP vector's length is {length:.4g}"
 
 
 def mel_floor(arrays: Arrays, config: Config) -> Iterator[str]:
-    """A mel below what its own front end can give."""
+    """Finds a mel below the floor of the config."""
     least, floor = float(arrays["mel"].min()), math.log(config.mel.floor)
     if least < floor - 1e-3:
         yield f"the mel falls to {least:.4g}, below its floor of {floor:.4g}"
 
 
-def loudness(sound: np.ndarray) -> float:
-    """RMS level of 16-bit sound, dB of full scale; -120 for none."""
-    power = float(np.mean(np.square(sound.astype(np.float32) / 32768)))
+def loudness(audio: np.ndarray) -> float:
+    """RMS level of 16-bit audio, dBFS; -120 for digital silence."""
+    power = float(np.mean(np.square(audio.astype(np.float32) / 32768)))
     return max(10 * math.log10(power), -120.0) if power > 0 else -120.0
 
 
 def silent_sound(arrays: Arrays, config: Config) -> Iterator[str]:
-    """Sound at or near nothing, by the samples or, where only the mel is kept, by the mel at its floor."""
+    """Finds silence, by the samples or, if only the mel is kept, by a mel at its floor."""
     if "sound" in arrays:
         level = loudness(arrays["sound"])
         if level < SILENCE_DB:
-            yield f"the sound's level is {level:.0f} dBFS" if level > -120 else "every sample of the sound is 0"
+            yield f"the audio level is {level:.0f} dBFS" if level > -120 else "every audio sample is 0"
     elif float(arrays["mel"].max()) <= math.log(config.mel.floor) + 1e-3:
         yield "the whole mel is at its floor"
 
 
 def clipped_sound(arrays: Arrays, config: Config) -> Iterator[str]:
-    """Sound that was too loud for 16 bits."""
-    sound = arrays["sound"]
-    share = float(((sound >= FULL_SCALE) | (sound <= -FULL_SCALE)).mean())
+    """Finds audio that was too loud for 16 bits."""
+    audio = arrays["sound"]
+    share = float(((audio >= FULL_SCALE) | (audio <= -FULL_SCALE)).mean())
     if share >= CLIPPED_SHARE:
-        yield f"{100 * share:.2g} % of the sound's samples are at full scale"
+        yield f"{100 * share:.2g} % of the audio samples are at full scale"
 
 
 def black_picture(arrays: Arrays, config: Config) -> Iterator[str]:
-    """Black frames."""
+    """Finds black frames."""
     video = arrays["video"]
     black = int((video.mean(axis=(1, 2, 3)) < BLACK_LEVEL).sum())
     if black:
@@ -145,28 +145,28 @@ def black_picture(arrays: Arrays, config: Config) -> Iterator[str]:
 
 
 def frozen_picture(arrays: Arrays, config: Config) -> Iterator[str]:
-    """The same picture in every frame, by the pixels or, where only latents are kept, by their means."""
+    """Finds video in which all frames are equal, by the pixels or, if only latents are kept, by their means."""
     if "video" in arrays:
         video = arrays["video"].astype(np.int16)
         change = max((float(np.abs(frame - video[0]).mean()) for frame in video[1:]), default=255.0)
-        # A black picture that stays black is one fault, not two.
+        # Video that is black throughout is reported once, by `black_picture`.
         if change <= FROZEN_LEVELS and video[0].mean() >= BLACK_LEVEL:
             yield f"no frame differs from the first by more than {change:.2g} of 255 levels on average"
         return
     mean = arrays["video_latent_mean"]
     if len(mean) > 1 and (mean == mean[0]).all():
-        yield "the picture's latents are the same in every frame; the pictures themselves are not kept"
+        yield "the video latents are the same in every frame; the frames themselves are not kept"
 
 
 def saliency_contrast(arrays: Arrays, config: Config) -> Iterator[str]:
-    """Maps that prefer no place to another."""
+    """Finds maps that are the same everywhere."""
     contrast = float(np.ptp(arrays["saliency"]))
     if contrast < LEAST_CONTRAST:
         yield f"saliency differs by no more than {contrast:.2g} over the segment"
 
 
 class ContentCheck(NamedTuple):
-    """A check of arrays and the fields of which it needs at least one."""
+    """A check of arrays, and the fields of which it needs at least one."""
 
     find: Callable[[Arrays, Config], Iterator[str]]
     needs: tuple[str, ...]

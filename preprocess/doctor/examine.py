@@ -1,4 +1,4 @@
-"""All checks over datasets: one record in memory at a time, and no fault of one hides another."""
+"""Examination of datasets by all checks, one record in memory at a time; no fault hides another."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import Manifest, Sample, SampleEntry, manifest_config
 from con360av_jax.errors import DatasetError
 from preprocess.doctor.across import Contents, DatasetSeen, Owner, content_hashes, shared_videos
-from preprocess.doctor.content import CONTENT, sound_fields
+from preprocess.doctor.content import CONTENT, intact_fields
 from preprocess.doctor.files import check_counts, check_file, read_index, read_ledger, read_manifest, read_records
 from preprocess.doctor.findings import Findings
 from preprocess.doctor.sheet import Row, make_row
@@ -20,23 +20,23 @@ from preprocess.doctor.statistics import Reason, Statistics, distinct_hours, gro
 
 @dataclass
 class Examined:
-    """One dataset after its examination."""
+    """Result of the examination of one dataset."""
 
     folder: Path
     name: str
     manifest: Manifest | None
-    """None if it is damaged: then nothing else could be looked at."""
+    """None if it is corrupt: then nothing else was checked."""
     seen: DatasetSeen
     statistics: Statistics = field(default_factory=Statistics)
     reasons: list[Reason] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     hours: float = 0.0
-    """Of video, what segments share counted once."""
+    """Duration of the video, hours; parts that segments share count once."""
 
 
 @dataclass
 class Examination:
-    """Everything that a page or a program is told."""
+    """Result of the examination of several datasets."""
 
     datasets: list[Examined]
     findings: Findings
@@ -46,12 +46,12 @@ def examine(folders: Sequence[Path], samples: int, advance: Callable[[str, int, 
     """Checks `folders` together.
 
     Args:
-        folders: datasets.
-        samples: how many of each are drawn for the contact sheet.
-        advance: called after each record with the dataset's name, records done and records in all.
+        folders: dataset folders.
+        samples: number of samples per dataset on the contact sheet.
+        advance: called after each record with the dataset's name, its checked records and all its records.
 
     Raises:
-        DatasetError: a folder is missing, no dataset, or given twice.
+        DatasetError: a folder is missing, is no dataset, or is given twice.
     """
     places = [folder.resolve() for folder in folders]
     if len(set(places)) < len(places):
@@ -71,13 +71,13 @@ def examine(folders: Sequence[Path], samples: int, advance: Callable[[str, int, 
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, or their paths where two have the same name."""
+    """Names of the folders, or their paths if two have the same name."""
     short = [folder.name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 
 class _Examiner:
-    """The checks of one dataset."""
+    """Runs the checks of one dataset."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class _Examiner:
         self._config: Config | None = None
 
     def run(self) -> None:
-        """Files first, then every record in order, then what all of them show."""
+        """Checks the files, then every record in order, then the records together."""
         examined, manifest, findings = self._examined, self._manifest, self._findings
         name = examined.name
         try:
@@ -140,7 +140,7 @@ class _Examiner:
             examined.rows.append(make_row(sample.entry, arrays, self._config, examined.folder, sorted(failed)))
 
     def _check_arrays(self, sample: Sample, where: str) -> tuple[dict[str, np.ndarray], set[str]]:
-        """The arrays that can be relied on, and the checks that found something."""
+        """Intact arrays of a sample, and the checks that found something in it."""
         failed: set[str] = set()
 
         def found(check: str, what: str) -> None:
@@ -153,7 +153,7 @@ class _Examiner:
         self._findings.looked("schema", len(fields))
         self._findings.looked("finite numbers", len(fields))
         self._findings.looked("saliency range", int("saliency" in fields))
-        arrays = sound_fields(sample, self._config, fields, found)
+        arrays = intact_fields(sample, self._config, fields, found)
         for name, check in CONTENT.items():
             if arrays.keys() & set(check.needs):
                 self._findings.looked(name)

@@ -1,4 +1,4 @@
-"""Manifest, index, ledger and shards of a dataset folder, read so that no damage to one hides the others."""
+"""Reading of a dataset's manifest, index, ledger and shards, in which corruption of one does not hide the others."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from preprocess.doctor.findings import Findings
 
 
 def read_manifest(folder: Path, name: str, findings: Findings) -> Manifest | None:
-    """The manifest, or None if it is damaged; raises DatasetError if `folder` is no dataset at all."""
+    """The manifest, or None if it is corrupt; raises DatasetError if `folder` is no dataset."""
     if not folder.is_dir():
         raise DatasetError(f"dataset folder {folder} does not exist: write it first, or check the path")
     path = folder / MANIFEST
@@ -32,7 +32,7 @@ def read_manifest(folder: Path, name: str, findings: Findings) -> Manifest | Non
 
 
 def check_counts(name: str, manifest: Manifest, findings: Findings) -> None:
-    """Samples by the manifest, its shards and its index must be as many."""
+    """Checks that manifest, shards and index count the same number of samples."""
     total = sum(shard.records for shard in manifest.shards)
     if not total == manifest.samples == manifest.index.records:
         what = f"it counts {manifest.samples} samples, its shards hold {total}, its index {manifest.index.records}"
@@ -40,7 +40,7 @@ def check_counts(name: str, manifest: Manifest, findings: Findings) -> None:
 
 
 def check_file(folder: Path, name: str, entry: FileEntry, findings: Findings) -> bool:
-    """Size and sha256 of one file; returns whether it is there."""
+    """Checks size and sha256 of one file; returns whether the file exists."""
     findings.looked("files")
     path = folder / entry.file
     if not path.is_file():
@@ -59,7 +59,7 @@ def check_file(folder: Path, name: str, entry: FileEntry, findings: Findings) ->
 
 
 def read_index(folder: Path, name: str, manifest: Manifest, findings: Findings) -> Iterator[SampleEntry | None]:
-    """The index's entries without end: None for each line that is damaged or not there."""
+    """Entries of the index, endlessly: None for each line that is corrupt or missing."""
     path = folder / manifest.index.file
     number = 0
     if path.is_file():
@@ -87,13 +87,13 @@ class Read:
     """One record of a dataset."""
 
     place: str
-    """Its number in its shard."""
+    """The record's number and its shard, as text."""
     sample: Sample | None
     """None if it cannot be read."""
 
 
 def read_records(folder: Path, name: str, shard: FileEntry, findings: Findings) -> Iterator[Read]:
-    """As many records as the manifest says `shard` has, in order; a shard without any is one finding."""
+    """As many records as the manifest counts for `shard`, in order; a fully unreadable shard is one finding."""
     findings.looked("records", shard.records)
     places = [f"number {number} of {shard.file}" for number in range(shard.records)]
     if not (folder / shard.file).is_file():
@@ -118,7 +118,7 @@ def read_records(folder: Path, name: str, shard: FileEntry, findings: Findings) 
 
 
 def _open(path: Path) -> tuple[ArrayRecordReader | None, int, str]:
-    """A reader of one shard, how many records it has, and what is wrong with it; the last only closing tells."""
+    """A reader of one shard, its number of records and its fault, which some shards report only when closed."""
     try:
         reader = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
         if records := reader.num_records():
@@ -130,7 +130,7 @@ def _open(path: Path) -> tuple[ArrayRecordReader | None, int, str]:
 
 
 def read_ledger(folder: Path, name: str, manifest: Manifest, findings: Findings) -> list[dict[str, object]]:
-    """The lines of rejected.jsonl that can be read."""
+    """Readable lines of rejected.jsonl."""
     findings.looked("ledger")
     path = folder / REJECTED
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What was found: counted without end, kept up to a limit, so that memory does not grow with a dataset's faults."""
+"""Findings of checks: all are counted and only the first are kept, so that memory does not grow with the faults."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -6,12 +6,12 @@ from typing import Literal
 from preprocess.doctor.checks import CHECKS, Severity
 
 KEPT = 100
-"""Findings of one check that are kept with their text; the others are counted."""
+"""Number of findings per check that are kept with their text; others are only counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One fault in a dataset."""
 
     check: str
     """A key of CHECKS."""
@@ -25,7 +25,7 @@ class Finding:
 
 @dataclass
 class Tally:
-    """How often one check looked and what it found."""
+    """Number of items that one check looked at, and of its findings."""
 
     looked_at: int = 0
     found: int = 0
@@ -33,17 +33,17 @@ class Tally:
 
 @dataclass
 class Findings:
-    """All findings of a run, by check."""
+    """Findings of a run, by check."""
 
     tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in CHECKS})
     kept: dict[str, list[Finding]] = field(default_factory=lambda: {name: [] for name in CHECKS})
 
     def looked(self, check: str, count: int = 1) -> None:
-        """Counts what `check` looked at."""
+        """Counts items that `check` looked at."""
         self.tallies[check].looked_at += count
 
     def add(self, check: str, dataset: str, where: str, what: str) -> None:
-        """Counts a finding, and keeps it if there are not too many of its check."""
+        """Counts a finding, and keeps it if fewer than KEPT of its check are kept."""
         self.tallies[check].found += 1
         if len(self.kept[check]) < KEPT:
             severity, _, _, what_to_do = CHECKS[check]
@@ -53,11 +53,11 @@ class Findings:
             self.kept[check].append(found)
 
     def count(self, severity: Severity) -> int:
-        """How many findings are of this severity, kept or not."""
+        """Number of findings of this severity, kept or not."""
         return sum(tally.found for name, tally in self.tallies.items() if CHECKS[name].severity == severity)
 
     def listed(self) -> list[Finding]:
-        """The kept findings, errors first, then in the order of CHECKS."""
+        """Kept findings, errors first, then in the order of CHECKS."""
         order: tuple[Literal["error"], Literal["warning"]] = ("error", "warning")
         return [
             finding
@@ -68,12 +68,12 @@ class Findings:
         ]
 
     def unlisted(self) -> dict[str, int]:
-        """By check, how many findings were only counted."""
+        """Number of findings by check that were only counted."""
         counts = {name: tally.found - len(self.kept[name]) for name, tally in self.tallies.items()}
         return {name: count for name, count in counts.items() if count}
 
     def to_json(self) -> dict[str, object]:
-        """Everything, for a program to read."""
+        """Counts and kept findings, as JSON for other programs."""
         checks = [
             {"check": name, "severity": CHECKS[name].severity, "wanted": CHECKS[name].wanted, **asdict(tally)}
             for name, tally in self.tallies.items()

@@ -1,4 +1,4 @@
-"""The HTML page of an examination: what was found, what the data is like, and samples to look at and to hear."""
+"""HTML page of an examination: findings, statistics of the data, and samples to see and hear."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Bar:
     label: str
     count: int
     share: float
-    """Of the highest bar."""
+    """Height relative to the highest bar."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the map of directions, in degrees from the panorama's top left corner."""
+    """One cell of the map of directions; x and y in degrees from the panorama's top left corner."""
 
     x: int
     y: int
@@ -53,7 +53,7 @@ def write_page(examination: Examination, out: Path) -> Path:
 
 
 def _shown(examined: Examined) -> dict[str, object]:
-    """What the template asks of one dataset."""
+    """Values of one dataset for the template."""
     manifest, statistics = examined.manifest, examined.statistics
     return {
         "examined": examined,
@@ -73,7 +73,7 @@ def _shown(examined: Examined) -> dict[str, object]:
 
 
 def _facts(examined: Examined) -> dict[str, str]:
-    """What a reader wants to know first."""
+    """Key facts of a dataset, by label."""
     manifest = examined.manifest
     if manifest is None:
         return {}
@@ -93,7 +93,7 @@ def _facts(examined: Examined) -> dict[str, str]:
 
 
 def _bars(counts: Int[np.ndarray, "bin"], edges: Sequence[int]) -> list[Bar]:
-    """Bars from the first to the last that is not empty; none if all are."""
+    """Bars from the first to the last non-empty bin, with one empty bin on each side; none if all are empty."""
     filled = np.flatnonzero(counts)
     if not len(filled):
         return []

@@ -1,4 +1,4 @@
-"""One line of the contact sheet: what a record holds, as small pictures and sound inside the page."""
+"""Rows of the contact sheet: a record's arrays as small images and audio, embedded in the page."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ MEL_SIZE = (320, 160)
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One picture of a row and what it shows."""
+    """One image of a row and its description."""
 
     uri: str
     about: str
@@ -37,14 +37,14 @@ class Row:
 
     entry: SampleEntry
     colour: str
-    """Of the viewpoint's outline."""
+    """Colour of the viewpoint's outline."""
     angles: str
-    """Where the viewpoint looks in the middle of the segment."""
+    """Direction and field of view in the middle of the segment, as text."""
     panorama: Picture | None
     views: Sequence[Picture]
     maps: Sequence[Picture]
     sound: str
-    """A WAV file as data URI; empty where none is kept."""
+    """WAV file as data URI; empty if the dataset keeps no audio."""
     level: str
     failed: Sequence[str]
     """Checks that found something in this sample."""
@@ -53,7 +53,7 @@ class Row:
 def make_row(
     entry: SampleEntry, arrays: Mapping[str, np.ndarray], config: Config, folder: Path, failed: Sequence[str]
 ) -> Row:
-    """The row of one sample from those of its arrays that can be relied on."""
+    """The row of one sample, made from its intact arrays."""
     track = arrays.get("viewpoint")
     middle = None if track is None else track[len(track) // 2]
     sound = arrays.get("sound")
@@ -63,7 +63,7 @@ def make_row(
         angles="" if track is None else _angles(track),
         panorama=_panorama(entry, arrays, middle, folder),
         views=_views(arrays),
-        maps=[*_maps(entry, arrays, middle), *_sound_pictures(arrays)],
+        maps=[*_maps(entry, arrays, middle), *_audio_pictures(arrays)],
         sound="" if sound is None else _wav(sound, config.mel.sample_rate),
         level="" if sound is None else f"{loudness(sound):.0f} dBFS",
         failed=failed,
@@ -79,7 +79,7 @@ def _angles(track: Float[np.ndarray, "frame 4"]) -> str:
 def _panorama(
     entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.ndarray | None, folder: Path
 ) -> Picture | None:
-    """The segment's panorama with its viewpoint; without previews, the saliency alone."""
+    """The segment's panorama, or without previews its saliency, with the outline of the viewpoint."""
     size = (PANORAMA_WIDTH, PANORAMA_WIDTH // 2)
     file = folder / "previews" / f"{entry.clip}_{entry.segment}.jpg"
     preview = cv2.imread(str(file)) if file.is_file() else None
@@ -94,12 +94,12 @@ def _panorama(
         return None
     if viewpoint is not None:
         picture = draw_footprint(picture, viewpoint, entry.viewpoint_index)
-        about += ", with what the view shows of it"
+        about += ", with the outline of the view"
     return Picture(uri=picture_uri(picture), about=about)
 
 
 def _views(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
-    """First, middle and last frame; false colours of the latents where no picture is kept."""
+    """First, middle and last frame; false colours of the latents if no frames are kept."""
     if "video" in arrays:
         frames, kind = arrays["video"], ""
     elif "video_latent_mean" in arrays:
@@ -114,7 +114,7 @@ def _views(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
 
 
 def _false_colours(latents: Float[np.ndarray, "frame height width channel"]) -> UInt8[np.ndarray, "frame h w 3"]:
-    """The first three channels as red, green and blue."""
+    """The first three channels of latents as red, green and blue."""
     low, high = np.percentile(latents[..., :3], (1, 99))
     scaled = np.clip((latents[..., :3] - low) / max(float(high - low), 1e-6), 0, 1)
     return np.ascontiguousarray((scaled * 255).astype(np.uint8))
@@ -134,13 +134,13 @@ def _maps(entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.nd
     return pictures
 
 
-def _sound_pictures(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
+def _audio_pictures(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
     if "mel" in arrays:
         values, about = arrays["mel"], "log-mel: time to the right, frequency up"
     elif "audio_latent_mean" in arrays:
         values, about = (
             arrays["audio_latent_mean"].mean(axis=-1),
-            "sound's latent, mean of its channels; no mel is kept",
+            "audio latent, mean of its channels; no mel is kept",
         )
     else:
         return []

@@ -1,4 +1,4 @@
-"""Counts that a page shows as histograms, gathered record by record."""
+"""Statistics of a dataset, counted record by record and shown on the page as histograms."""
 
 import re
 from collections import Counter
@@ -24,21 +24,21 @@ def _counts(edges: Sequence[int]) -> Int[np.ndarray, "bin"]:
 
 @dataclass
 class Statistics:
-    """Of one dataset."""
+    """Statistics of one dataset."""
 
     records: int = 0
-    """That could be read."""
+    """Number of readable records."""
     segments: int = 0
     directions: Int[np.ndarray, "latitude longitude"] = field(
         default_factory=lambda: np.zeros((180 // CELL, 360 // CELL), np.int64)
     )
-    """How many viewpoints look into each cell of the panorama, in the middle of their segments."""
+    """Number of viewpoints that look into each cell of the panorama in the middle of their segments."""
     fields_of_view: Int[np.ndarray, "bin"] = field(default_factory=lambda: _counts(FOV_EDGES))
     levels: Int[np.ndarray, "bin"] = field(default_factory=lambda: _counts(LEVEL_EDGES))
     words: Int[np.ndarray, "bin"] = field(default_factory=lambda: _counts(WORD_EDGES))
 
     def add_viewpoint(self, track: np.ndarray) -> None:
-        """Counts where one viewpoint looks."""
+        """Counts the direction and field of view of one viewpoint."""
         yaw, pitch, width, _ = np.degrees(track[len(track) // 2].astype(np.float64))
         rows, columns = self.directions.shape
         row = int(np.clip((90 - pitch) // CELL, 0, rows - 1))
@@ -46,7 +46,7 @@ class Statistics:
         _count(self.fields_of_view, FOV_EDGES, width)
 
     def add_segment(self, caption: str, sound: np.ndarray | None) -> None:
-        """Counts what all viewpoints of a segment share."""
+        """Counts the caption and loudness of a segment, which its viewpoints share."""
         self.segments += 1
         _count(self.words, WORD_EDGES, len(caption.split()))
         if sound is not None:
@@ -58,7 +58,7 @@ def _count(counts: Int[np.ndarray, "bin"], edges: Sequence[int], value: float) -
 
 
 def distinct_hours(clips: Mapping[str, Mapping[int, SegmentSeen]], seconds: float) -> float:
-    """Hours of video that the segments of all clips cover, what two of them share counted once."""
+    """Hours of video that the segments of all clips cover; parts that segments share count once."""
     total = 0.0
     for segments in clips.values():
         starts = sorted(segment.start for segment in segments.values())
@@ -69,7 +69,7 @@ def distinct_hours(clips: Mapping[str, Mapping[int, SegmentSeen]], seconds: floa
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Lines of a ledger that say the same but for names and numbers."""
+    """Lines of a ledger that differ only in names and numbers."""
 
     stage: str
     example: str
@@ -77,7 +77,7 @@ class Reason:
 
 
 def grouped(ledger: Iterable[Mapping[str, object]]) -> list[Reason]:
-    """The ledger by stage and reason, the most frequent first."""
+    """Groups a ledger by stage and reason, the most frequent first."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
     for line in ledger:

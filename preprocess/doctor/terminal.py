@@ -1,4 +1,4 @@
-"""What the doctor shows in a terminal: a bar over records, the table of checks and the first findings."""
+"""Terminal output of the doctor: a progress bar over records, the table of checks and the first findings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ STYLES = {"error": "red", "warning": "yellow"}
 
 
 def examine_shown(folders: Sequence[Path], samples: int, console: Console) -> Examination:
-    """`examine` with a bar over the records of each dataset; raises DatasetError as it does."""
+    """`examine` with a progress bar over the records of each dataset; raises DatasetError as `examine` does."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,7 +1,7 @@
-"""CLAP: a sound as one vector of unit length, from a folder of transformers' ClapModel.
+"""CLAP: audio to one embedding of unit length, with a folder of transformers' ClapModel.
 
-A Fréchet distance between its embeddings is FAD with the CLAP of that folder: laion/clap-htsat-unfused and LAION's
-music checkpoints give different numbers, so the folder belongs beside each number.
+A Fréchet distance between its embeddings is FAD with the CLAP of that folder. laion/clap-htsat-unfused and LAION's
+music checkpoints give different numbers, so state the folder beside each number.
 
 Source: Wu et al., ICASSP 2023; sample rate, window and mel filters are read from the folder's preprocessor_config.json.
 """
@@ -23,7 +23,7 @@ from con360av_jax.runtime.torch_files import CORRUPT
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel
 
-# Sounds that are looked at together: bounds memory.
+# Batch size, which bounds memory.
 SOUNDS_AT_ONCE = 8
 # Stored by some versions of transformers, recomputed by this one.
 RECOMPUTED = "position_ids"
@@ -31,7 +31,7 @@ RECOMPUTED = "position_ids"
 
 @dataclass(frozen=True)
 class CLAP:
-    """Sounds to embeddings; `model` is in eval mode on `device`."""
+    """Maps audio to embeddings; `model` is in eval mode on `device`."""
 
     model: "ClapModel"
     extractor: "ClapFeatureExtractor"
@@ -39,19 +39,19 @@ class CLAP:
 
     @property
     def sample_rate(self) -> int:
-        """Hz that sounds must have; 48,000 in the published models."""
+        """Sample rate of the input, Hz; 48,000 in the published models."""
         return int(self.extractor.sampling_rate)
 
     def __call__(self, sounds: Sequence[Float32[np.ndarray, "sample"]]) -> Float32[np.ndarray, "sound width"]:
-        """One embedding per sound, of unit length, 512 wide in the published models.
+        """One embedding of unit length per sound, 512 wide in the published models.
 
-        A sound shorter than the model's window (10 s) is repeated as often as it fits whole, then continued by zeros;
-        of a longer one the first window counts, where the published code takes a random one.
+        A sound shorter than the model's window (10 s) is repeated as often as it fits whole, then padded with zeros. Of
+        a longer one the first window is used, where the published code takes a random one.
 
         Args:
-            sounds: mono, `sample_rate`, in [-1, 1], of any lengths.
+            sounds: mono audio of any length at `sample_rate`, in [-1, 1].
 
-        Raises MediaError for sounds that are empty, have several channels or another dtype, or hold NaN or infinity.
+        Raises MediaError for audio that is empty, has several channels or another dtype, or holds NaN or infinity.
         """
         for sound in sounds:
             if sound.ndim != 1 or sound.dtype != np.float32 or not len(sound) or not np.isfinite(sound).all():
@@ -69,7 +69,7 @@ class CLAP:
                 return_tensors="pt",
             )
             with torch.inference_mode():
-                # Said here, for with nothing longer than a window the extractor marks a sound of its own choice.
+                # Set here, because the extractor marks a random sound if none is longer than a window.
                 longer = torch.zeros_like(given["is_longer"], device=self.device)
                 answer: Any = self.model.get_audio_features(given["input_features"].to(self.device), is_longer=longer)
             vectors: Tensor = answer.pooler_output
@@ -78,9 +78,9 @@ class CLAP:
 
 
 def open_clap(folder: Path, device: str = "cpu") -> CLAP:
-    """CLAP from a folder as transformers saves it, with its preprocessor_config.json; nothing is downloaded.
+    """Opens CLAP from a folder in transformers' layout, with preprocessor_config.json; downloads nothing.
 
-    Raises CheckpointError if the folder is missing or damaged, is another model or lacks weights of this one.
+    Raises CheckpointError if the folder is missing or corrupt, holds another model or lacks weights.
     """
     from safetensors import SafetensorError
     from transformers import ClapFeatureExtractor, ClapModel

@@ -1,4 +1,4 @@
-"""Clips through I3D, prepared in one of the two ways that published numbers were computed with.
+"""I3D scores of clips, which are resized in one of the two ways of published numbers.
 
 stylegan-v   each frame stretched to 224x224, whatever its shape
 videogpt     the shorter side resized to 224, then a square cut out of the middle
@@ -27,24 +27,24 @@ from preprocess.features.i3d_files import ScriptedI3D, load_i3d, load_scripted_i
 
 Convention: TypeAlias = Literal["stylegan-v", "videogpt"]
 FEWEST: dict[Convention, int] = {"stylegan-v": FEWEST_FRAMES, "videogpt": 10}
-"""Frames of a clip; of videogpt the published code asks for one more than the network needs."""
-# Clips that are looked at together: bounds memory, about 0.3 GB for each of 32 frames.
+"""Fewest frames per clip; for videogpt, the published code requires one more than the network."""
+# Batch size, which bounds memory: about 0.3 GB per clip of 32 frames.
 CLIPS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
 class I3D:
-    """Clips to scores; `network` is in eval mode on `device`."""
+    """Maps clips to scores; `network` is in eval mode on `device`."""
 
     network: InceptionI3d | ScriptedI3D
     convention: Convention
     device: str = "cpu"
 
     def __call__(self, clips: UInt8[np.ndarray, "clip frame height width 3"]) -> Float32[np.ndarray, "clip 400"]:
-        """Scores of Kinetics' actions before the softmax; a clip's do not depend on the clips beside it.
+        """Scores of the Kinetics actions before the softmax; a clip's scores do not depend on other clips.
 
         Args:
-            clips: RGB, as many frames as the convention asks for, or more.
+            clips: RGB, with at least as many frames as the convention requires.
 
         Raises MediaError for clips of another shape or dtype or with fewer frames.
         """
@@ -75,11 +75,11 @@ class I3D:
 
 
 def open_i3d(weights: Path, convention: Convention, device: str = "cpu", *, allow_code: bool = False) -> I3D:
-    """I3D with pytorch-i3d's weights; or, with `allow_code`, the published TorchScript program.
+    """I3D with pytorch-i3d's weights, or with `allow_code` the published TorchScript program.
 
-    The program is code of others and runs with the rights of this process: allow it only for a file that you trust.
+    The program runs third-party code with the rights of this process: allow it only for a file that you trust.
 
-    Raises CheckpointError if the file is missing, damaged or another than asked for.
+    Raises CheckpointError if the file is missing, corrupt or of the other kind.
     """
     if allow_code:
         return I3D(load_scripted_i3d(weights, device, allow_code=True), convention, device)
@@ -89,7 +89,7 @@ def open_i3d(weights: Path, convention: Convention, device: str = "cpu", *, allo
 def prepared(
     clips: UInt8[Tensor, "clip 3 frame height width"], convention: Convention
 ) -> Float[Tensor, "clip 3 frame row column"]:
-    """Clips as the network takes them: 224x224, in [-1, 1]."""
+    """Resizes clips to 224x224 and scales them to [-1, 1], as the network takes them."""
     frames = rearrange(clips, "clip rgb frame height width -> (clip frame) rgb height width").float()
     height, width = resized_shape(clips.shape[3], clips.shape[4], convention)
     frames = interpolate(frames, size=(height, width), mode="bilinear", align_corners=False, antialias=False)
@@ -99,7 +99,7 @@ def prepared(
 
 
 def resized_shape(height: int, width: int, convention: Convention) -> tuple[int, int]:
-    """Height and width before the square is cut out; the longer side is rounded up."""
+    """Height and width of a frame before the central crop; the longer side is rounded up."""
     if convention == "stylegan-v":
         return SIDE, SIDE
     shorter = min(height, width)

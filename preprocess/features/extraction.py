@@ -1,7 +1,7 @@
-"""From media files to feature folders: a batch of clips in memory, each clip's rows on disk before the next batch.
+"""Extraction of feature folders from media files, one batch in memory, with its rows on disk before the next batch.
 
-Files of a batch are read side by side; a network looks at one clip at a time, in the order of the clips' names. So rows
-depend on nothing but the clip, and a run that was stopped goes on to the same bytes.
+The files of a batch are read in parallel; a network processes one clip at a time, in the order of the clips' names.
+Rows therefore depend only on the clip, and a stopped run continues to the same bytes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,30 +20,30 @@ from preprocess.features.store import PartStore
 
 @dataclass(frozen=True, kw_only=True)
 class Extracted:
-    """What an extraction came to."""
+    """Result of an extraction."""
 
     features: Mapping[str, FeatureSet]
-    """By part; a part for which no clip was usable is not here."""
+    """Features by part, without parts for which no clip was usable."""
     rejected: Mapping[str, Sequence[Line]]
-    """By part, also of those that are not in `features`."""
+    """Rejected files by part, including parts that are not in `features`."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A network and where its parts go."""
+    """A network and the stores of its parts."""
 
     network: Network
     stores: Mapping[str, PartStore]
     taken: dict[str, int]
-    """Usable clips so far, by part."""
+    """Number of usable clips so far, by part."""
 
     @property
     def full(self) -> bool:
-        """Whether every part has the clips that the protocol takes."""
+        """Whether every part has as many clips as the protocol takes."""
         return bool(self.network.most) and all(count >= self.network.most for count in self.taken.values())
 
     def lacks(self, source: Source, sha256: str) -> bool:
-        """Whether there is something to do about a file."""
+        """Whether the network still has to process a file."""
         return not self.full and not all(store.holds(source, sha256) for store in self.stores.values())
 
 
@@ -55,20 +55,20 @@ def extract(
     batch: int = 4,
     done: Callable[[Source], None] = lambda source: None,
 ) -> Extracted:
-    """Writes `output`/PART for every part of the networks, or leaves it as it is where it is the same already.
+    """Writes `output`/PART for every part of the networks; leaves a folder that is already the same untouched.
 
     Args:
-        sources: files, in the order of their clips' names, no name twice.
-        rejected: files that are left out before they are looked at.
-        networks: whose parts are made.
+        sources: files with unique clip names, in the order of these names.
+        rejected: files that were rejected before reading.
+        networks: networks, each of which makes one or more parts.
         output: folder of the parts' folders.
-        batch: files that are read at once and in memory at once.
+        batch: number of files that are read, and in memory, at once.
         done: called after each file.
 
-    Raises MetricError if what is there was made otherwise, or if no part has a usable clip.
+    Raises MetricError if existing folders were made with other settings, or if no part has a usable clip.
     """
     if batch < 1:
-        raise ConfigError(f"--batch is {batch}; give 1 or more")
+        raise ConfigError(f"--batch-size is {batch}; give 1 or more")
     with ExitStack() as stack:
         tasks = [
             _Task(network, _stores(network, output, stack), dict.fromkeys(network.cards, 0)) for network in networks
@@ -104,21 +104,21 @@ def _stores(network: Network, output: Path, stack: ExitStack) -> dict[str, PartS
 def _read(
     sources: Sequence[Source], tasks: Sequence[_Task], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Source, str, Clip | None]]:
-    """Each file with its SHA-256 and its content, or None where nothing is to be done about it."""
+    """Yields each file with its SHA-256 and its content, or None if no network has to process it."""
     digests = list(pool.map(lambda source: digest(source.path), sources))
 
     def read(source: Source, sha256: str) -> Clip | None:
         needing = [task.network for task in tasks if task.lacks(source, sha256)]
         if not needing:
             return None
-        pictures, sound = (any(network.reads == kind for network in needing) for kind in ("pictures", "sound"))
-        return read_clip(source, pictures, sound, max(network.frames_per_second for network in needing))
+        video, audio = (any(network.reads == kind for network in needing) for kind in ("video", "audio"))
+        return read_clip(source, video, audio, max(network.frames_per_second for network in needing))
 
     return zip(sources, digests, list(pool.map(read, sources, digests)), strict=True)
 
 
 def _add(task: _Task, source: Source, sha256: str, clip: Clip | None) -> None:
-    """A clip's rows, or why there are none, to the stores of one network's parts."""
+    """Adds a clip's rows, or the reason why there are none, to the stores of one network's parts."""
     if task.full:
         return
     if clip is not None and task.lacks(source, sha256):
@@ -131,7 +131,7 @@ def _add(task: _Task, source: Source, sha256: str, clip: Clip | None) -> None:
 
 
 def _found(network: Network, clip: Clip) -> Found:
-    reason = clip.no_pictures if network.reads == "pictures" else clip.no_sound
+    reason = clip.no_video if network.reads == "video" else clip.no_audio
     if not reason:
         try:
             return network.rows(clip)

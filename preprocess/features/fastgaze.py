@@ -1,14 +1,13 @@
-"""FastGaze: where people look first in an ordinary (perspective) picture, as a density over the picture.
+"""FastGaze: a density of where people look first in an ordinary (perspective) image.
 
-picture -> short side 480 -> 10 convolutions 3x3 with ReLU, halved four times -> 4 convolutions 1x1 with PReLU
-        -> Gaussian blur -> softmax over all cells: a density at a sixteenth of the resized picture.
+image -> short side 480 -> 10 convolutions 3x3 with ReLU, halved four times -> 4 convolutions 1x1 with PReLU
+      -> Gaussian blur -> softmax over all cells: a density at a sixteenth of the resized image's resolution.
 
-All borders are zeros of 'same' size. Its maps are its own: a distance between them is a distance by FastGaze, not S_KL
-by TempSAL.
+All borders are zero-padded to 'same' size. A distance between its maps is a distance by FastGaze, not S_KL by TempSAL.
 
 Source: bin/fastgaze.vxm of twitter-research/image-crop-analysis (Apache-2.0), 121,060 weights and 4 slopes;
-the file says layers and activations. Colour order, means and picture size are not documented and were found by trial on
-pictures with known fixations.
+the file states layers and activations. Colour order, means and image size are undocumented and were found by trial on
+images with known fixations.
 """
 
 import re
@@ -27,41 +26,40 @@ from torch.nn.functional import conv2d
 from con360av_jax.errors import MediaError
 from preprocess.features.vxm import Wanted, read_vxm
 
-# Channels of the convolutions; between the tuples pictures are halved. The first are 3x3 with ReLU, the last 1x1 with
-# PReLU.
+# Channels of the convolutions: 3x3 with ReLU, halved between the tuples; then 1x1 with PReLU.
 STAGES = ((3, 43, 44), (44, 49, 56), (56, 44, 38), (38, 31, 20), (20, 18, 10))
 READOUT = (10, 7, 7, 2, 1)
 BLUR_TAPS, BLUR_DEVIATION = 19, 3
-"""Of the Gaussian, both in cells."""
+"""Width and standard deviation of the Gaussian blur, cells."""
 STRIDE = 16
-"""Pixels of the resized picture per cell, on each side."""
+"""Pixels of the resized image per cell and axis."""
 SHORT_SIDE = 480
-"""Pixels; what the shorter side of a picture is resized to."""
+"""Shorter side of a resized image, pixels."""
 # The file's numbers for kinds of layers and activations.
 CONVOLUTION, POOL, BLUR = 0, 2, 3
 RELU, PRELU = 1, 4
 MODEL_TYPE = 2
-# The file's names for a convolution's tensors, and where they stand here.
+# Names of a convolution's tensors in the file and in this network.
 PLACES = {"w": "0.weight", "b": "0.bias", "alpha": "1.weight"}
-# Of red, green and blue in 0..255.
+# Means of red, green and blue, 0 to 255.
 MEANS = (123.68, 116.779, 103.939)
-# Pictures that are looked at together, about 100 MB each: on a CPU four at once take a third longer than one by one.
+# Batch size, about 100 MB per image: on a CPU, batches of four take a third longer than single images.
 PICTURES_AT_ONCE = 1
 
 
 class Blur(nn.Module):
-    """A normalised Gaussian over one channel. Has a table, no weights."""
+    """Convolution of one channel with a normalised Gaussian, without weights."""
 
     def __init__(self):
         super().__init__()
-        # Real even where the weights are built on the meta device.
+        # On the CPU even if the weights are built on the meta device.
         places = torch.arange(BLUR_TAPS, device="cpu", dtype=torch.float32) - BLUR_TAPS // 2
         taps = torch.exp(-(places**2) / (2 * BLUR_DEVIATION**2))
         self.register_buffer("taps", taps / taps.sum(), persistent=False)
         self.taps: Tensor
 
     def forward(self, x: Float[Tensor, "picture 1 row column"]) -> Float[Tensor, "picture 1 row column"]:
-        """Blurred along columns, then along rows; beyond the border stand zeros."""
+        """Blurs along columns, then along rows, with zero padding."""
         x = conv2d(x, self.taps[None, None, :, None], padding=(BLUR_TAPS // 2, 0))
         return conv2d(x, self.taps[None, None, None, :], padding=(0, BLUR_TAPS // 2))
 
@@ -71,7 +69,7 @@ def _convolution(in_channels: int, channels: int, size: int, activation: nn.Modu
 
 
 class FastGazeNetwork(nn.Module):
-    """The network; `layers` are those of the file, in its order."""
+    """The network; `layers` are in the file's order."""
 
     def __init__(self):
         super().__init__()
@@ -85,10 +83,10 @@ class FastGazeNetwork(nn.Module):
         self.means: Tensor
 
     def forward(self, pictures: Float[Tensor, "picture 3 height width"]) -> Float[Tensor, "picture row column"]:
-        """Densities that sum to 1 over a picture's cells of STRIDE pixels.
+        """Densities that sum to 1 over an image's cells of STRIDE x STRIDE pixels.
 
         Args:
-            pictures: RGB in 0..255, sides that are multiples of STRIDE.
+            pictures: RGB in [0, 255], with sides that are multiples of STRIDE.
         """
         scores = self.layers(pictures - self.means)
         cells = rearrange(scores, "picture 1 row column -> picture (row column)").softmax(dim=1)
@@ -97,19 +95,19 @@ class FastGazeNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class FastGaze:
-    """Pictures to densities; `network` is in eval mode on `device`."""
+    """Maps frames to densities; `network` is in eval mode on `device`."""
 
     network: FastGazeNetwork
     device: str = "cpu"
 
     def __call__(self, pictures: UInt8[np.ndarray, "frame height width 3"]) -> Float32[np.ndarray, "frame row column"]:
-        """The density of each RGB picture, 0 or more, summing to 1, on cells of STRIDE pixels of the resized picture.
+        """The density of each RGB frame, 0 or more and summing to 1, on cells of STRIDE pixels of the resized frame.
 
-        Pictures are resized (area means where they shrink, bilinear where they grow) so that the shorter side has
-        SHORT_SIDE pixels and the longer one the multiple of STRIDE nearest to its true length: 256x256 gives 30x30
-        cells, 720x1280 gives 30x53. A picture's density does not depend on the pictures beside it.
+        Frames are resized (by area where they shrink, bilinearly where they grow) so that the shorter side has
+        SHORT_SIDE pixels and the longer one the multiple of STRIDE nearest to its scaled length: 256x256 gives 30x30
+        cells, 720x1280 gives 30x53. A frame's density does not depend on other frames.
 
-        Raises MediaError for pictures without pixels.
+        Raises MediaError for frames of another shape or dtype, or without pixels.
         """
         if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or not all(pictures.shape[1:3]):
             raise MediaError(f"pictures are {pictures.dtype} {pictures.shape}; wanted uint8 (frame, height, width, 3)")
@@ -126,14 +124,14 @@ class FastGaze:
 
 
 def open_fastgaze(weights: Path, device: str = "cpu") -> FastGaze:
-    """The densities by the network of a .vxm file; raises CheckpointError if the file is another than the published."""
+    """FastGaze with the published .vxm file; raises CheckpointError if the file is another one."""
     return FastGaze(load_fastgaze(weights).to(device), device)
 
 
 def load_fastgaze(path: Path) -> FastGazeNetwork:
     """The network of the published file, in eval mode, float32, on the CPU.
 
-    Raises CheckpointError if the file is missing or damaged, or has any entry more, less or other than the network.
+    Raises CheckpointError if the file is missing or corrupt, or its entries differ from the network's.
     """
     with torch.device("meta"):
         network = FastGazeNetwork()
@@ -146,7 +144,7 @@ def load_fastgaze(path: Path) -> FastGazeNetwork:
 
 
 def file_entries(network: FastGazeNetwork) -> dict[str, Wanted]:
-    """What the file must say of the network: values of integers, shapes of tensors."""
+    """Entries that the network's file must have: values of integers, shapes of tensors."""
     entries: dict[str, Wanted] = {"layerCount": len(network.layers), "modelType": MODEL_TYPE}
     for number, layer in enumerate(network.layers):
         match layer:
@@ -163,7 +161,7 @@ def file_entries(network: FastGazeNetwork) -> dict[str, Wanted]:
 
 
 def resized_shape(height: int, width: int) -> tuple[int, int]:
-    """Height and width that a picture is looked at, pixels."""
+    """Height and width of a resized image, pixels."""
     scale = SHORT_SIDE / min(height, width)
     return STRIDE * round(height * scale / STRIDE), STRIDE * round(width * scale / STRIDE)
 

@@ -1,7 +1,7 @@
-"""I3D: a short clip as 400 numbers, its scores of the actions of Kinetics-400 before the softmax.
+"""I3D: scores of the 400 actions of Kinetics for a short clip, before the softmax.
 
-Inception-v1 whose filters also see time; three of five halvings of the picture halve time too. Names of attributes are
-those of pytorch-i3d's weights. A Fréchet distance by them is FVD only with the weights that FVD was published with.
+Inception-v1 with filters that extend over time; three of its five spatial halvings also halve time. Attribute names are
+those of pytorch-i3d's weights. A Fréchet distance by I3D is FVD only with the weights that FVD was published with.
 
 Source: Carreira & Zisserman, CVPR 2017; names, order and padding as in pytorch-i3d (Apache-2.0).
 """
@@ -16,9 +16,9 @@ from con360av_jax.errors import MediaError
 
 CLASSES = 400
 FEWEST_FRAMES = 9
-"""Fewer than this leave one step of time, and the last average is over two."""
+"""Fewer frames leave one time step, but the last average is over two."""
 SIDE = 224
-"""Pixels of a clip's height and width."""
+"""Height and width of a frame, pixels."""
 # Channels of an Inception block's branches: 1x1; 1x1 then 3x3; 1x1 then 3x3; 1x1 after a pool.
 WIDTHS = {
     "3b": (64, 96, 128, 16, 32, 32),
@@ -37,9 +37,9 @@ Sizes = tuple[int, int, int]
 
 
 def pad_as_tensorflow(x: Clip, kernel: Sizes, stride: Sizes) -> Clip:
-    """Zeros around x so that ceil(size / stride) steps fit on each axis; the odd one comes last.
+    """Pads x with zeros so that ceil(size / stride) steps fit on each axis; an odd zero comes last.
 
-    What is padded in this network is never negative, or is the input; so zeros also serve before a maximum.
+    Zeros also serve before a maximum, because the padded activations of this network are never negative.
     """
     around: list[int] = []
     for size, reach, step in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
@@ -49,7 +49,7 @@ def pad_as_tensorflow(x: Clip, kernel: Sizes, stride: Sizes) -> Clip:
 
 
 class SamePool(nn.Module):
-    """Maximum with TensorFlow's padding."""
+    """Max pooling with TensorFlow's padding."""
 
     def __init__(self, kernel: Sizes, stride: Sizes):
         super().__init__()
@@ -74,7 +74,7 @@ class Unit3D(nn.Module):
 
 
 class InceptionModule(nn.Module):
-    """Four branches side by side."""
+    """Inception block of four concatenated branches."""
 
     def __init__(self, in_channels: int, widths: tuple[int, ...]):
         super().__init__()
@@ -93,7 +93,7 @@ class InceptionModule(nn.Module):
 
 
 class InceptionI3d(nn.Module):
-    """The network of RGB clips; modules stand in the order in which a clip passes them."""
+    """The network for RGB clips; its modules are applied in the order in which they are defined."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""I3D from files: pytorch-i3d's weights by name, or the published TorchScript program, which runs code of others."""
+"""I3D from files: pytorch-i3d's weights by name, or the published TorchScript program, which runs third-party code."""
 
 import warnings
 import zipfile
@@ -18,7 +18,7 @@ WEIGHTS = "pytorch-i3d's weights of Kinetics-400"
 
 
 class Program(Protocol):
-    """What the TorchScript file takes."""
+    """Signature of the TorchScript program."""
 
     def __call__(
         self,
@@ -45,9 +45,10 @@ class ScriptedI3D:
         """Scores before the softmax.
 
         Args:
-            clips: RGB; in 0..255 of any size if the program shall `prepare` them, else in [-1, 1] of 224x224 pixels.
+            clips: RGB in [0, 255] of any size, or in [-1, 1] with 224x224 pixels.
+            prepare: whether the program rescales and resizes the clips.
 
-        Raises CheckpointError if the program fails or gives something else.
+        Raises CheckpointError if the program fails or returns something else.
         """
         try:
             scores = self._program(clips, rescale=prepare, resize=prepare, return_features=True)
@@ -67,9 +68,9 @@ class ScriptedI3D:
 
 
 def load_i3d(path: Path) -> InceptionI3d:
-    """The network with pytorch-i3d's weights (rgb_imagenet.pt and its kin), in eval mode, float32, on the CPU.
+    """The network with pytorch-i3d's weights (such as rgb_imagenet.pt), in eval mode, float32, on the CPU.
 
-    Raises CheckpointError if the file is missing, damaged or could run code, or holds other weights than the network's.
+    Raises CheckpointError if the file is missing, corrupt or could run code, or holds other weights than the network's.
     """
     if is_torchscript(path):
         raise CheckpointError(
@@ -81,11 +82,11 @@ def load_i3d(path: Path) -> InceptionI3d:
 
 
 def load_scripted_i3d(path: Path, device: str = "cpu", *, allow_code: bool) -> ScriptedI3D:
-    """The published TorchScript program, which is code of others.
+    """The published TorchScript program, which is third-party code.
 
-    Loading and calling it runs what it holds, with the rights of this process: only for a file that you trust.
+    Loading and calling it runs that code with the rights of this process: use it only for a file that you trust.
 
-    Raises ConfigError unless `allow_code`; CheckpointError if the file is missing, damaged or no TorchScript.
+    Raises ConfigError unless `allow_code`; CheckpointError if the file is missing, corrupt or no TorchScript.
     """
     if not allow_code:
         raise ConfigError(f"{path} would run code of its own: if you trust it, open it with allow_code=True")
@@ -103,7 +104,7 @@ def load_scripted_i3d(path: Path, device: str = "cpu", *, allow_code: bool) -> S
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is an archive with a program in it; of a damaged archive nothing is known."""
+    """Whether the file is a zip archive that holds a TorchScript program; false if the archive is corrupt."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.split("/", 1)[-1] == "constants.pkl" for name in archive.namelist())

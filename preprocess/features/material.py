@@ -1,4 +1,4 @@
-"""Clips on disk: which there are, and their pictures and sound as stored, or why they cannot be used."""
+"""Media files of an extraction: finding them, and reading their frames and audio as stored, or why that fails."""
 
 import os
 from collections import defaultdict
@@ -17,64 +17,66 @@ from con360av_jax.runtime.provenance import file_sha256
 from preprocess.inputs import VIDEO_SUFFIXES
 from preprocess.stages.quality import Limits, check_heard
 
-SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".m4a"})
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".m4a"})
 BLACK = 16
-"""A clip of which no picture has a brighter red, green or blue, of 255, is black."""
+"""Largest red, green or blue value, of 255, of a clip that counts as black."""
 MOST_BYTES = 2**30
-"""Of a clip's pictures, which are all in memory at once."""
+"""Largest size of a clip's frames, which are all in memory at once, bytes."""
 RATE_TOLERANCE = 1e-3
-"""Share by which a file's frame rate may differ from the wanted one."""
-# What is done to what is read, for the cards.
-PICTURE_SETTINGS: dict[str, object] = {
+"""Relative tolerance of a file's frame rate."""
+# Processing of what is read, as feature cards state it.
+VIDEO_SETTINGS: dict[str, object] = {
     "pictures": "as stored, RGB by FFmpeg",
     "black": f"no value above {BLACK} of 255: rejected",
 }
-SOUND_SETTINGS: dict[str, object] = {
+AUDIO_SETTINGS: dict[str, object] = {
     "channels": "one; two: their mean; four (ambisonics): the first, W",
     "silent": f"mean power below {Limits().silence:g} dBFS: rejected",
 }
 
-Pictures: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
-Sound: TypeAlias = Float32[np.ndarray, "sample"]
+Frames: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
+Audio: TypeAlias = Float32[np.ndarray, "sample"]
 Line: TypeAlias = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A file and the name of its clip."""
+    """A media file and the name of its clip."""
 
     path: Path
     clip: str
     file: str
-    """As seen from the folder that was given."""
+    """Path relative to the folder that was searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """What a file holds; what was not asked for, or is not usable, is empty."""
+    """Content of a file; a stream that is not wanted or not usable is empty."""
 
     name: str
-    pictures: Pictures
-    sound: Sound
+    video: Frames
+    audio: Audio
     sample_rate: int
-    """Of the sound as it is stored, Hz."""
-    no_pictures: str = ""
-    """Why there are no pictures, where they were asked for."""
-    no_sound: str = ""
+    """Stored sample rate of the audio, Hz."""
+    no_video: str = ""
+    """Why the wanted video is not usable."""
+    no_audio: str = ""
+    """Why the wanted audio is not usable."""
 
 
 def find_clips(place: Path) -> tuple[tuple[Source, ...], tuple[Line, ...]]:
-    """The media files of a folder, searched through, or one file, in the order of their clips' names; and the rejected.
+    """Media files of a folder and those below it, or one file, in the order of their clips' names, and rejected files.
 
-    A clip is called as its file, without suffix. Files of one name are all rejected: which is the clip is not known.
+    A clip has its file's name without the suffix. Files that share a name are all rejected, because it is unknown which
+    of them is the clip.
 
-    Raises MediaError if there is no such place or no media file in it.
+    Raises MediaError if `place` does not exist or holds no media file.
     """
     if not place.is_dir():
         if not place.is_file():
             raise MediaError(f"{place}: no such file or folder; check --videos")
         return (Source(path=place, clip=place.stem, file=place.name),), ()
-    suffixes = VIDEO_SUFFIXES | SOUND_SUFFIXES
+    suffixes = VIDEO_SUFFIXES | AUDIO_SUFFIXES
     named: dict[str, list[Source]] = defaultdict(list)
     nameless: list[Line] = []
     for path in sorted(place.rglob("*")):
@@ -104,57 +106,55 @@ def _several(source: Source, sources: Sequence[Source]) -> str:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file; "" if it cannot be read, which whoever reads its pictures says."""
+    """SHA-256 of a file; "" if it cannot be read, for which `read_clip` then gives the reason."""
     try:
         return file_sha256(path)
     except OSError:
         return ""
 
 
-def read_clip(source: Source, pictures: bool, sound: bool, frames_per_second: float) -> Clip:
-    """What is asked for of a file; what is wrong with it is said in the clip, never raised.
+def read_clip(source: Source, video: bool, audio: bool, frames_per_second: float) -> Clip:
+    """The wanted streams of a file; whatever is wrong with them is stated in the clip, not raised.
 
     Args:
-        frames_per_second: that the pictures must have; 0: any.
+        source: file.
+        video: whether frames are wanted.
+        audio: whether audio is wanted.
+        frames_per_second: frame rate that the video must have; 0 accepts any.
     """
-    seen, no_pictures = np.zeros((0, 0, 0, 3), np.uint8), ""
-    heard, sample_rate, no_sound = np.zeros(0, np.float32), 0, ""
-    if pictures:
+    frames, no_video = np.zeros((0, 0, 0, 3), np.uint8), ""
+    samples, sample_rate, no_audio = np.zeros(0, np.float32), 0, ""
+    if video:
         try:
-            seen = _read_pictures(source.path, frames_per_second)
+            frames = _read_video(source.path, frames_per_second)
         except MediaError as error:
-            no_pictures = _reason(error, source.path)
-    if sound:
+            no_video = _reason(error, source.path)
+    if audio:
         try:
-            heard, sample_rate = _read_sound(source.path)
+            samples, sample_rate = _read_audio(source.path)
         except MediaError as error:
-            no_sound = _reason(error, source.path)
+            no_audio = _reason(error, source.path)
     return Clip(
-        name=source.clip,
-        pictures=seen,
-        sound=heard,
-        sample_rate=sample_rate,
-        no_pictures=no_pictures,
-        no_sound=no_sound,
+        name=source.clip, video=frames, audio=samples, sample_rate=sample_rate, no_video=no_video, no_audio=no_audio
     )
 
 
 def _reason(error: MediaError, path: Path) -> str:
-    """The same wherever the file lies."""
+    """An error's text without the file's path, so that it does not depend on the file's location."""
     return " ".join(str(error).removeprefix(f"{path}: ").split())
 
 
-def _read_pictures(path: Path, frames_per_second: float) -> Pictures:
+def _read_video(path: Path, frames_per_second: float) -> Frames:
     with containers.opened(path) as container:
         stream = containers.picture_stream(container)
         if stream is None:
-            raise MediaError(f"{path}: has no pictures; give a video")
+            raise MediaError(f"{path}: has no video stream; give a video")
         if getattr(stream, "codec_context", None) is None:  # PyAV's stub does not say that it may lack one
-            raise MediaError(f"{path}: its pictures are in an unknown codec; {containers.PLAYABLE}")
+            raise MediaError(f"{path}: its video is in an unknown codec; {containers.PLAYABLE}")
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         if frames_per_second and abs(rate - frames_per_second) > RATE_TOLERANCE * frames_per_second:
             raise MediaError(
-                f"{path}: has {rate:g} pictures per second, the protocol wants {frames_per_second:g}: make it anew at "
+                f"{path}: has {rate:g} frames per second, the protocol wants {frames_per_second:g}: make it again at "
                 "that rate"
             )
         height, width = stream.codec_context.height, stream.codec_context.width
@@ -162,55 +162,53 @@ def _read_pictures(path: Path, frames_per_second: float) -> Pictures:
         for time, frame in containers.pictures(container, stream, 0.0):
             if max(len(frames) + 1, stream.frames) > most:
                 raise MediaError(
-                    f"{path}: has more than {most} pictures of {width}x{height}, {MOST_BYTES // 2**20} MiB: cut it "
+                    f"{path}: has more than {most} frames of {width}x{height}, {MOST_BYTES // 2**20} MiB: cut it "
                     "into shorter clips"
                 )
             times.append(time)
             frames.append(containers.rgb(frame, path, height, width))
         if not frames:
-            raise MediaError(f"{path}: no picture could be decoded; the file is damaged or cut off")
+            raise MediaError(f"{path}: no frame could be decoded; the file is corrupt or cut off")
         end = containers.stream_end(container, stream)
     interval = 1 / rate if rate else 0.0
     if end is not None and times[-1] + 2 * interval < end:
-        raise MediaError(
-            f"{path}: is cut off: no pictures after {times[-1]:.2f} s of {end:.2f} s; give a complete file"
-        )
+        raise MediaError(f"{path}: is cut off: no frames after {times[-1]:.2f} s of {end:.2f} s; give a complete file")
     if frames_per_second:
         _check_even(path, np.array(times), frames_per_second)
-    pictures = np.stack(frames)
-    if pictures.max() <= BLACK:
-        raise MediaError(f"{path}: all of its {len(pictures)} pictures are black; give a video of something")
-    return pictures
+    video = np.stack(frames)
+    if video.max() <= BLACK:
+        raise MediaError(f"{path}: all of its {len(video)} frames are black; give a video that shows something")
+    return video
 
 
 def _check_even(path: Path, times: np.ndarray, frames_per_second: float) -> None:
     late = np.abs(times - times[0] - np.arange(len(times)) / frames_per_second)
     if late.max() > 0.5 / frames_per_second:
         raise MediaError(
-            f"{path}: its pictures do not come evenly, {frames_per_second:g} per second: that of "
-            f"{times[late.argmax()]:.2f} s is {late.max():.2f} s off its place; make it anew at a constant rate"
+            f"{path}: its frames are not spaced evenly at {frames_per_second:g} per second: that of "
+            f"{times[late.argmax()]:.2f} s is {late.max():.2f} s off; make it again at a constant rate"
         )
 
 
-def _read_sound(path: Path) -> tuple[Sound, int]:
-    """One channel at the file's own rate, from the first sample to the last, and that rate."""
+def _read_audio(path: Path) -> tuple[Audio, int]:
+    """One channel at the file's own sample rate, from the first sample to the last, and that rate."""
     with containers.opened(path) as container:
         stream = containers.sound_stream(container)
         if stream is None:
-            raise MediaError(f"{path}: has no sound; give a clip with sound")
+            raise MediaError(f"{path}: has no audio stream; give a clip with audio")
         rate, end = stream.codec_context.sample_rate, containers.stream_end(container, stream)
     if not rate:
-        raise MediaError(f"{path}: its sound states no sample rate; the file is damaged")
-    # Not as long as the file, whose pictures may go on: silence would be added.
+        raise MediaError(f"{path}: its audio states no sample rate; the file is corrupt")
+    # Not the file's length: where the video is longer than the audio, silence would be added.
     channels = read_excerpt(path, rate, seconds=end).stored
     if not np.isfinite(channels).all():
-        raise MediaError(f"{path}: its sound holds NaN or infinity; decode or record it anew")
+        raise MediaError(f"{path}: its audio holds NaN or infinity; decode or record it again")
     match channels.shape[1]:
         case 1 | 4:
             mono = channels[:, 0]
         case 2:
             mono = channels.mean(axis=1)
         case other:
-            raise MediaError(f"{path}: its sound has {other} channels; give one, two, or four of ambisonics")
+            raise MediaError(f"{path}: its audio has {other} channels; give one, two, or four of ambisonics")
     check_heard(path, 0.0, mono, Limits())
     return np.ascontiguousarray(mono), rate

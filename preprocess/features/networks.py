@@ -1,4 +1,4 @@
-"""What a network of a protocol is to an extraction: the parts it makes, their cards, and its rows of a clip."""
+"""Networks as an extraction uses them: the parts that each makes, their feature cards, and its rows of a clip."""
 
 import hashlib
 import json
@@ -9,15 +9,15 @@ from typing import Literal, TypeAlias
 
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.evaluate.features import FeatureCard, Kind, Rows
-from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol, SoundProtocol, VideoProtocol, parts
+from con360av_jax.evaluate.protocols import AudioProtocol, Protocol, SaliencyProtocol, VideoProtocol, parts
 from con360av_jax.runtime.provenance import file_sha256, package_version
-from preprocess.features.material import PICTURE_SETTINGS, SOUND_SETTINGS, Clip
-from preprocess.features.sounds import chosen
+from preprocess.features.audio import chosen
+from preprocess.features.material import AUDIO_SETTINGS, VIDEO_SETTINGS, Clip
 
 ModelName: TypeAlias = Literal["fastgaze", "yamnet", "tempsal", "i3d", "clap"]
 Side: TypeAlias = Literal["target", "generated"]
 Found: TypeAlias = Mapping[str, "Rows | str"]
-"""By part: rows, or why there are none."""
+"""Rows by part, or the reason why there are none."""
 
 MODELS: dict[str, ModelName] = {
     "i3d_torchscript": "i3d",
@@ -26,41 +26,41 @@ MODELS: dict[str, ModelName] = {
     "FastGaze": "fastgaze",
     "YAMNet": "yamnet",
 }
-"""By how a protocol's name of an extractor begins."""
+"""Network by the beginning of a protocol's `extractor`."""
 PACKAGES: dict[str, tuple[str, ...]] = {
-    "pictures": ("con360av-jax", "numpy", "av", "torch"),
-    "sound": ("con360av-jax", "numpy", "av", "scipy"),
+    "video": ("con360av-jax", "numpy", "av", "torch"),
+    "audio": ("con360av-jax", "numpy", "av", "scipy"),
     "i3d": (),
     "tempsal": ("pillow",),
     "fastgaze": ("opencv-python-headless",),
     "clap": ("torch", "transformers"),
     "yamnet": ("ai-edge-litert",),
 }
-# What a protocol says that changes distances, not features, or that a card says elsewhere.
+# Settings of a protocol that change distances rather than features, or that a card states elsewhere.
 _OF_DISTANCES = ("covariance", "infinity_points", "infinity_smallest", "weighting", "epsilon", "frames", "extractor")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What one network makes of a clip."""
+    """A network that turns clips into rows of one or more parts."""
 
     name: str
     cards: Mapping[str, FeatureCard]
-    """By part."""
-    reads: Literal["pictures", "sound"]
+    """Feature card of each part."""
+    reads: Literal["video", "audio"]
     rows: Callable[[Clip], Found]
-    """Looks at one clip at a time, so that no clip's numbers depend on the clips beside it; may raise MediaError."""
+    """Rows of one clip, which depend on no other clip; may raise MediaError."""
     frames_per_second: float = 0.0
-    """That pictures must have; 0: any."""
+    """Frame rate that videos must have; 0 accepts any."""
     side: str = ""
-    """Which side the rows are of, where that makes a difference."""
+    """"target" or "generated" if rows depend on the side, else empty."""
     most: int = 0
-    """Clips that are used; 0: all."""
+    """Largest number of clips that are used; 0 means all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which networks, from which files."""
+    """Wanted parts of a protocol and the weight files of their networks."""
 
     protocol: Protocol
     parts: tuple[str, ...]
@@ -71,7 +71,7 @@ class Wanted:
 
 
 def model_of(protocol: Protocol, part: str) -> ModelName:
-    """The network that makes a part."""
+    """Name of the network that makes a part; raises ConfigError if the protocol has no such part."""
     if part in ("sound", "classes"):
         settings = protocol.sound
     else:
@@ -83,7 +83,7 @@ def model_of(protocol: Protocol, part: str) -> ModelName:
 
 
 def wanted_parts(protocol: Protocol, named: Sequence[str], models: Sequence[str]) -> tuple[str, ...]:
-    """The parts of a protocol that are asked for by name and by network; nothing asked for means all.
+    """The parts of a protocol that are selected by name and by network; without a selection, all parts.
 
     Raises ConfigError for a part or network that the protocol does not have.
     """
@@ -101,7 +101,7 @@ def wanted_parts(protocol: Protocol, named: Sequence[str], models: Sequence[str]
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder, that of its weights' and settings' names and SHA-256."""
+    """SHA-256 of a file, or of the names and SHA-256 of a folder's weight and settings files."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
         text = "".join(f"{file.name} {weights_digest(file)}\n" for file in files)
@@ -115,18 +115,18 @@ def make_card(
     wanted: Wanted,
     model: ModelName,
     kind: Kind,
-    protocol: VideoProtocol | SoundProtocol | SaliencyProtocol,
+    protocol: VideoProtocol | AudioProtocol | SaliencyProtocol,
     more: Mapping[str, object],
 ) -> FeatureCard:
-    """A card that holds all that the protocol says about features, and what is done beyond its words."""
+    """A feature card: the protocol's settings that determine features, and `more` about the processing."""
     said = {name: value for name, value in asdict(protocol).items() if name not in _OF_DISTANCES}
-    read: Mapping[str, object] = SOUND_SETTINGS if kind == "sound" else PICTURE_SETTINGS
-    packages = {*PACKAGES["sound" if kind == "sound" else "pictures"], *PACKAGES[model]}
+    read: Mapping[str, object] = AUDIO_SETTINGS if kind == "sound" else VIDEO_SETTINGS
+    packages = {*PACKAGES["audio" if kind == "sound" else "video"], *PACKAGES[model]}
     return FeatureCard(
         kind=kind,
         model=protocol.extractor,
         weights_sha256=weights_digest(wanted.weights[model]),
-        # As it comes back from its file.
+        # As JSON gives it back, so that it compares equal with the card read from its file.
         settings=json.loads(json.dumps({**said, **read, **more})),
         packages={name: package_version(name) for name in sorted(packages)},
     )

@@ -1,4 +1,4 @@
-"""The networks of a protocol, opened from the files that the user gives, to do exactly what the protocol says."""
+"""Opens the networks of a protocol from the user's weight files, set to do exactly what the protocol says."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -7,19 +7,21 @@ import numpy as np
 
 from con360av_jax.config.settings import require
 from con360av_jax.errors import CheckpointError, ConfigError, MetricError
-from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol, SoundProtocol, VideoProtocol
-from preprocess.features.material import Clip, Pictures
+from con360av_jax.evaluate.protocols import AudioProtocol, Protocol, SaliencyProtocol, VideoProtocol
+from preprocess.features.audio import audio_settings, chosen, rounded_features, windows_of
+from preprocess.features.material import Clip, Frames
 from preprocess.features.networks import MODELS, Found, ModelName, Network, Wanted, make_card, model_of
-from preprocess.features.sounds import chosen, rounded_features, sound_settings, windows_of
 
 WINDOW_SEED = 0
-"""Of the frames that are taken of a longer target, where a protocol takes them at random."""
+"""Seed of the first frame taken from a longer target, for protocols that draw it at random."""
 
 
 def open_networks(wanted: Wanted) -> tuple[Network, ...]:
-    """Every network that the parts need.
+    """The networks that make the wanted parts.
 
-    Raises ConfigError if weights are not given or are of none of them; CheckpointError if they cannot be used.
+    Raises:
+        ConfigError: weights are missing, or given for an unknown network.
+        CheckpointError: weights are unusable.
     """
     by_model: dict[ModelName, list[str]] = {}
     for part in wanted.parts:
@@ -39,38 +41,38 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def window_start(clip: str, pictures: int, frames: int) -> int:
-    """Which picture of a target is the first that is taken, any with equal chance; the clip's name decides."""
+def window_start(clip: str, length: int, frames: int) -> int:
+    """Index of the first of `frames` frames taken from a target of `length`; uniform, drawn by the clip's name."""
     drawn = int.from_bytes(hashlib.sha256(f"{WINDOW_SEED}:{clip}".encode()).digest()[:8], "big")
-    return drawn % (pictures - frames + 1)
+    return drawn % (length - frames + 1)
 
 
 def _video(wanted: Wanted) -> VideoProtocol:
     if wanted.protocol.video is None:
-        raise MetricError(f"protocol {wanted.protocol.name} says nothing about videos")
+        raise MetricError(f"protocol {wanted.protocol.name} defines no video metric")
     return wanted.protocol.video
 
 
-def _sound(wanted: Wanted) -> SoundProtocol:
+def _audio(wanted: Wanted) -> AudioProtocol:
     if wanted.protocol.sound is None:
-        raise MetricError(f"protocol {wanted.protocol.name} says nothing about sound")
+        raise MetricError(f"protocol {wanted.protocol.name} defines no audio metric")
     return wanted.protocol.sound
 
 
 def _saliency(wanted: Wanted) -> SaliencyProtocol:
     if wanted.protocol.saliency is None:
-        raise MetricError(f"protocol {wanted.protocol.name} says nothing about saliency")
+        raise MetricError(f"protocol {wanted.protocol.name} defines no saliency metric")
     return wanted.protocol.saliency
 
 
 def _rate(protocol: Protocol) -> float:
-    """Of pictures; a protocol that has no videos takes them at any."""
+    """Frame rate of videos, frames/s; 0, which accepts any, for a protocol without a video metric."""
     return protocol.video.frames_per_second if protocol.video else 0.0
 
 
 def _require_size(said: int, built: int, network: str) -> None:
     if said != built:
-        raise MetricError(f"the protocol gives {network} pictures of {said} pixels; it is built for {built}")
+        raise MetricError(f"the protocol gives {network} frames of {said} pixels; it is built for {built}")
 
 
 def _open_i3d(wanted: Wanted, names: tuple[str, ...]) -> Network:
@@ -98,16 +100,16 @@ def _open_i3d(wanted: Wanted, names: tuple[str, ...]) -> Network:
         return {name: one(clip, frames) for name, frames in lengths.items()}
 
     def one(clip: Clip, frames: int):
-        count = len(clip.pictures)
+        count = len(clip.video)
         if count < frames:
-            return f"has {count} pictures, the protocol takes {frames}: give a longer clip"
+            return f"has {count} frames, the protocol takes {frames}: give a longer clip"
         first = window_start(clip.name, count, frames) if random and wanted.side == "target" else 0
-        return network(clip.pictures[None, first : first + frames])
+        return network(clip.video[None, first : first + frames])
 
     return Network(
         name="i3d",
         cards={name: make_card(wanted, "i3d", "video", video, more | {"frames": n}) for name, n in lengths.items()},
-        reads="pictures",
+        reads="video",
         rows=rows,
         frames_per_second=video.frames_per_second,
         side=wanted.side or "" if random else "",
@@ -116,16 +118,15 @@ def _open_i3d(wanted: Wanted, names: tuple[str, ...]) -> Network:
 
 
 def _saliency_network(
-    wanted: Wanted, name: ModelName, maps: Callable[[Pictures], np.ndarray], more: dict[str, object]
+    wanted: Wanted, name: ModelName, maps: Callable[[Frames], np.ndarray], more: dict[str, object]
 ) -> Network:
-    # A protocol without videos asks for no frame rate.
     rate = _rate(wanted.protocol)
     card = make_card(wanted, name, "saliency", _saliency(wanted), more | {"frames_per_second": rate or "any"})
     return Network(
         name=name,
         cards={"saliency": card},
-        reads="pictures",
-        rows=lambda clip: {"saliency": maps(clip.pictures)},
+        reads="video",
+        rows=lambda clip: {"saliency": maps(clip.video)},
         frames_per_second=rate,
     )
 
@@ -144,33 +145,33 @@ def _open_fastgaze(wanted: Wanted, names: tuple[str, ...]) -> Network:
 def _open_clap(wanted: Wanted, names: tuple[str, ...]) -> Network:
     from preprocess.features.clap import open_clap
 
-    sound, path = _sound(wanted), wanted.weights["clap"]
+    audio, path = _audio(wanted), wanted.weights["clap"]
     network = open_clap(path, wanted.device)
-    window = round(sound.window_seconds * sound.sample_rate)
+    window = round(audio.window_seconds * audio.sample_rate)
     own = (network.sample_rate, int(network.extractor.nb_max_samples))
-    if own != (sound.sample_rate, window):
+    if own != (audio.sample_rate, window):
         raise CheckpointError(
             f"{path}: hears windows of {own[1]} samples at {own[0]} Hz, the protocol wants {window} at "
-            f"{sound.sample_rate} Hz; give {sound.extractor}"
+            f"{audio.sample_rate} Hz; give {audio.extractor}"
         )
 
     def rows(clip: Clip) -> Found:
-        windows = windows_of(clip.sound, clip.sample_rate, sound)
-        return {"sound": rounded_features(network(list(windows)), sound)}
+        windows = windows_of(clip.audio, clip.sample_rate, audio)
+        return {"sound": rounded_features(network(list(windows)), audio)}
 
-    card = make_card(wanted, "clap", "sound", sound, sound_settings(sound))
-    return Network(name="clap", cards={"sound": card}, reads="sound", rows=rows)
+    card = make_card(wanted, "clap", "sound", audio, audio_settings(audio))
+    return Network(name="clap", cards={"sound": card}, reads="audio", rows=rows)
 
 
 def _open_yamnet(wanted: Wanted, names: tuple[str, ...]) -> Network:
     from preprocess.features.yamnet import SAMPLE_RATE, WINDOW, open_yamnet
 
-    sound = _sound(wanted)
-    if (sound.sample_rate, round(sound.window_seconds * sound.sample_rate)) != (SAMPLE_RATE, WINDOW):
+    audio = _audio(wanted)
+    if (audio.sample_rate, round(audio.window_seconds * audio.sample_rate)) != (SAMPLE_RATE, WINDOW):
         raise MetricError(f"YAMNet hears windows of {WINDOW} samples at {SAMPLE_RATE} Hz; the protocol wants others")
     network = open_yamnet(wanted.weights["yamnet"])
     text = "\n".join(network.class_names)
-    more = sound_settings(sound)
+    more = audio_settings(audio)
     classes = more | {
         "features": f"scores of {len(network.class_names)} classes, 0 to 1, of each window",
         "class_names_sha256": hashlib.sha256(text.encode()).hexdigest(),
@@ -179,12 +180,12 @@ def _open_yamnet(wanted: Wanted, names: tuple[str, ...]) -> Network:
     settings = {"sound": more, "classes": classes}
 
     def rows(clip: Clip) -> Found:
-        heard = network(windows_of(clip.sound, clip.sample_rate, sound))
-        found = {"sound": rounded_features(heard.embeddings, sound), "classes": heard.scores}
+        heard = network(windows_of(clip.audio, clip.sample_rate, audio))
+        found = {"sound": rounded_features(heard.embeddings, audio), "classes": heard.scores}
         return {name: found[name] for name in names}
 
-    cards = {name: make_card(wanted, "yamnet", "sound", sound, settings[name]) for name in names}
-    return Network(name="yamnet", cards=cards, reads="sound", rows=rows)
+    cards = {name: make_card(wanted, "yamnet", "sound", audio, settings[name]) for name in names}
+    return Network(name="yamnet", cards=cards, reads="audio", rows=rows)
 
 
 def _open_tempsal(wanted: Wanted, names: tuple[str, ...]) -> Network:

@@ -1,7 +1,7 @@
-"""PNASNet-5-Large without its classification: a picture as five maps, each half as large as the one before.
+"""PNASNet-5-Large as an encoder: five feature maps of an image, each half as large as the one before.
 
-Every cell sums five pairs of branches and puts the sums side by side; it reads the cell before it and the one before
-that. Names of attributes are those of the published weights.
+Every cell reads the outputs of the two cells before it, sums five pairs of branches and concatenates the sums.
+Attribute names are those of the published weights.
 
 Source: Liu et al., ECCV 2018, figure 1; names, order and padding as in PNASNet.pytorch, whose weights TempSAL holds.
 """
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 WIDTH, CELLS, CLASSES = 216, 12, 1001
-"""Channels of a branch in the first cells, cells after the stem, and scores that nothing here reads."""
+"""Channels of a branch in the first cells, number of cells after the stem, and classes of the unused classifier."""
 FIRST = 96
 """Channels of the first convolution."""
 EPSILON = 1e-3
 SUMS = 5
-"""Pairs of branches in a cell, so many times its width it is wide."""
-# Pairs of branches: what is done, and to what: 0 the cell before the last, 1 the last cell, 2 and up the sums so far.
+"""Pairs of branches per cell; a cell's output has SUMS times the channels of a branch."""
+# Pairs of branches: an operation and its input: 0 the cell before the last, 1 the last cell, 2 and up the sums so far.
 BRANCHES: tuple[tuple[tuple[str, int], tuple[str, int]], ...] = (
     (("separable 5", 0), ("pool", 0)),
     (("separable 7", 1), ("pool", 1)),
@@ -31,11 +31,11 @@ BRANCHES: tuple[tuple[tuple[str, int], tuple[str, int]], ...] = (
 
 Map: TypeAlias = Float[Tensor, "picture channel row column"]
 Before: TypeAlias = Literal["as it is", "halved", "same size"]
-"""How the cell before the last comes in: untouched (first cell), or larger or as large as the last cell."""
+"""Adaptation of the output of the cell before the last: none (first cell), halved, or a 1x1 convolution."""
 
 
 class Taps(NamedTuple):
-    """Maps of a picture of 256x256 by their sides."""
+    """Feature maps of a 256x256 image, named by their height and width."""
 
     of_128: Map
     of_64: Map
@@ -45,17 +45,17 @@ class Taps(NamedTuple):
 
 
 def tap_widths(width: int = WIDTH) -> tuple[int, int, int, int, int]:
-    """Channels of the taps; 96, 270, 1080, 2160 and 4320 in the published network."""
+    """Channels of the taps: 96, 270, 1080, 2160 and 4320 in the published network."""
     return FIRST, SUMS * (width // 4), SUMS * width, SUMS * 2 * width, SUMS * 4 * width
 
 
 def _convolved(before: int, channels: int, stride: int = 1) -> list[nn.Module]:
-    """1x1, and its norm."""
+    """1x1 convolution and batch norm."""
     return [nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels, eps=EPSILON)]
 
 
 class Pointwise(nn.Module):
-    """ReLU, 1x1 convolution, norm."""
+    """ReLU, 1x1 convolution, batch norm."""
 
     def __init__(self, before: int, channels: int, stride: int = 1):
         super().__init__()
@@ -66,7 +66,7 @@ class Pointwise(nn.Module):
 
 
 class Separable(nn.Module):
-    """Twice ReLU, a convolution of each channel by itself, 1x1 convolution and norm; the first may halve."""
+    """Twice ReLU, depthwise convolution, 1x1 convolution and batch norm; the first depthwise one may have a stride."""
 
     def __init__(self, before: int, channels: int, size: int, stride: int):
         super().__init__()
@@ -81,7 +81,7 @@ class Separable(nn.Module):
 
 
 class Halved(nn.Module):
-    """Half of the channels from even rows and columns, half from odd ones; beyond the border stand zeros."""
+    """Halved map: half of the channels from even rows and columns, half from odd ones, with zero padding."""
 
     def __init__(self, before: int, channels: int):
         super().__init__()
@@ -105,7 +105,7 @@ def _branch(what: str, before: int, channels: int, stride: int) -> nn.Module:
 
 
 class Cell(nn.Module):
-    """BRANCHES over the last two cells."""
+    """Cell that applies BRANCHES to the outputs of the last two cells."""
 
     def __init__(self, before_last: int, last: int, channels: int, stride: int, before: Before):
         super().__init__()
@@ -125,7 +125,7 @@ class Cell(nn.Module):
 
 
 class PNASNet(nn.Module):
-    """The network up to its last cell; `width` is that of the published one, or smaller in tests."""
+    """The network up to its last cell; `width` is smaller than the published one only in tests."""
 
     def __init__(self, width: int = WIDTH):
         super().__init__()
@@ -141,11 +141,11 @@ class PNASNet(nn.Module):
             width *= 2 if halves else 1
             self.cells.append(Cell(before_last, last, width, 2 if halves else 1, before))
             before_last, last, before = last, SUMS * width, "halved" if halves else "same size"
-        # Part of the weights; what it would say is not asked.
+        # Unused, but part of the published weights.
         self.classifier = nn.Linear(last, CLASSES)
 
     def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> Taps:
-        """The maps after the first convolution, after the first cell of the stem, and before each halving and the end.
+        """Maps after the first convolution, after the stem's first cell, before each later halving, and at the end.
 
         Args:
             pictures: RGB in [-1, 1].

@@ -1,9 +1,9 @@
-"""Resampling as fadtk does it: the sound's band-limited continuation, cut short by a Kaiser window, read anew.
+"""Resampling as in fadtk: band-limited interpolation with a Kaiser-windowed sinc.
 
-With rates f of the sound and g of the result, their smaller one times the roll-off as cut-off c, and half the width w:
+With f the rate of the audio, g that of the result, c = min(f, g) * roll-off the cut-off, and w half the width:
 (1) kernel   h(t) = c / f * sinc(c t) * kaiser(c t),  sinc(x) = sin(pi x) / (pi x)
 (2) window   kaiser(x) = I0(beta sqrt(1 - (x / w)^2)) / I0(beta) for |x| < w, else 0
-(3) result   y[n] = sum_k x[k] h(n / g - k / f),  ceil(length g / f) samples; the sound is silent before and after
+(3) result   y[n] = sum_k x[k] h(n / g - k / f),  ceil(length g / f) samples; the audio is 0 before and after
 
 Source: torchaudio's sinc_interp_kaiser with the numbers that fadtk gives it.
 """
@@ -15,17 +15,17 @@ from jaxtyping import Float32
 from scipy.signal import upfirdn
 
 WIDTH = 64
-"""w of equation 2: zero crossings on each side."""
+"""w of equation (2): zero crossings on each side."""
 ROLL_OFF = 0.9475937167399596
 BETA = 14.769656459379492
 
 
 def resample_kaiser(
-    sound: Float32[np.ndarray, "sample"], sample_rate: int, wanted_rate: int
+    audio: Float32[np.ndarray, "sample"], sample_rate: int, wanted_rate: int
 ) -> Float32[np.ndarray, "sample"]:
-    """`sound` at another rate (equation 3), computed in float64; at its own rate it is given back as it is."""
+    """`audio` at another rate, equation (3), computed in float64; unchanged if the rates are equal."""
     if sample_rate == wanted_rate:
-        return sound
+        return audio
     common = math.gcd(sample_rate, wanted_rate)
     up, down = wanted_rate // common, sample_rate // common
     # On the common grid of both rates, n / g - k / f is (n down - k up) / grid.
@@ -37,6 +37,6 @@ def resample_kaiser(
     inside = np.clip(1 - (phase / WIDTH) ** 2, 0, None)
     window = np.where(np.abs(phase) < WIDTH, np.i0(BETA * np.sqrt(inside)) / np.i0(BETA), 0)
     taps = cut_off / sample_rate * np.sinc(phase) * window
-    count = math.ceil(len(sound) * up / down)
-    filtered = upfirdn(taps, sound.astype(np.float64), up, down)
+    count = math.ceil(len(audio) * up / down)
+    filtered = upfirdn(taps, audio.astype(np.float64), up, down)
     return filtered[reach // down : reach // down + count].astype(np.float32)

@@ -1,9 +1,9 @@
-"""TempSAL: where people look at an ordinary picture within five seconds, as a map of 0 to 1.
+"""TempSAL: a saliency map, 0 to 1, of where people look within five seconds in an ordinary (perspective) image.
 
-Two PNASNets with a decoder each: one tells where people look in each of five seconds, the other where they look at all.
-A third decoder reads the first one's maps again, with those six predictions beside them: its map is the result.
+One PNASNet with a decoder predicts where people look in each of five seconds, another one where they look in all of
+them. A third decoder reads the first encoder's maps and these six predictions; its map is the result.
 
-Source: Aydemir et al., CVPR 2023; names and order as in IVRL/Tempsal (MIT), the weights' keys those of
+Source: Aydemir et al., CVPR 2023; names and order as in IVRL/Tempsal (MIT), keys of the weights as in
 multilevel_tempsal.pt.
 """
 
@@ -25,17 +25,17 @@ from preprocess.features.pnasnet import WIDTH, Map, PNASNet, Taps, tap_widths
 from preprocess.torch_weights import require_named, with_weights
 
 SIDE = 256
-"""Pixels of a picture and of its map."""
+"""Height and width of an image and of its map, pixels."""
 SECONDS = 5
 DECODED = (512, 256, 270, 96, 128)
-"""Channels after each step of a decoder, each twice as large as the one before."""
+"""Channels after each step of a decoder, each of which doubles height and width."""
 WEIGHTS = "TempSAL's multilevel_tempsal.pt"
-# Pictures that are looked at together: bounds memory, about 0.2 GB each.
+# Batch size, which bounds memory: about 0.2 GB per image.
 PICTURES_AT_ONCE = 4
 
 
 class Upsampled(nn.Sequential):
-    """3x3 convolution, ReLU, twice the size."""
+    """3x3 convolution, ReLU, bilinear upsampling by 2."""
 
     def __init__(self, before: int, channels: int):
         super().__init__(nn.Conv2d(before, channels, 3, padding=1), nn.ReLU())
@@ -53,7 +53,7 @@ def _readout(*widths: int) -> nn.Sequential:
 
 
 class Branch(nn.Module):
-    """A PNASNet and its decoder."""
+    """A PNASNet with its decoder."""
 
     def __init__(self, readout: tuple[int, ...], width: int = WIDTH):
         super().__init__()
@@ -65,7 +65,7 @@ class Branch(nn.Module):
         self.deconv_layer5 = _readout(DECODED[-1], *readout)
 
     def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> tuple[Map, Taps, Map]:
-        """The prediction, the encoder's maps, and the first step of the decoder."""
+        """The prediction, the encoder's maps, and the decoder's map after its first step."""
         taps = self.pnas(pictures)
         x = begun = self.deconv_layer0(taps.of_8)
         for number, tap in enumerate(reversed(taps[:-1]), start=1):
@@ -74,7 +74,7 @@ class Branch(nn.Module):
 
 
 class TempSALNetwork(nn.Module):
-    """The whole; `width` is that of the published encoders, or smaller in tests."""
+    """The whole network; `width` is smaller than that of the published encoders only in tests."""
 
     def __init__(self, width: int = WIDTH):
         super().__init__()
@@ -87,10 +87,10 @@ class TempSALNetwork(nn.Module):
         self.deconv_mix = _readout(DECODED[-1] + predictions, 16, 32, 1)
 
     def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> Float[Tensor, "picture 256 256"]:
-        """The map of the whole five seconds, 0 to 1.
+        """Saliency of the whole five seconds, 0 to 1.
 
-        The published code divides the maps of single seconds by the largest value of all pictures that are looked at
-        together; here by each picture's own, as it does for one picture.
+        The published code divides the maps of single seconds by the largest value of the batch. Here it is each image's
+        own largest value, which is the same for a batch of one.
 
         Args:
             pictures: RGB in [-1, 1].
@@ -109,15 +109,15 @@ class TempSALNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class TempSAL:
-    """Pictures to maps; `network` is in eval mode on `device`."""
+    """Maps frames to saliency; `network` is in eval mode on `device`."""
 
     network: TempSALNetwork
     device: str = "cpu"
 
     def __call__(self, pictures: UInt8[np.ndarray, "frame height width 3"]) -> Float32[np.ndarray, "frame 256 256"]:
-        """The map of each RGB picture, which is stretched to 256x256 by Pillow, bilinear with smoothing.
+        """Saliency of each RGB frame, which Pillow stretches to 256x256, bilinearly with antialiasing.
 
-        Raises MediaError for pictures without pixels.
+        Raises MediaError for frames of another shape or dtype, or without pixels.
         """
         if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or not all(pictures.shape[1:3]):
             raise MediaError(f"pictures are {pictures.dtype} {pictures.shape}; wanted uint8 (frame, height, width, 3)")
@@ -131,25 +131,25 @@ class TempSAL:
 
 
 def stretched(picture: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "256 256 3"]:
-    """A picture as large as the network wants it."""
+    """An image stretched to the network's input size."""
     return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def open_tempsal(weights: Path, device: str = "cpu") -> TempSAL:
-    """TempSAL of a published checkpoint; raises CheckpointError if the file is another."""
+    """TempSAL with the published checkpoint; raises CheckpointError if the file is another one."""
     return TempSAL(load_tempsal(weights).to(device), device)
 
 
 def load_tempsal(path: Path, width: int = WIDTH) -> TempSALNetwork:
     """The network of the published checkpoint, in eval mode, float32, on the CPU.
 
-    Raises CheckpointError if the file is missing, damaged or could run code, or has any key more, less or of another
-    shape than the network; the message lists all of them.
+    Raises CheckpointError if the file is missing, corrupt or could run code, or if any key is missing, unexpected or of
+    another shape than in the network; the message lists all of them.
     """
     state = require_named(path, read_torch_file(path, torch.load, WEIGHTS), WEIGHTS)
     return with_weights(lambda: TempSALNetwork(width), state, path, "TempSAL", published_key)
 
 
 def published_key(name: str) -> str:
-    """A weight's name in the checkpoint, where both branches were wrapped twice for several GPUs."""
+    """Name of a weight in the checkpoint, in which both branches were wrapped twice for several GPUs."""
     return re.sub(r"^(pnas_vol|pnas_sal)\.", r"\1.module.module.", name)

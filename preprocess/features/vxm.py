@@ -1,11 +1,11 @@
-"""Reader of the .vxm container: named integers and float32 tensors, each of which must be the one that is wanted.
+"""Reader of the .vxm container: named integers and float32 tensors, all of which must be as expected.
 
     01 't' 'P' 'M', u32 number of entries; per entry u32 length, key ending in NUL, u32 length, value   (little-endian)
 
-A tensor is several entries: its values, and under `name.dtype`, `.ndims`, `.shape`, `.shape.listlength` and `.shape[i]`
-what they are (a vector has no list of its shape).
+A tensor has several entries: its values under `name`, and its type under `name.dtype`, `.ndims`, `.shape`,
+`.shape.listlength` and `.shape[i]` (the last two not for a vector).
 
-Source: read off bin/fastgaze.vxm of twitter-research/image-crop-analysis; the format has no published description.
+Source: derived from bin/fastgaze.vxm of twitter-research/image-crop-analysis; the format has no published description.
 """
 
 import math
@@ -24,10 +24,10 @@ MAGIC = b"\x01tPM"
 
 
 def read_vxm(path: Path, wanted: Mapping[str, Wanted]) -> dict[str, np.ndarray]:
-    """The tensors of a file that holds exactly the wanted integers and tensors, float32, by name.
+    """Float32 tensors by name, from a file that holds exactly the wanted integers and tensors.
 
     Raises CheckpointError if the file is missing, is no .vxm file, ends early or goes on after its last entry, or if
-    any entry is missing, unexpected or another than wanted; the message lists all of them.
+    any entry is missing, unexpected or not as wanted; the message lists all of them.
     """
     entries = _entries(path)
     exact, sizes = _expected(wanted)
@@ -54,7 +54,7 @@ def read_vxm(path: Path, wanted: Mapping[str, Wanted]) -> dict[str, np.ndarray]:
 
 
 def _expected(wanted: Mapping[str, Wanted]) -> tuple[dict[str, bytes], dict[str, int]]:
-    """Entries whose bytes are known, and how many float32 values the others have."""
+    """Entries with known bytes, and the number of float32 values of the other entries."""
     exact: dict[str, bytes] = {}
     sizes: dict[str, int] = {}
     for name, what in wanted.items():
@@ -70,7 +70,7 @@ def _expected(wanted: Mapping[str, Wanted]) -> tuple[dict[str, bytes], dict[str,
 
 
 def _entries(path: Path) -> dict[str, bytes]:
-    """Every entry of the file as it is."""
+    """All entries of the file, as bytes by name."""
     if not path.is_file():
         raise CheckpointError(f"{path} is no file; give the published .vxm file")
     content = path.read_bytes()
@@ -96,7 +96,7 @@ def _entries(path: Path) -> dict[str, bytes]:
 
 
 def _block(path: Path, content: bytes, place: int) -> tuple[bytes, int]:
-    """Bytes that stand after their length, and where they end."""
+    """A block of bytes that is preceded by its length, and the position of its end."""
     length, place = _length(path, content, place)
     if place + length > len(content):
         raise CheckpointError(
@@ -116,7 +116,7 @@ def _int32(*values: int) -> bytes:
 
 
 def _shown(value: bytes) -> str:
-    """An entry of a few integers or letters for a message."""
+    """A short entry as integers or bytes, for a message."""
     if len(value) % 4 or len(value) > 64:
         return repr(value[:16])
     numbers = struct.unpack(f"<{len(value) // 4}i", value)

@@ -1,4 +1,4 @@
-"""YAMNet: what is heard in a sound, window by window, as an embedding and as scores of 521 classes of AudioSet.
+"""YAMNet: an embedding and the scores of 521 AudioSet classes for each window of audio.
 
 A Fréchet distance between its embeddings is a distance by YAMNet, not FAD by VGGish or LAION-CLAP.
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
 SAMPLE_RATE = 16_000
-"""Hz."""
+"""Sample rate of the input, Hz."""
 WINDOW = 15_600
-"""Samples: 0.975 s."""
+"""Length of a window, samples; 0.975 s."""
 EMBEDDING, CLASSES = 1024, 521
 NAMES_FILE = "yamnet_label_list.txt"
-# The file's own name for what its last layer reads.
+# Name of the last layer's input in the file.
 EMBEDDING_TENSOR = "tower0/network/layer28/reduce_mean"
 
 
 class Heard(NamedTuple):
-    """What YAMNet makes of a sound."""
+    """Output of YAMNet."""
 
     embeddings: Float32[np.ndarray, "window 1024"]
-    """0 or more, in steps of about 0.022 (they are 8-bit numbers in the file, given back with their scale)."""
+    """Embeddings, 0 or more in steps of about 0.022, because they are scaled 8-bit numbers."""
     scores: Float32[np.ndarray, "window 521"]
-    """In [0, 1], one by one: several classes can be heard at once."""
+    """Scores in [0, 1], independent of each other: several classes can be heard at once."""
 
 
 class Places(NamedTuple):
-    """Where the model's tensors stand, and what an embedding's 8-bit number means: scale * (number - zero)."""
+    """Indices of the model's tensors; an embedding's 8-bit number means scale * (number - zero)."""
 
     sound: int
     scores: int
@@ -50,20 +50,20 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class YAMNet:
-    """Windows of sound to embeddings and scores; one window after the other, in one thread."""
+    """Maps windows of audio to embeddings and scores; one window after the other, in one thread."""
 
     interpreter: "Interpreter"
     places: Places
     class_names: tuple[str, ...]
-    """Of the columns of the scores."""
+    """Names of the columns of the scores."""
 
     def __call__(self, windows: Float32[np.ndarray, "window sample"]) -> Heard:
-        """What is heard in each window; how a sound is cut into them is its caller's to say.
+        """Embedding and scores of each window.
 
         Args:
-            windows: mono, SAMPLE_RATE, in [-1, 1], WINDOW samples each, one or more.
+            windows: one or more windows of WINDOW samples, mono at SAMPLE_RATE, in [-1, 1].
 
-        Raises MediaError if there is none, they have another length or dtype or hold NaN or infinity.
+        Raises MediaError if there is none, or they have another length or dtype, or hold NaN or infinity.
         """
         if windows.ndim != 2 or windows.dtype != np.float32 or not len(windows) or windows.shape[1] != WINDOW:
             raise MediaError(
@@ -71,7 +71,7 @@ class YAMNet:
                 "choose a channel, cut and convert it"
             )
         if not np.isfinite(windows).all():
-            raise MediaError("windows that hold NaN or infinity: wanted finite sound; decode or record it anew")
+            raise MediaError("windows that hold NaN or infinity: wanted finite audio; decode or record it again")
         embeddings, scores = zip(*map(self._window, windows), strict=True)
         return Heard(np.stack(embeddings), np.stack(scores))
 
@@ -86,10 +86,10 @@ class YAMNet:
 
 
 def open_yamnet(weights: Path) -> YAMNet:
-    """YAMNet from its published .tflite file.
+    """YAMNet with its published .tflite file.
 
-    Raises ConfigError without the package that runs such files, CheckpointError if the file is missing, damaged or
-    another model.
+    Raises ConfigError if ai-edge-litert is not installed, CheckpointError if the file is missing, corrupt or another
+    model.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -103,17 +103,17 @@ def open_yamnet(weights: Path) -> YAMNet:
             model_content=weights.read_bytes(),
             num_threads=1,
             experimental_preserve_all_tensors=True,
-            # The default gives layers to XNNPACK, whose rounding differs: embeddings were up to three steps away.
+            # The default gives layers to XNNPACK, whose rounding differs: embeddings differ by up to three steps.
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{weights} is damaged or no .tflite file: {first_line(error)}; get it again") from error
+        raise CheckpointError(f"{weights} is corrupt or no .tflite file: {first_line(error)}; get it again") from error
     return YAMNet(interpreter, _places(weights, interpreter), names)
 
 
 def _places(weights: Path, interpreter: "Interpreter") -> Places:
-    """Where the tensors stand; raises CheckpointError if the model has others than YAMNet."""
+    """Indices of the tensors; raises CheckpointError if the model's tensors are not YAMNet's."""
     kinds = {detail["index"]: "sound" for detail in interpreter.get_input_details()}
     kinds |= {detail["index"]: "scores" for detail in interpreter.get_output_details()}
     wanted = {
@@ -135,7 +135,7 @@ def _places(weights: Path, interpreter: "Interpreter") -> Places:
 
 
 def _class_names(weights: Path) -> tuple[str, ...]:
-    """The names in the zip at the file's end."""
+    """Class names in the zip archive at the file's end; raises CheckpointError if it is missing or malformed."""
     try:
         with zipfile.ZipFile(weights) as archive:
             names = archive.read(NAMES_FILE).decode().splitlines()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from con360av_jax.config.settings import require
 from con360av_jax.errors import ConfigError
-from preprocess.saliency.contract import SaliencyBackend, SaliencyDevice, SaliencyName
+from preprocess.choices import SaliencyDevice, SaliencyName
+from preprocess.saliency.contract import SaliencyBackend
 from preprocess.saliency.contrast import ContrastSaliency
 from preprocess.saliency.given import FileSaliency
 

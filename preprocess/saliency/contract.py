@@ -1,15 +1,12 @@
 """The contract of saliency backends: maps of what catches the eye in the panoramas of a segment."""
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32
 
 from con360av_jax.config.settings import Config
 from preprocess.stages.segment import Segment
-
-SaliencyName = Literal["contrast", "file", "salvit360"]
-SaliencyDevice = Literal["cpu", "cuda"]
 
 
 class SaliencyBackend(Protocol):

@@ -1,9 +1,9 @@
-"""Saliency without trained weights: spectral residual and motion, both measured on undistorted views of the sphere.
+"""The `contrast` saliency backend, without trained weights: spectral residual and motion on views of the sphere.
 
 (1) F = fft2(taper * (I - mean)),  L = log|F|,  P = arg F         spectrum of one view, per CIELAB channel
 (2) R = L - box_3(L)                                              spectral residual
 (3) C = sum_channels |ifft2(exp(R + iP))|^2 * s / (s + s_0)       s: local contrast, so that flat areas stay quiet
-(4) M_t = sqrt((I_t - I_{t-1})^2 + (I_{t+1} - I_t)^2) less its median over the sphere: what moves against the camera
+(4) M_t = sqrt((I_t - I_{t-1})^2 + (I_{t+1} - I_t)^2) minus its median over the sphere: motion relative to the camera
 (5) S = H * blur(C / (C + q(C)) + M / (M + max(q(M), m_0))),  q: a high quantile over the segment
 (6) H = h_0 + (1 - h_0) exp(-latitude^2 / (2 h_1^2))             people look around the horizon
 
@@ -28,13 +28,13 @@ from preprocess.stages.sphere_views import CUBE_EDGE, VIEW_SIZE, blur, to_panora
 WORKING_HEIGHT = 128
 # Standard deviation of the window of local contrast, view pixels.
 LOCAL_SIGMA = 3.0
-# s_0 and m_0 as shares of CIELAB's lightness range; less motion than m_0 is mostly noise of the codec.
+# s_0 and m_0 as shares of CIELAB's lightness range; motion below m_0 is mostly codec noise.
 QUIET_CONTRAST = 0.03
 QUIET_MOTION = 0.04
 # Added to |F| before the logarithm.
 SMALLEST_AMPLITUDE = 1e-6
 HIGH_QUANTILE = 0.98
-# h_0 and h_1; a narrower h_1 moves the centre of what is seen at a latitude of 30° by degrees towards the horizon.
+# h_0 and h_1; a narrower h_1 shifts regions at a latitude of 30° by degrees towards the horizon.
 POLE_INTEREST = 0.1
 HORIZON_SIGMA = float(np.radians(50.0))
 BLUR_SIGMA = float(np.radians(4.0))
@@ -45,7 +45,7 @@ class ContrastSaliency:
     """The `contrast` backend."""
 
     def __call__(self, segment: Segment, config: Config) -> Float32[np.ndarray, "frame height width"]:
-        """Saliency of the segment on panoramas of the config's map size, min-max over the segment."""
+        """Saliency of a segment, see `SaliencyBackend`."""
         clip = config.clip
         return contrast_saliency(segment.frames, clip.frames_per_second, clip.map_height, clip.map_width)
 
@@ -53,7 +53,7 @@ class ContrastSaliency:
 def contrast_saliency(
     frames: UInt8[np.ndarray, "frame row column 3"], frames_per_second: float, height: int, width: int
 ) -> Float32[np.ndarray, "frame height width"]:
-    """Equations (1) to (6) for 2:1 RGB panoramas; min-max over all frames."""
+    """Saliency of 2:1 RGB panoramas by equations (1) to (6), in [0, 1] by the minimum and maximum of all frames."""
     views = np.stack([to_views(_lab(frame)) for frame in frames])
     contrast = _on_panorama(np.stack([spectral_residual(view) for view in views]), height, width)
     motion = _on_panorama(_motion(views[..., 0]), height, width)
@@ -68,7 +68,7 @@ def contrast_saliency(
 
 
 def _lab(frame: UInt8[np.ndarray, "row column 3"]) -> Float32[np.ndarray, "height width 3"]:
-    """Reduced by areas to the working size; CIELAB in units of the lightness range."""
+    """A frame reduced to the working size, in CIELAB in units of the lightness range."""
     if len(frame) > WORKING_HEIGHT:
         frame = cv2.resize(frame, (2 * WORKING_HEIGHT, WORKING_HEIGHT), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) / 100
@@ -76,15 +76,15 @@ def _lab(frame: UInt8[np.ndarray, "row column 3"]) -> Float32[np.ndarray, "heigh
 
 @lru_cache(maxsize=1)
 def _taper() -> Float32[np.ndarray, "size size 1"]:
-    """1 on the cube's face, falling to 0 at the view's border: the Fourier transform takes a view as periodic."""
+    """Window that is 1 on the cube face and falls to 0 at the view's border, as the Fourier transform is periodic."""
     across = np.abs((np.arange(VIEW_SIZE) + 0.5) / VIEW_SIZE * 2 - 1)
     side = np.cos(np.clip((across - CUBE_EDGE) / (1 - CUBE_EDGE), 0, 1) * np.pi / 2) ** 2
     return (side[:, None] * side)[..., None].astype(np.float32)
 
 
 def spectral_residual(views: Float32[np.ndarray, "view size size channel"]) -> Float32[np.ndarray, "view size size"]:
-    """Equations (1) to (3): how much each place departs from the view's own average spectrum."""
-    # In double precision the mean of equal values is that value, so that nothing is left of a view without contrast.
+    """Equations (1) to (3): deviation of each place from the view's average spectrum."""
+    # In double precision the mean of equal values is exact, so that a view without contrast becomes exactly 0.
     centred = views - views.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
     spectrum = np.asarray(fft.rfft2(centred * _taper(), axes=(1, 2)))
     average = _box(np.log(np.abs(spectrum) + SMALLEST_AMPLITUDE))
@@ -97,7 +97,7 @@ def spectral_residual(views: Float32[np.ndarray, "view size size channel"]) -> F
 def _box(
     amplitude: Float32[np.ndarray, "view frequency half channel"],
 ) -> Float32[np.ndarray, "view frequency half channel"]:
-    """Mean over 3 x 3 frequencies, of which only the half that is not negative along the second axis is given."""
+    """Mean over 3 x 3 frequencies, given the half with non-negative frequencies along the second axis."""
     mirrored = np.roll(amplitude[:, ::-1], 1, axis=1)
     wide = np.concatenate([mirrored[:, :, 1:2], amplitude, mirrored[:, :, -2:-1]], axis=2)
     tall = np.concatenate([wide[:, -1:], wide, wide[:, :1]], axis=1)
@@ -111,13 +111,13 @@ def _local_contrast(view: Float32[np.ndarray, "size size channel"]) -> Float32[n
 
 
 def _smooth(picture: Float32[np.ndarray, "*size"], sigma: float) -> Float32[np.ndarray, "*size"]:
-    """Gaussian of standard deviation `sigma` pixels out to 4 sigma, the border repeated."""
+    """Gaussian blur of `sigma` pixels, cut off at 4 sigma, with repeated borders."""
     side = 2 * round(4 * sigma) + 1
     return cv2.GaussianBlur(picture, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
 
 
 def _motion(lightness: Float32[np.ndarray, "frame view size size"]) -> Float32[np.ndarray, "frame view size size"]:
-    """Equation (4) without the median, from lightness that is smoothed by a pixel against noise."""
+    """Equation (4) without the median, from lightness that is blurred by one pixel against noise."""
     smooth = np.stack([[_smooth(np.ascontiguousarray(view), 1.0) for view in views] for views in lightness])
     change = np.diff(smooth, axis=0) ** 2
     if not len(change):
@@ -129,7 +129,7 @@ def _motion(lightness: Float32[np.ndarray, "frame view size size"]) -> Float32[n
 def _quantiles(
     maps: Float32[np.ndarray, "row ..."], weights: Float[np.ndarray, "height width"], share: float
 ) -> Float32[np.ndarray, " row"]:
-    """Of each row of maps, the value below which lies `share` of the sphere; many times faster than numpy's."""
+    """Quantile `share` of each row of maps, weighted by solid angle; many times faster than NumPy's."""
     values = maps.reshape(len(maps), -1)
     order = values.argsort(axis=1)
     area = np.tile(weights.ravel(), values.shape[1] // weights.size)[order].cumsum(axis=1)

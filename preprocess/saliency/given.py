@@ -1,4 +1,4 @@
-"""Saliency maps given in files."""
+"""The `file` saliency backend: maps given in files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 
 @dataclass(frozen=True)
 class FileSaliency:
-    """The user's own maps: `<folder>/<clip>.npy`, `.npz` (first array) or a grey video, each over the whole clip.
+    """The user's own maps of whole clips: `<folder>/<clip>.npy`, `.npz` (first array) or a grey video.
 
-    Arrays are (frame, height, width) at the config's frame rate from the clip's first instant; any 2:1 size will do.
+    Arrays are (frame, height, width) of any 2:1 size, at the config's frame rate from the start of the clip.
     """
 
     folder: Path
 
     def __call__(self, segment: Segment, config: Config) -> Float32[np.ndarray, "frame height width"]:
-        """Raises DatasetError if the clip has no maps or they are too few or not finite panoramas."""
+        """Maps of a segment; raises DatasetError if the clip has none, or too few, or no finite 2:1 panoramas."""
         clip, window = config.clip, segment.window
         path = self._find(window.clip.name)
         maps = self._video(path, window, config) if path.suffix in VIDEO_SUFFIXES else _array(path, window, config)
@@ -50,7 +50,7 @@ class FileSaliency:
 
 
 def _array(path: Path, window: Window, config: Config) -> Float[np.ndarray, "frame height width"]:
-    """The segment's frames of an array file, which is never unpickled."""
+    """The segment's frames of an array file; pickled arrays are refused."""
     try:
         stored = np.load(path, allow_pickle=False)
         maps = stored if isinstance(stored, np.ndarray) else stored[stored.files[0]]

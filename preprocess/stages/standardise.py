@@ -15,10 +15,10 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
 from con360av_jax.media.files import TAIL_TOLERANCE, MediaInfo, probe, read_excerpt, read_frames
+from preprocess.choices import Stereo
 from preprocess.stages.quality import Limits, check_heard, check_stored
 
 Packing = Literal["mono", "top-bottom", "side-by-side"]
-Stereo = Literal["auto", "mono", "top-bottom", "side-by-side"]
 
 # Width over height of a stored panorama: 2:1 stored as 16:9 (1.78) up to 1920x852 (2.25), with room on both sides.
 PANORAMA_ASPECT = (1.6, 2.35)
@@ -76,7 +76,7 @@ def standardise(
 
 
 def check_streams(info: MediaInfo, stereo: Stereo) -> Packing:
-    """How the eyes share a frame, after a check of all streams.
+    """Packing of the eyes in a frame, after a check of all streams.
 
     Raises:
         MediaError: video or audio is missing, the number of channels is unusable, or the video is no panorama.
@@ -93,7 +93,7 @@ def check_streams(info: MediaInfo, stereo: Stereo) -> Packing:
 
 
 def packing_of(info: MediaInfo, stereo: Stereo) -> Packing:
-    """How the eyes share a frame.
+    """Packing of the eyes in a frame.
 
     With "auto", credible metadata count like the user's own word: a file whose metadata contradict its aspect, such as
     one eye in a square frame, is rejected rather than guessed at.

@@ -19,16 +19,16 @@ def card(**settings: object) -> FeatureCard:
 
 def heard(clip: Clip) -> Found:
     """Two numbers of each second."""
-    seconds = clip.sound[: len(clip.sound) // clip.sample_rate * clip.sample_rate].reshape(-1, clip.sample_rate)
+    seconds = clip.audio[: len(clip.audio) // clip.sample_rate * clip.sample_rate].reshape(-1, clip.sample_rate)
     return {"sound": np.stack([seconds.std(axis=1), seconds.max(axis=1)], axis=1)}
 
 
 def looked_at(clip: Clip) -> Found:
     """A map of a sixteenth of the size, and the mean of the first eight pictures, where there are as many."""
-    maps = clip.pictures.mean(axis=3, dtype=np.float32)[:, ::16, ::16]
-    if len(clip.pictures) < 8:
-        return {"saliency": maps, "video_8": f"has {len(clip.pictures)} pictures, the protocol takes 8"}
-    return {"saliency": maps, "video_8": clip.pictures[:8].mean(axis=(1, 2), dtype=np.float32).reshape(1, -1)}
+    maps = clip.video.mean(axis=3, dtype=np.float32)[:, ::16, ::16]
+    if len(clip.video) < 8:
+        return {"saliency": maps, "video_8": f"has {len(clip.video)} pictures, the protocol takes 8"}
+    return {"saliency": maps, "video_8": clip.video[:8].mean(axis=(1, 2), dtype=np.float32).reshape(1, -1)}
 
 
 def networks(
@@ -44,9 +44,9 @@ def networks(
     video = FeatureCard(kind="video", model="small", weights_sha256="ab", settings=settings, packages=saliency.packages)
     sound = FeatureCard(kind="sound", model="small", weights_sha256="ab", settings=settings, packages=saliency.packages)
     return (
-        Network(name="small", cards={"saliency": saliency, "video_8": video}, reads="pictures", rows=rows,
+        Network(name="small", cards={"saliency": saliency, "video_8": video}, reads="video", rows=rows,
                 frames_per_second=frames_per_second, most=most),
-        Network(name="small", cards={"sound": sound}, reads="sound", rows=heard),
+        Network(name="small", cards={"sound": sound}, reads="audio", rows=heard),
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""The `salvit360` saliency backend: windows of eight frames slide over a segment, each frame is encoded once.
+"""The `salvit360` saliency backend: windows of eight frames slide over a segment, and each frame is encoded once.
 
-Frame t's map is the network's answer to frames t-7 to t. Before the first frame stands the first frame, seven times, so
-that every frame has a map. The weights were trained on 16 frames per second; a segment's frames are used as they are,
-at the config's rate (8 per second in the published setting), so a window spans a second instead of half of one.
+The map of frame t is the network's output for frames t-7 to t. Seven copies of the first frame precede it, so that
+every frame has a map. The weights were trained at 16 frames/s; a segment's frames are used at the config's rate
+(8 frames/s in the published setting), so a window spans 1 s instead of 0.5 s.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from preprocess.saliency.salvit360.resnet import fold_norms
 from preprocess.saliency.salvit360.transformer import FRAMES
 from preprocess.stages.segment import Segment
 
-# Frames that are encoded and predicted together: what bounds memory, however long a video is.
+# Batch size, which bounds memory for videos of any length.
 FRAMES_AT_ONCE = 4
 
 
@@ -36,11 +36,11 @@ class SalViT360Saliency:
     network: SalViT360
     device: Literal["cpu", "cuda"]
     weights: Path | None = None
-    """Where the network came from; another process opens it there instead of being sent it."""
+    """File of the network; another process opens it instead of receiving the network."""
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it wants a GPU."""
+        """Whether the network runs on a GPU."""
         return self.device == "cuda"
 
     def __reduce__(self) -> tuple:
@@ -49,14 +49,14 @@ class SalViT360Saliency:
         return open_salvit360, (self.weights, self.device)
 
     def __call__(self, segment: Segment, config: Config) -> Float32[np.ndarray, "frame height width"]:
-        """Saliency of the segment on panoramas of the config's map size, min-max over the segment."""
+        """Saliency of a segment, see `SaliencyBackend`."""
         size = (config.clip.map_width, config.clip.map_height)
         maps = predicted_maps(self.network, segment.frames, self.device)
         return minmax(np.stack([cv2.resize(saliency, size, interpolation=cv2.INTER_AREA) for saliency in maps]))
 
 
 def open_salvit360(weights: Path, device: Literal["cpu", "cuda"]) -> SalViT360Saliency:
-    """The backend with weights on a device; raises CheckpointError, or ConfigError without such a device."""
+    """The backend with a published checkpoint; raises CheckpointError, or ConfigError if there is no such device."""
     require(
         device == "cpu" or torch.cuda.is_available(),
         "PyTorch finds no GPU for --saliency-device cuda; install PyTorch for CUDA, or give cpu",
@@ -72,11 +72,11 @@ def predicted_maps(
     device: str,
     frames_at_once: int = FRAMES_AT_ONCE,
 ) -> Iterator[Float32[np.ndarray, "row column"]]:
-    """The network's map of every frame, 480x960, neither normalised nor dependent on `frames_at_once`."""
+    """The network's map of every frame, 480x960, not normalised; independent of `frames_at_once`."""
     earlier: list[Tensor] = []
     for first in range(0, len(frames), frames_at_once):
         with torch.inference_mode():
-            encoded = network.encode(_pictures(frames[first : first + frames_at_once]).to(device))
+            encoded = network.encode(_resized(frames[first : first + frames_at_once]).to(device))
             earlier = earlier or [tokens[:1].expand(FRAMES - 1, -1, -1) for tokens, _ in encoded]
             known = [torch.cat([before, tokens]) for before, (tokens, _) in zip(earlier, encoded, strict=True)]
             earlier = [tokens[1 - FRAMES :] for tokens in known]
@@ -88,8 +88,8 @@ def predicted_maps(
         yield from saliency.cpu().numpy()
 
 
-def _pictures(frames: UInt8[np.ndarray, "frame row column 3"]) -> Float[Tensor, "frame 3 height width"]:
-    """Frames of the size that the network was trained on, in [0, 1]."""
+def _resized(frames: UInt8[np.ndarray, "frame row column 3"]) -> Float[Tensor, "frame 3 height width"]:
+    """Frames resized to the network's input size, in [0, 1]."""
     height, width = INPUT_SIZE
     method = cv2.INTER_AREA if frames.shape[1] > height else cv2.INTER_LINEAR
     resized = np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in frames])

@@ -1,4 +1,4 @@
-"""Published weights of SalViT360 into the network: every key used once, or one error that lists what is wrong."""
+"""SalViT360 with a published checkpoint; weights that do not fit are listed in one error."""
 
 import logging
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = "SalViT360's published checkpoint"
 
-# What the published file of VAC holds beyond the network: a third decoder, which no forward pass reaches.
+# Weights of the published VAC file beyond the network: a third decoder, which no forward pass reaches.
 KNOWN_EXTRAS = frozenset(
     f"decoder.{block}.block.{part}.{kind}" for block in range(3) for part in range(2) for kind in ("weight", "bias")
 )
 
 
 def load_salvit360(path: Path) -> SalViT360:
-    """The network of a published checkpoint, in eval mode, float32, on the CPU; its keys say which variant it is.
+    """The network of a published checkpoint, in eval mode, float32, on the CPU; its keys determine the variant.
 
     Args:
-        path: as torch.save wrote it: a dict whose "model" holds the weights, "module." before each key or not.
+        path: PyTorch file with the weights under "model", with or without "module." before each key.
 
-    Raises CheckpointError if the file is missing, damaged or could run code, or holds other weights than one variant's.
+    Raises CheckpointError if the file is missing, corrupt or could run code, or if the weights fit neither variant.
     """
     content = read_torch_file(path, torch.load, WEIGHTS)
     model = content.get("model") if isinstance(content, Mapping) else None
@@ -37,13 +37,13 @@ def load_salvit360(path: Path) -> SalViT360:
     }
     variant = variant_of(path, state)
     if variant == "vac" and (extras := sorted(KNOWN_EXTRAS & set(state))):
-        logger.warning("%s: left out, for the published network has no use for them: %s", path, ", ".join(extras))
+        logger.warning("%s: left out, because the published network does not use them: %s", path, ", ".join(extras))
         state = {name: value for name, value in state.items() if name not in KNOWN_EXTRAS}
     return with_weights(lambda: SalViT360(variant), state, path, f"SalViT360 ({variant})")
 
 
 def variant_of(path: Path, names: Mapping[str, object]) -> Variant:
-    """Which variant has such keys, without "module."; raises CheckpointError if none has."""
+    """The variant with these keys, which are without "module."; raises CheckpointError if there is none."""
     if any(name.startswith("decoders.") for name in names):
         return "vac"
     if any(name.startswith("decoder.") for name in names):

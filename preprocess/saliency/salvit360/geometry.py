@@ -1,4 +1,4 @@
-"""Tangent images of SalViT360: where each looks, what it samples of a panorama, and how maps on them make one panorama.
+"""Tangent images of SalViT360: their directions, sampling of a panorama, and projection of their maps to a panorama.
 
 (1) plane     x, y in [-1, 1] radians(fov) / 2,   y downwards;   rho = sqrt(x^2 + y^2),   c = atan(rho)
 (2) to sphere lat = asin(cos c sin lat_0 + y sin c cos lat_0 / rho)
@@ -8,8 +8,8 @@
               y = (cos lat_0 sin lat - sin lat_0 cos lat cos(lon - lon_0)) / cos c
 (4) back      S(p) = sum_k w_k m_k / sum_k w_k over the pixels m_k of all tangent images around p
 
-Longitude is positive to the right; latitude is positive DOWNWARDS here, -pi/2 is the picture's top row, as in the
-published network, which is fed with it. A panorama's first and last pixel lie on -pi and pi (-pi/2 and pi/2).
+Longitude is positive to the right. Latitude is positive DOWNWARDS, -pi/2 is the panorama's top row, as in the published
+network, whose input it is. A panorama's first and last pixel lie on -pi and pi (-pi/2 and pi/2).
 
 Source: Cokelek et al., "Spherical Vision Transformer for 360° Video Saliency Prediction" (SalViT360), BMVC 2023, and
 its published code; (2), (3) are the gnomonic projection, Snyder, "Map projections: a working manual", 1987, section 22.
@@ -22,11 +22,11 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Float32
 from scipy.sparse import coo_array, csr_array
 
-# Pixels of a tangent image as the encoder sees it, as its coordinates are taken, and as it is read on the way back.
+# Height and width of a tangent image: input of the encoder, grid of its coordinates, and map that is projected back.
 VIEW_SIZE = 224
 POSITION_SIZE = 56
 MAP_SIZE = 28
-# Cells a side to which a tangent's coordinates are averaged, and channels per cell.
+# Cells per side to which a tangent image's coordinates are averaged, and channels per cell.
 POSITION_CELLS = 14
 POSITION_CHANNELS = 5
 # Bilinear weights up to this are dropped, as in the published code.
@@ -38,27 +38,27 @@ class TangentLayout:
     """One set of tangent images, numbered along each row, rows from the top; angles in degrees."""
 
     columns: tuple[int, ...]
-    """Tangent images of each row."""
+    """Number of tangent images in each row."""
     latitudes: tuple[float, ...]
-    """Of each row's centres, where panoramas are sampled."""
+    """Latitude of each row's centres when panoramas are sampled."""
     latitudes_back: tuple[float, ...]
-    """Of the same centres, where maps go back to the panorama."""
+    """Latitude of the same centres when maps are projected back."""
     field_of_view: float
-    """As published; what is seen is 2 atan(radians / 2), smaller, see `half_width`."""
+    """As published; the true field of view is 2 atan(radians / 2), which is smaller, see `half_width`."""
     first_centre: float
-    """Longitude of a row's first centre from the picture's left border, in distances between its centres."""
+    """Longitude of a row's first centre from the panorama's left border, in distances between its centres."""
 
     @property
     def count(self) -> int:
-        """Tangent images in the set."""
+        """Number of tangent images in the set."""
         return sum(self.columns)
 
     @property
     def half_width(self) -> float:
         """Half a tangent image on the tangent plane.
 
-        Kept from the published model, whose weights were trained with it: the angle itself is taken for the length on
-        the plane, without tan, so 80° shows 69.8° and 120° shows 92.6°.
+        Kept from the published model, whose weights were trained with it: the angle itself is used as the length on the
+        plane, without tan, so that 80° covers 69.8° and 120° covers 92.6°.
         """
         return float(np.radians(self.field_of_view)) / 2
 
@@ -79,7 +79,7 @@ NARROW = TangentLayout(
     field_of_view=80,
     first_centre=0.5,
 )
-# The way back at 59.6° although the pictures were taken at 60°: kept from the published model.
+# Kept from the published model: projection back at 59.6°, although the images are sampled at 60°.
 WIDE = TangentLayout(
     columns=(3, 4, 3),
     latitudes=(-60, 0, 60),
@@ -106,12 +106,12 @@ def tangent_angles(layout: TangentLayout, size: int) -> Float[np.ndarray, "tange
 
 
 def sampling_grid(layout: TangentLayout) -> Float32[np.ndarray, "tangent row column 2"]:
-    """Where each pixel of the encoder's pictures lies in the panorama, in [-1, 1] from border to border."""
+    """Position in the panorama of each pixel of the encoder's input, in [-1, 1] from border to border."""
     return (tangent_angles(layout, VIEW_SIZE) / (np.pi, np.pi / 2)).astype(np.float32)
 
 
 def position_input(layout: TangentLayout) -> Float32[np.ndarray, "tangent feature"]:
-    """What the transformer is told of each tangent image's place, from channel to row to column.
+    """Position features of each tangent image for the transformer, in the order channel, row, column.
 
     Per cell: cos lat sin lon and cos lat cos lon on its mean pixel, 1, and the centre's longitude and latitude as
     shares of pi and pi/2.

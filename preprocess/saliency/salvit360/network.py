@@ -1,10 +1,10 @@
-"""SalViT360 in its two published variants: panoramas in, saliency of each window's last frame out.
+"""SalViT360 in its two published variants: maps windows of panoramas to the saliency of each window's last frame.
 
 frame -> tangent images -> ResNet-18 -> one token per tangent -> transformer over 8 frames --+-> decoder -> panorama
                                \\-> its map of 7x7 cells, normed, of the last frame ----------/
 
-VSTA has one set of tangent images; VAC has two, both seen by the same encoder and transformer, and the mean of both
-panoramas is its answer. Names of attributes are those of the published weights, which have no other buffers.
+VSTA has one set of tangent images. VAC has two, processed by the same encoder and transformer, and averages the two
+panoramas. Attribute names are those of the published weights, which have no other buffers.
 
 Source: Cokelek et al., BMVC 2023, and the published code (MIT), whose deviations from the paper are kept.
 """
@@ -33,9 +33,9 @@ Variant: TypeAlias = Literal["vsta", "vac"]
 LAYOUTS: dict[Variant, tuple[TangentLayout, ...]] = {"vsta": (NARROW,), "vac": (NARROW, WIDE)}
 # Channels between the decoder's convolutions: the last two channels are learnt, the first is used.
 DECODER_WIDTHS: dict[Variant, tuple[int, ...]] = {"vsta": (WIDTH, 128, 32, 8, 2), "vac": (WIDTH, 128, 32, 2)}
-# Cells a side of ResNet-18's map of a tangent image.
+# Height and width of ResNet-18's map of a tangent image.
 CELLS = 7
-# Height and width of panoramas: those that the network was trained on, those that maps go back to, its answers.
+# Height and width of panoramas: input of the network, projection of its maps, output.
 INPUT_SIZE = (960, 1920)
 BACK_SIZE = (240, 480)
 OUTPUT_SIZE = (480, 960)
@@ -44,19 +44,19 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class Encoded(NamedTuple):
-    """What the network keeps of frames, for one set of tangent images."""
+    """Encoded frames for one set of tangent images."""
 
     tokens: Float[Tensor, "frame tangent width"]
     maps: Float[Tensor, "frame width row column tangent"]
 
 
 class Tangents(nn.Module):
-    """One set of tangent images: looking at a panorama and back. Has tables, no weights and no state."""
+    """Projection of a panorama to one set of tangent images and back; has tables, but no weights."""
 
     def __init__(self, layout: TangentLayout):
         super().__init__()
         self.count = layout.count
-        # Tables are real even where the weights are built on the meta device.
+        # Tables are on the CPU even if the weights are built on the meta device.
         back = back_projection(layout, *BACK_SIZE).tocoo()
         taps = torch.sparse_coo_tensor(
             torch.stack([torch.from_numpy(axis).long() for axis in back.coords]),
@@ -75,7 +75,7 @@ class Tangents(nn.Module):
         self.taps: Tensor
 
     def look(self, panoramas: Float[Tensor, "frame 3 height width"]) -> Float[Tensor, "image 3 row column"]:
-        """The tangent images of all frames, frame by frame."""
+        """Tangent images of all frames, frame by frame."""
         grid = self.grid.expand(len(panoramas), -1, -1, -1)
         images = grid_sample(panoramas, grid, mode="bilinear", padding_mode="border", align_corners=True)
         return rearrange(
@@ -83,10 +83,10 @@ class Tangents(nn.Module):
         )
 
     def panorama(self, maps: Float[Tensor, "window row column tangent"]) -> Float[Tensor, "window height width"]:
-        """Maps on the tangent images as one of BACK_SIZE.
+        """Projects the maps of the tangent images to a panorama of BACK_SIZE.
 
-        Kept from the published model: the decoder of VSTA gives 56x56 pixels, of which only the upper left quarter is
-        read, as if it were all. Its weights were trained so; VAC's maps have 28x28 and are read whole.
+        Kept from the published model, whose weights were trained so: the decoder of VSTA gives 56x56 pixels, of which
+        only the upper left quarter is used, as if it were the whole map. VAC's maps have 28x28 pixels.
         """
         quarter = rearrange(maps[:, :MAP_SIZE, :MAP_SIZE], "window row column tangent -> (row column tangent) window")
         height, width = BACK_SIZE
@@ -96,9 +96,9 @@ class Tangents(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Convolution within each tangent image, layer norm over the whole set, ReLU, twice the size.
+    """Convolution within each tangent image, layer norm over the whole set, ReLU, upsampling by 2.
 
-    Never negative: the published decoder's further ReLU at its end changes nothing.
+    The output is never negative, so that the published decoder's last ReLU, left out here, changes nothing.
     """
 
     def __init__(self, in_channels: int, channels: int, size: int, tangents: int, upsample: bool):
@@ -138,7 +138,7 @@ class UnusedPosition(nn.Module):
 
 
 class SalViT360(nn.Module):
-    """The network; `encode` each frame once, then `predict` from windows of what was encoded."""
+    """The network: `encode` each frame once, then `predict` from windows of encoded frames."""
 
     def __init__(self, variant: Variant):
         super().__init__()
@@ -163,7 +163,7 @@ class SalViT360(nn.Module):
         """Tokens and maps of frames of INPUT_SIZE, RGB in [0, 1], for each set of tangent images."""
         encoded = []
         for tangents in self._sets():
-            # After sampling, which is linear and whose weights sum to 1: fewer pixels.
+            # Normalised after sampling, which gives the same values with fewer pixels: its weights sum to 1.
             images = (tangents.look(panoramas) - self.mean) / self.deviation
             maps = self.feature_extractor(images.contiguous(memory_format=torch.channels_last))
             pooled = reduce(maps, "image width row column -> image width", "mean")
@@ -184,8 +184,8 @@ class SalViT360(nn.Module):
         """Saliency, 0 or more, of OUTPUT_SIZE for the last frame of each window.
 
         Args:
-            tokens: of the windows' frames, for each set of tangent images.
-            maps: of the windows' last frames, for each set.
+            tokens: tokens of the windows' frames, for each set of tangent images.
+            maps: maps of the windows' last frames, for each set.
         """
         decoders = self.decoders if self.variant == "vac" else (self.decoder,)
         panoramas = []

@@ -1,4 +1,4 @@
-"""ResNet-18 without its classifier, named as torchvision's children are numbered: what SalViT360 sees tangents with.
+"""ResNet-18 without its classifier, SalViT360's encoder of tangent images; modules are numbered as in torchvision.
 
 Source: He et al., "Deep residual learning for image recognition", CVPR 2016.
 """
@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
 
 
 def resnet18() -> nn.Sequential:
-    """Maps (batch, 3, 224, 224), of ImageNet's mean and deviation, to (batch, 512, 7, 7)."""
+    """Maps images (batch, 3, 224, 224), normalised as for ImageNet, to features (batch, 512, 7, 7)."""
     stem = (
         nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False),
         nn.BatchNorm2d(WIDTHS[0], eps=1e-5),
@@ -48,10 +48,10 @@ def resnet18() -> nn.Sequential:
 
 
 def fold_norms(module: nn.Module) -> None:
-    """Puts every batch norm into the convolution before it, in place: the same function in less time.
+    """Folds every batch norm into the convolution before it, in place, for faster inference.
 
-    The new weights are stored channels-last, in which convolutions are faster, for inference only. `module` must be in
-    eval mode. Its state dict changes: load weights first.
+    The new weights are stored channels-last, which is faster. `module` must be in eval mode. Its state dict changes, so
+    weights must be loaded first.
     """
     for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

@@ -4,7 +4,7 @@
 (2) x = x + A_time(norm(x)),   x = x + A_sphere(norm(x)),   x = x + W_2 gelu(W_1 norm(x))       six times
 (3) A(x) = softmax(q k^T / sqrt(64)) v, projected;   (q, k, v) = x W_qkv without bias, in 8 heads
 
-Names of attributes are those of the published weights.
+Attribute names are those of the published weights.
 """
 
 import torch
@@ -18,14 +18,14 @@ from preprocess.saliency.salvit360.geometry import POSITION_CELLS, POSITION_CHAN
 WIDTH = 512
 HEADS = 8
 DEPTH = 6
-# Frames of a window: the temporal embedding has this many.
+# Frames per window, the length of the temporal embedding.
 FRAMES = 8
-# Only while training.
+# Active only in training.
 DROPOUT = 0.2
 
 
 class Attention(nn.Module):
-    """Equation (3) over the last axis but one."""
+    """Attention by equation (3) over the second-to-last axis."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The last part of equation (2), after its norm."""
+    """Feed-forward part of equation (2), after its norm."""
 
     def __init__(self):
         super().__init__()
@@ -54,7 +54,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Equation (2) once."""
+    """One layer, equation (2)."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +71,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """All of it, for windows of FRAMES frames."""
+    """The transformer, equations (1) and (2), for windows of FRAMES frames."""
 
     def __init__(self):
         super().__init__()

@@ -80,16 +80,16 @@ def test_each_flaw_is_named_and_costs_only_the_parts_it_concerns(videos: Path, t
         "gone.mp4": "is a link to a file that is not there",
     }
     of_pictures = {
-        "black.mp4": "all of its 16 pictures are black",
-        "other_rate.mp4": "has 25 pictures per second, the protocol wants 8",
-        "only_sound.wav": "has no pictures",
+        "black.mp4": "all of its 16 frames are black",
+        "other_rate.mp4": "has 25 frames per second, the protocol wants 8",
+        "only_sound.wav": "has no video stream",
     }
     of_part = {
         "saliency": of_pictures | {"other_size.mp4": "its rows are 2x4, those of most clips 2x2"},
         "video_8": of_pictures | {"short.mp4": "has 4 pictures, the protocol takes 8"},
         "sound": {
             "silent.mp4": "is silent (digital silence, the limit is -80 dBFS)",
-            "no_sound.mp4": "has no sound",
+            "no_sound.mp4": "has no audio stream",
             "short.mp4": "is too short",
         },
     }
@@ -211,7 +211,7 @@ def test_features_made_otherwise_are_not_mixed(videos: Path, tmp_path: Path, cap
 def test_folders_of_others_are_left_alone(videos: Path, tmp_path: Path):
     (tmp_path / "features" / "saliency").mkdir(parents=True)
     (tmp_path / "features" / "saliency" / "mine.txt").write_text("mine")
-    with pytest.raises(MetricError, match="is not of this program's making"):
+    with pytest.raises(MetricError, match="was not made by this program"):
         extracted(videos, tmp_path / "features", networks())
     assert (tmp_path / "features" / "saliency" / "mine.txt").read_text() == "mine"
 
@@ -250,7 +250,7 @@ def test_what_nothing_can_be_made_of_is_an_error(videos: Path, tmp_path: Path):
     with pytest.raises(MetricError, match="none of 1 clips is usable; the first, a.mp4, because: is not a media file"):
         extracted(tmp_path / "empty", tmp_path / "features", networks())
     assert not list((tmp_path / "features").iterdir())
-    with pytest.raises(ConfigError, match="--batch is 0"):
+    with pytest.raises(ConfigError, match="--batch-size is 0"):
         extracted(videos, tmp_path / "features", networks(), 0)
 
 
@@ -258,5 +258,5 @@ def test_damaged_bookkeeping_is_said(videos: Path, tmp_path: Path):
     extracted(videos, tmp_path / "features", networks())
     origin = tmp_path / "features" / "sound" / "origin.json"
     origin.write_text(json.dumps({"side": ""}))
-    with pytest.raises(MetricError, match=r"origin\.json is damaged: delete"):
+    with pytest.raises(MetricError, match=r"origin\.json is corrupt: delete"):
         extracted(videos, tmp_path / "features", networks())

@@ -107,7 +107,7 @@ def test_other_files_are_refused(tmp_path: Path, published: Path):
     path.write_bytes(b"no model")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("yamnet_label_list.txt", "\n".join(f"class {number}" for number in range(521)))
-    with pytest.raises(CheckpointError, match="is damaged or no .tflite file"):
+    with pytest.raises(CheckpointError, match="is corrupt or no .tflite file"):
         open_yamnet(path)
     path.write_bytes(content.replace(b"layer28/reduce_mean", b"layer28/reduce_MEAN"))
     with pytest.raises(CheckpointError, match="has no embedding"):

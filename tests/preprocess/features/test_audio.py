@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import MediaError, MetricError
-from con360av_jax.evaluate.protocols import FADTK, PAPER, SMALL, Protocol, SoundProtocol
+from con360av_jax.evaluate.protocols import FADTK, PAPER, SMALL, AudioProtocol, Protocol
+from preprocess.features.audio import audio_settings, rounded_features, windows_of
 from preprocess.features.resample import resample_kaiser
-from preprocess.features.sounds import rounded_features, sound_settings, windows_of
 
 
-def sound_of(protocol: Protocol) -> SoundProtocol:
+def sound_of(protocol: Protocol) -> AudioProtocol:
     assert protocol.sound is not None
     return protocol.sound
 
@@ -95,4 +95,4 @@ def test_small_takes_whole_windows_side_by_side():
 @pytest.mark.parametrize("field", ["resampler", "padding", "rounding"])
 def test_what_is_not_built_is_refused(field: str):
     with pytest.raises(MetricError, match=f"the protocol's {field} is 'magic', which is not built"):
-        sound_settings(replace(sound_of(FADTK), **{field: "magic"}))
+        audio_settings(replace(sound_of(FADTK), **{field: "magic"}))
