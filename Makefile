@@ -3,16 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
-# The torch extra holds the original libraries that parity tests compare with; EXTRAS=dev,features,preprocess leaves it out.
-EXTRAS ?= dev,features,preprocess,torch
+# The torch extra holds the original libraries that parity tests compare with; EXTRAS=dev,docs,features,preprocess leaves it out.
+EXTRAS ?= dev,docs,features,preprocess,torch
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-dev demo test test-full lint types clean
+.PHONY: help setup setup-dev demo test test-full docs lint types clean
 
 help:
 	@echo "make demo [VIDEO=path/to/360.mp4]  the whole system on one clip, in $(OUT); with MODELS=FOLDER evaluated, too"
 	@echo "make test                          lint, types and tests"
 	@echo "make test-full                     the same with the slow full-size tests"
+	@echo "make docs                          the documentation as a site, in out/site"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +31,11 @@ setup-dev: $(VENV)/.installed-dev
 # Features are extracted by PyTorch and LiteRT, which setup alone leaves out.
 demo: $(if $(MODELS),setup-dev,setup)
 	$(BIN)/python benchmarks/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(MODELS),--models "$(MODELS)")
+
+# A dead link or an undocumented public name fails.
+docs: setup-dev
+	$(BIN)/python -m pytest tests/docs/test_public_names.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -35,7 +35,8 @@ def calibrate(
 
     Args:
         params: of an AutoencoderKL.
-        encode, decode: its two directions, UNSCALED.
+        encode: its encoder; latents are UNSCALED.
+        decode: its decoder, of UNSCALED latents.
         inputs: pictures in [-1, 1] or log-mels of the kind that it will see.
         latents: standard normal, of a shape that it decodes.
         scaling_factor: of its config.

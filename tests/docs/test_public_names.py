@@ -1,0 +1,39 @@
+"""Public names have docstrings, and the documentation lists what the package exports."""
+
+from collections.abc import Iterator
+
+import griffe
+import pytest
+
+import con360av_jax
+from tests.support.paths import ROOT
+
+PACKAGES = ("con360av_jax", "convert", "preprocess")
+# Whose fields are read alone, too: in --help, and in the API reference of settings.
+FIELDS = ("con360av_jax.config.", "con360av_jax.commands.", "convert.cli.", "preprocess.commands.")
+
+
+def undocumented(package: str) -> list[str]:
+    """Public modules, classes and functions without a docstring, and fields of settings and options."""
+    return sorted(_below(griffe.load(package, search_paths=[str(ROOT)], allow_inspection=False)))
+
+
+def _below(parent: griffe.Object | griffe.Alias) -> Iterator[str]:
+    for name, member in parent.members.items():
+        if member.is_alias or name.startswith("_"):
+            continue
+        is_field = member.is_attribute and "dataclass" in parent.labels and member.path.startswith(FIELDS)
+        if not member.has_docstring and (is_field or not member.is_attribute):
+            yield member.path
+        if member.is_module or member.is_class:
+            yield from _below(member)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_has_a_docstring(package: str):
+    assert undocumented(package) == []
+
+
+def test_the_reference_lists_what_the_package_exports():
+    text = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    assert [name for name in con360av_jax.__all__ if f"[`{name}`]" not in text] == []
