@@ -62,6 +62,6 @@ def require_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise CheckpointError(
-            f"{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in {folder}: free some space or "
+            f"{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in {folder}: make room or "
             "choose another disk"
         )

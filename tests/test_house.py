@@ -1,6 +1,7 @@
-"""The house rules that a machine can check: one-way imports, no torch in the JAX package, short files and functions."""
+"""Rules of the code base that a machine can check: imports, short files and functions, places of tests, language."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -13,7 +14,7 @@ from tests.support.paths import ROOT
 PACKAGES = ("con360av_jax", "convert", "preprocess", "configs")
 
 # Lower layers first; a module may import from its own layer and from lower ones. `models` and `diffusion` share a layer
-# but must not know each other (checked apart).
+# but must not import each other.
 LAYERS = (
     ("errors", "runtime"),
     ("config",),
@@ -29,6 +30,11 @@ LAYERS = (
 )
 LAYER = {entry: number for number, entries in enumerate(LAYERS) for entry in entries}
 MOST_ENTRIES = 23  # directly under con360av_jax/
+# A docstring is read alone, in a hover or in --help: it is no fragment of a sentence.
+FRAGMENT = re.compile(r"(Of|What|Which|That|Whose|How) ")
+# Words that mean nothing to a reader of the code alone, and files that only its authors have.
+FOREIGN_WORDS = re.compile(r"\b([Cc]ontestants?|house style|DESIGN|FACTS|STYLE)\b|\.\./shared")
+TEXTS = {".py", ".md", ".html", ".css", ".js"}
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -102,7 +108,7 @@ def test_the_jax_package_names_no_foreign_package():
         assert not found, f"{path.relative_to(ROOT)} imports {sorted(found)}"
 
 
-def test_convert_and_preprocess_do_not_know_each_other():
+def test_convert_and_preprocess_do_not_import_each_other():
     for own, other in (("convert", "preprocess"), ("preprocess", "convert")):
         for path in python_files(own):
             assert other not in {name.split(".")[0] for name in imported_modules(path)}, path
@@ -113,7 +119,7 @@ def test_every_module_imports_without_torch_convert_or_preprocess():
     script = (
         "import importlib, importlib.machinery\n"
         "find = importlib.machinery.PathFinder.find_spec\n"
-        # As if the foreign packages were not installed: an import fails, and who asks first is told so.
+        # As if the foreign packages were not installed: importing them fails.
         "foreign = {'torch', 'diffusers', 'librosa', 'convert', 'preprocess', 'configs'}\n"
         "def without_foreign(name, path=None, target=None):\n"
         "    return None if name.split('.')[0] in foreign else find(name, path, target)\n"
@@ -124,6 +130,38 @@ def test_every_module_imports_without_torch_convert_or_preprocess():
     assert finished.returncode == 0, finished.stderr[-2000:]
 
 
+def test_tests_lie_where_their_subject_lies_and_do_not_import_each_other():
+    for path in python_files("tests"):
+        folder = path.relative_to(ROOT / "tests").parent
+        subject = ROOT / folder, ROOT / "con360av_jax" / folder, (ROOT / "con360av_jax" / folder).with_suffix(".py")
+        assert folder.parts[:1] == ("support",) or any(place.exists() for place in subject), path
+        others = {name for name in imported_modules(path) if re.match(r"tests\.(?!support\b)", name)}
+        assert not others and "sys.path.insert" not in path.read_text() or path.name == "test_house.py", path
+
+
+def test_docstrings_are_read_alone():
+    fragments = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value.value[:60]}"
+        for path in python_files(*PACKAGES, "benchmarks")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if FRAGMENT.match(node.value.value)
+    ]
+    assert not fragments, "\n".join(fragments)
+
+
+def test_no_text_has_words_or_files_that_its_readers_lack():
+    folders = (*PACKAGES, "benchmarks", "docs", "tests")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in TEXTS]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in [*paths, *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if (match := FOREIGN_WORDS.search(line)) and path != ROOT / "tests" / "test_house.py"
+    ]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize(
     "path", python_files(*PACKAGES, "tests", "benchmarks"), ids=lambda path: path.relative_to(ROOT).as_posix()
 )
@@ -131,7 +169,7 @@ def test_files_and_functions_are_short_and_say_what_they_are_for(path: Path):
     text = path.read_text()
     tree = ast.parse(text)
     assert text.count("\n") <= 300
-    assert ast.get_docstring(tree) or path.name == "__init__.py", "the module lacks its sentence of purpose"
+    assert ast.get_docstring(tree) or path.name == "__init__.py", "the module lacks a docstring"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1

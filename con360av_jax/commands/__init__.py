@@ -1,1 +1,1 @@
-"""The verbs of the command line, one per module; what is heavy is imported when the verb runs."""
+"""The commands of the command line, one per module; heavy packages are imported when a command runs."""

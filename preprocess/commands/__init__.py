@@ -1,1 +1,1 @@
-"""The verbs of `python -m preprocess`, one per module."""
+"""The commands of `python -m preprocess`, one per module."""
