@@ -6,7 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from con360av_jax.base.codecs import FRAMES_AT_ONCE, compiled_vae, pixels
+from con360av_jax.base.codecs import FRAMES_AT_ONCE
+from con360av_jax.base.networks import compiled_vae, pixels
 from con360av_jax.base.parts import PARTS, part_factory
 from con360av_jax.base.pretrained import Pretrained, open_pretrained, refuse_existing, write_pretrained
 from con360av_jax.base.tokenizer import train_tokenizers

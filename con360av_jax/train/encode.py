@@ -1,7 +1,7 @@
-"""The frozen encoders on the device, for datasets that hold pictures and sound alone: raw batches to training batches.
+"""Frozen encoders on the device for datasets without latents: raw batches to training batches.
 
-A dataset of encoded records needs none of this, and trains faster: every clip is encoded once instead of once an epoch.
-In float32 the numbers are those of `codecs.Codecs`, which writes the encoded records.
+A dataset of encoded records needs none of this and trains faster: every clip is encoded once, not once per epoch. In
+float32 the numbers equal those of `codecs.Codecs`, which writes the encoded records.
 """
 
 import threading
@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias, TypedDict, runtime_checkable
 
 import jax
-import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from con360av_jax.base.codecs import vae_functions
+from con360av_jax.base.networks import frame_moments, mel_moments, text_function, vae_functions
 from con360av_jax.base.parts import codec_factory
 from con360av_jax.base.pretrained import Pretrained
 from con360av_jax.base.tokenizer import tokenise
@@ -31,7 +30,7 @@ ENCODERS = ("vae_audio", "vae_video", "text_audio", "text_video")
 
 
 class RawBatch(TypedDict):
-    """What the loader gives for a dataset without encoded fields (`transforms.RawExample`), on the device."""
+    """A batch of a dataset without encoded fields (`transforms.RawExample`), on the device."""
 
     video: UInt8[Array, "batch frame height width 3"]
     mel: Float[Array, "batch time mel"]
@@ -47,7 +46,7 @@ Encode: TypeAlias = Callable[[RawBatch], Batch]
 
 @runtime_checkable
 class EncodeBatch(Protocol):
-    """See `make_encode`."""
+    """Encodes a raw batch with the parameters of each of ENCODERS; see `make_encode`."""
 
     def __call__(self, params: dict[str, Params], raw: RawBatch, /) -> Batch: ...
 
@@ -59,29 +58,27 @@ def make_encode(config: Config, dtype: DTypeLike) -> EncodeBatch:
 
     Frame after frame goes through the VAE, each with the whole batch: memory is that of one frame per sample.
     """
+    vae = config.model.vae
     encode_mel, _ = vae_functions("vae_audio", config.model, dtype)
     encode_frames, _ = vae_functions("vae_video", config.model, dtype)
-    embed = {name: functional.abstract(codec_factory(f"text_{name}", config.model, dtype))[0] for name in MODALITIES}
-    factors = {name: np.float32(getattr(config.model.vae, name).scaling_factor) for name in MODALITIES}
+    embed = {name: text_function(name, config.model, dtype) for name in MODALITIES}
 
     def encode(params: dict[str, Params], raw: RawBatch, /) -> Batch:
-        def frame_moments(frames: UInt8[Array, "batch height width 3"]) -> tuple[Array, Array]:
-            # As codecs.pixels.
-            return encode_frames(params["vae_video"], frames.astype(np.float32) / np.float32(127.5) - 1)
+        def one_frame(frames: UInt8[Array, "batch height width 3"]) -> tuple[Array, Array]:
+            return frame_moments(encode_frames, params["vae_video"], frames, vae.video.scaling_factor)
 
         frames = rearrange(raw["video"], "batch frame height width channel -> frame batch height width channel")
-        by_frame = jax.lax.map(frame_moments, frames)
-        video = tuple(rearrange(moment, "frame batch ... -> batch frame ...") for moment in by_frame)
-        moments = {"audio": encode_mel(params["vae_audio"], raw["mel"][..., None]), "video": video}
-        tokens = raw["tokens"]
-        # As codecs.Codecs: Stable Diffusion's CLIP reads padding too; only CLAP is given the mask.
-        inputs = {"audio": (tokens["audio"]["ids"], tokens["audio"]["mask"]), "video": (tokens["video"]["ids"],)}
+        by_frame = jax.lax.map(one_frame, frames)
+        moments = {
+            "audio": mel_moments(encode_mel, params["vae_audio"], raw["mel"], vae.audio.scaling_factor),
+            "video": tuple(rearrange(moment, "frame batch ... -> batch frame ...") for moment in by_frame),
+        }
         return Batch(
-            moments={
-                name: {"mean": mean * factors[name], "std": std * factors[name]}
-                for name, (mean, std) in moments.items()
+            moments={name: {"mean": mean, "std": std} for name, (mean, std) in moments.items()},
+            text={
+                name: embed[name](params[f"text_{name}"], tokens["ids"], tokens["mask"])
+                for name, tokens in raw["tokens"].items()
             },
-            text={name: functional.apply(embed[name], params[f"text_{name}"], *inputs[name]) for name in MODALITIES},
             maps=raw["maps"],
             viewpoint=raw["viewpoint"],
             sample_id=raw["sample_id"],
@@ -91,9 +88,9 @@ def make_encode(config: Config, dtype: DTypeLike) -> EncodeBatch:
 
 
 def open_encode(pretrained: Pretrained, mesh: Mesh, dtype: DTypeLike) -> Encode:
-    """`make_encode` in `dtype` compiled for `mesh`: the batch is split over it, the encoders lie whole on every device.
+    """`make_encode` in `dtype`, compiled for `mesh`: the batch is split over it, encoders are replicated.
 
-    Raises CheckpointError if a part of the base is damaged.
+    Raises CheckpointError if a part of the base is corrupt.
     """
     everywhere, split = replicate(mesh), batch_sharding(mesh)
     params = {}
@@ -105,7 +102,7 @@ def open_encode(pretrained: Pretrained, mesh: Mesh, dtype: DTypeLike) -> Encode:
 
 
 def caption_tokens(pretrained: Pretrained) -> Tokenise:
-    """What turns a caption into tokens in the loader's threads."""
+    """A thread-safe function from a caption to its tokens by modality, for the loader's threads."""
     text = pretrained.config.model.text
     # A tokenizer sets padding and truncation on itself before each call.
     lock = threading.Lock()
