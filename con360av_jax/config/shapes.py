@@ -1,6 +1,6 @@
-"""The one table of dimension names, jaxtyping aliases and sizes that follow from a config.
+"""Dimension names, jaxtyping aliases and shapes that follow from a config.
 
-Dimension names: batch, frame (of the picture), height, width, channel; time (mel or audio latent frames), mel (bands),
+Dimension names: batch, frame (video), height, width, channel; time (mel or audio latent frames), mel (bands),
 token, sample (of a waveform). Layout is channels-last everywhere.
 """
 
@@ -28,17 +28,17 @@ UNET_FACTOR = 8
 
 
 def mel_frames(config: Config) -> int:
-    """Mel frames in one segment."""
+    """Returns the number of mel frames in one segment."""
     return config.clip.seconds * config.mel.frames_per_second
 
 
-def sound_samples(config: Config) -> int:
-    """Samples of sound in one segment."""
+def audio_samples(config: Config) -> int:
+    """Returns the number of audio samples in one segment."""
     return config.clip.seconds * config.mel.sample_rate
 
 
 def latent_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """One sample's latents without batch: audio (time, mel, channel), video (frame, height, width, channel)."""
+    """Returns the latent shapes of one sample: audio (time, mel, channel), video (frame, height, width, channel)."""
     audio, video = config.model.vae.audio, config.model.vae.video
     return {
         "audio": (mel_frames(config) // audio.factor, config.mel.bands // audio.factor, audio.latent_channels),
@@ -52,7 +52,7 @@ def latent_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def text_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Shape of one caption's embeddings without batch: audio (CLAP channel,), video (CLIP token, channel)."""
+    """Returns the text embedding shapes of one caption: audio (CLAP channel,), video (CLIP token, channel)."""
     return {
         "audio": (config.model.text.audio.projection,),
         "video": (config.model.text.video.tokens, config.model.text.video.width),
@@ -60,10 +60,10 @@ def text_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def maps_shape(config: Config) -> tuple[int, ...]:
-    """Shape of one sample's stacked saliency and BASD maps: (frame, height, width, 2)."""
+    """Returns the shape of the saliency and BASD maps of one sample: (frame, height, width, 2)."""
     return (config.clip.frames, config.clip.map_height, config.clip.map_width, 2)
 
 
 def padded_time(time: int) -> int:
-    """`time` rounded up to a multiple of the U-Net's downsampling (100 -> 104)."""
+    """Rounds a number of audio latent frames up to a multiple of the U-Net's downsampling (100 -> 104)."""
     return math.ceil(time / UNET_FACTOR) * UNET_FACTOR

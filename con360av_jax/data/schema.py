@@ -10,7 +10,7 @@ from cattrs.errors import BaseValidationError
 
 from con360av_jax.config.files import from_dict, problems, structure, unstructure
 from con360av_jax.config.settings import Config
-from con360av_jax.config.shapes import MODALITIES, latent_shapes, maps_shape, mel_frames, sound_samples, text_shapes
+from con360av_jax.config.shapes import MODALITIES, audio_samples, latent_shapes, maps_shape, mel_frames, text_shapes
 from con360av_jax.errors import ConfigError, DatasetError
 
 SCHEMA_VERSION = 1
@@ -51,7 +51,7 @@ def field_specs(config: Config) -> dict[str, FieldSpec]:
     real = np.dtype(np.float32)
     specs = {
         "video": FieldSpec((clip.frames, clip.height, clip.width, 3), np.dtype(np.uint8)),
-        "sound": FieldSpec((sound_samples(config),), np.dtype(np.int16)),
+        "sound": FieldSpec((audio_samples(config),), np.dtype(np.int16)),
         "mel": FieldSpec((mel_frames(config), config.mel.bands), real),
         "clap_text": FieldSpec(text["audio"], real),
         "clip_text": FieldSpec(text["video"], real),

@@ -1,4 +1,4 @@
-"""What a person sees while training: steps done, rate, time left and the loss."""
+"""Progress bar of training: steps, clips/s, time left and loss."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from con360av_jax.config.settings import Config
 
 
 class StepBar:
-    """A progress bar on standard error, moved once per log interval."""
+    """Progress bar on standard error, updated once per log interval."""
 
     def __init__(self, config: Config, done: int):
         self._progress = Progress(
@@ -32,7 +32,7 @@ class StepBar:
         self._progress.stop()
 
     def show(self, step: int, line: Mapping[str, object]) -> None:
-        """Moves to `step` and shows one line of metrics."""
+        """Moves the bar to `step` and shows speed and loss of a line of metrics."""
         self._progress.update(
             self._task,
             completed=step,

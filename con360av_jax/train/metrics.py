@@ -1,4 +1,4 @@
-"""Metrics of a run as JSON lines: kept on the device, fetched and averaged once per log interval."""
+"""Metrics of a run as JSON lines: kept on the device, then fetched and averaged once per log interval."""
 
 import json
 import time
@@ -20,41 +20,41 @@ from con360av_jax.train.trackers import Tracker
 
 
 class MetricsLog:
-    """Appends one line per log interval to `path`: means over the interval's steps, and its speed.
+    """Writer of metrics.jsonl: one line per log interval with means over its steps and its speed.
 
-    A line holds step (the last of the interval), loss, loss_audio, loss_video, gradient_norm, learning_rate (of the
-    last step), loss_by_timestep (per modality, four equal ranges of timesteps, null where none was drawn),
-    clips_per_second, step_seconds, data_stall (share of the time spent waiting for data), mfu (share of the devices'
-    peak) and memory_peak_gib, the last two null where a device does not tell them.
+    A line holds step (the last of the interval), loss, loss_audio, loss_video, gradient_norm, learning_rate
+    (of the last step), loss_by_timestep (per modality, four equal ranges of timesteps, null where none was
+    drawn), clips_per_second, step_seconds, data_stall (share of the time spent waiting for data), mfu (share
+    of the devices' peak) and memory_peak_gib; the last two are null where a device does not report them.
     """
 
     def __init__(self, path: Path, batch_size: int, flops: float = 0.0, trackers: Sequence[Tracker] = ()):
-        """`flops` are a step's operations over all devices, 0 if they do not matter."""
+        """`flops` is the number of operations of a step over all devices, 0 if unknown."""
         self.path, self.batch_size, self.flops, self.trackers = path, batch_size, flops, trackers
         self._waiting: list[Mapping[str, Array]] = []
         self._began, self._stalled = time.perf_counter(), 0.0
 
     @contextmanager
     def stall(self) -> Generator[None]:
-        """Counts the time inside as waiting for data."""
+        """Counts the time spent in the block as waiting for data."""
         began = time.perf_counter()
         yield
         self._stalled += time.perf_counter() - began
 
     def close(self) -> None:
-        """Lets the trackers write what is still waiting."""
+        """Closes the trackers."""
         for tracker in self.trackers:
             tracker.close()
 
     def add(self, metrics: Mapping[str, Array]) -> None:
-        """Keeps one step's metrics, on the device."""
+        """Adds the metrics of one step, which stay on the device."""
         self._waiting.append(metrics)
 
     def flush(self, step: int) -> dict[str, object]:
-        """Writes and returns the line that ends at `step`, over all steps added since the last one.
+        """Writes and returns the line of all steps added since the last call, of which `step` is the last.
 
-        Steps that were left out (train/nonfinite.py) count for the speed only; if there were no others, there is no
-        line and the result is empty.
+        Skipped steps (train/nonfinite.py) count for the speed only; if all were skipped, no line is written and
+        the result is empty.
         """
         steps = jax.device_get(self._waiting)
         elapsed = time.perf_counter() - self._began
@@ -102,7 +102,7 @@ _SCALARS = ("loss", *(f"loss/{name}" for name in MODALITIES), "gradient_norm")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """What the lines of one of the run's logs hold, without one that was cut off; empty if there is no such file."""
+    """Reads a JSON-lines file of a run, without truncated lines; returns [] if the file does not exist."""
     if not path.is_file():
         return []
     lines = []
@@ -110,13 +110,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(line))
         except ValueError:
-            # The run was killed, or is at work, while this line was written; its steps come after the last checkpoint.
+            # Truncated: the run was killed, or is running; the steps of this line come after the last checkpoint.
             continue
     return lines
 
 
 def drop_after(path: Path, step: int) -> None:
-    """Removes the lines after `step`, and one that was cut off, so that a resumed run repeats none."""
+    """Removes the lines after `step` and truncated ones from a JSON-lines file: a resumed run writes them again."""
     if path.is_file():
         kept = [line for line in read_lines(path) if line["step"] <= step]
         write_text(path, "".join(f"{json.dumps(line)}\n" for line in kept))

@@ -1,9 +1,9 @@
-"""Steps whose loss or gradient is infinite or no number: stop at the first one, or leave a few of them out.
+"""Steps whose loss or gradient is NaN or infinite: they stop the run, or a few of them are skipped.
 
 RUN/nonfinite.jsonl   one line per such step: step, loss, gradient_norm, sample_ids (positions in the dataset), skipped
 
-The device decides for itself whether it leaves a step out (train/step.py). The host looks at both numbers when metrics
-are fetched, once per log interval and before every checkpoint, so no state behind such a step is ever saved.
+The compiled step itself skips such an update (train/step.py). The host checks both numbers when it fetches
+metrics, once per log interval and before every checkpoint, so the state after such a step is never saved.
 """
 
 import logging
@@ -26,29 +26,29 @@ logger = logging.getLogger(__name__)
 
 
 def is_finite(metrics: Mapping[str, np.ndarray]) -> bool:
-    """Whether a step with these metrics, on the host, changed the state; the same that the device decided."""
+    """Whether loss and gradient norm of a step are finite; agrees with the decision of the compiled step."""
     return all(math.isfinite(metrics[name]) for name in DECIDING)
 
 
 class NonFiniteSteps:
-    """Keeps what is needed to name such steps, and stops the run where the config says so."""
+    """Collector of non-finite steps, which stops the run as the config says."""
 
     def __init__(self, path: Path, config: TrainConfig, skips: int):
-        """`skips` is how many steps before the first one were left out, one after the other."""
+        """`skips` is the number of consecutive steps that were skipped before the first one."""
         self._path, self._config = path, config
         self._waiting: list[tuple[int, Mapping[str, Array], np.ndarray]] = []
         self.skips = skips
-        """How many steps up to the last one looked at were left out, one after the other."""
+        """Number of consecutive steps up to the last checked one that were skipped."""
 
     def add(self, step: int, metrics: Mapping[str, Array], sample_id: np.ndarray) -> None:
-        """Keeps one step's metrics, on the device, and the sample ids of this process's rows."""
+        """Adds the metrics of one step, which stay on the device, and the sample ids of this process's rows."""
         self._waiting.append((step, {name: metrics[name] for name in DECIDING}, sample_id))
 
     def check(self) -> None:
-        """Looks at all steps added since the last call.
+        """Checks all steps added since the last call.
 
         Raises:
-            DivergenceError: one of them is not finite, or under "skip" more of them in a row than `max_skips`.
+            DivergenceError: a step is not finite, or with on_nan=skip more than `max_skips` consecutive ones are not.
         """
         waiting, self._waiting = self._waiting, []
         fetched = jax.device_get([metrics for _, metrics, _ in waiting])
@@ -61,7 +61,7 @@ class NonFiniteSteps:
 
     def _report(self, step: int, values: Mapping[str, float], rows: np.ndarray) -> None:
         skipped = self._config.on_nan == "skip"
-        # Metrics are the same on every process, so all of them come here together.
+        # Metrics are the same on every process, so all processes take part in the gathering.
         everyone = multihost_utils.process_allgather(rows) if jax.process_count() > 1 else rows
         ids = np.asarray(everyone).reshape(-1).tolist()
         if jax.process_index() == 0:
@@ -73,7 +73,7 @@ class NonFiniteSteps:
         )
         if not skipped:
             raise DivergenceError(
-                f"{what}: look at these samples; resume from the last checkpoint with --config.train.on_nan skip, or "
+                f"{what}: inspect these samples; resume from the last checkpoint with --config.train.on_nan skip, or "
                 "with a lower train.learning_rate and --allow train.learning_rate"
             )
         if self.skips > self._config.max_skips:
@@ -81,4 +81,4 @@ class NonFiniteSteps:
                 f"{what}: that is number {self.skips} in a row, train.max_skips is {self._config.max_skips}; resume "
                 "from the last checkpoint with a lower train.learning_rate and --allow train.learning_rate"
             )
-        logger.warning("%s; it changes nothing, training goes on", what)
+        logger.warning("%s; its update is skipped", what)

@@ -1,4 +1,4 @@
-"""What learns and how: parameters split by path, AdamW with gradient clipping, warm-up, constant or cosine rate."""
+"""Selection of the trained parameters, and their optimizer: AdamW with gradient clipping, warm-up and cosine decay."""
 
 import re
 
@@ -10,7 +10,7 @@ from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.train.stacking import on_stacks
 
-# Each set contains the one before it; matched against the whole path "a/b/c" of a parameter of the joint model.
+# Each set contains the one before it; patterns must match the whole path "a/b/c" of a parameter of the joint model.
 TRAINABLE: dict[str, str] = {
     "control": r"(map_encoder|film)/.*",
     "connectors": r"(map_encoder|film|connector|environment_encoder)/.*",
@@ -20,17 +20,17 @@ TRAINABLE: dict[str, str] = {
 
 
 def select(params: Params, trainable: str) -> tuple[Params, Params]:
-    """(trainable, frozen) parts of the joint model's parameters; together they hold every leaf once.
+    """Splits the joint model's parameters into (trainable, frozen); every leaf is in one of them.
 
-    `trainable` is a name in TRAINABLE or a regular expression of its own. Raises ConfigError if it is neither, or if no
-    parameter belongs to the set.
+    `trainable` is a name in TRAINABLE or a regular expression. Raises ConfigError if it is neither or matches no
+    parameter.
     """
     flat = flatten(params)
     names = ", ".join(TRAINABLE)
     try:
         pattern = re.compile(TRAINABLE.get(trainable, trainable))
     except re.error as error:
-        raise ConfigError(f"trainable={trainable!r} is no set ({names}) and no regular expression: {error}") from error
+        raise ConfigError(f"trainable={trainable!r} is none of {names} and no regular expression: {error}") from error
     learns = {path: pattern.fullmatch(path) is not None for path in flat}
     if not any(learns.values()):
         raise ConfigError(
@@ -43,7 +43,7 @@ def select(params: Params, trainable: str) -> tuple[Params, Params]:
 
 
 def merge(trainable: Params, frozen: Params) -> Params:
-    """The inverse of `select`; raises ConfigError if both hold the same parameter."""
+    """Joins the two parts of `select` again; raises ConfigError if both hold the same parameter."""
     learns, rest = flatten(trainable), flatten(frozen)
     if both := sorted(learns.keys() & rest.keys()):
         raise ConfigError(f"{len(both)} parameters are both trainable and frozen, for example {both[0]}")
@@ -51,10 +51,10 @@ def merge(trainable: Params, frozen: Params) -> Params:
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:
-    """Rate at an update's number, counted from 0.
+    """Returns the learning rate as a function of the number of updates made.
 
-    It rises in `warmup_steps` equal steps, none of them 0, then stays, or falls along half a cosine and is 0 from
-    update `decay_steps` on.
+    It rises in `warmup_steps` equal steps, the first above 0, and then stays constant, or falls along half a
+    cosine and is 0 from update `decay_steps` on.
     """
     peak, rising = config.learning_rate, config.warmup_steps
     after = optax.constant_schedule(peak)
@@ -67,15 +67,15 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
 
 
 def updates_made(state: optax.OptState) -> jax.Array:
-    """How many updates lie behind an optimizer's state; fewer than the run has steps if some were left out."""
+    """Returns the number of updates behind an optimizer's state; skipped steps made none."""
     # Adam and the schedule count the same updates.
     return optax.tree.get_all_with_path(state, "count")[0][1]
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019) on gradients clipped by their global norm, as in the public baseline.
+    """Returns AdamW (Loshchilov and Hutter 2019) on gradients clipped by global norm, as in the public baseline.
 
-    Its state holds small parameters' moments as stacks (train/stacking.py).
+    Its state holds the moments of small parameters as stacks (train/stacking.py).
     """
     chain = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),

@@ -1,8 +1,8 @@
-"""Small parameters as one array per shape while the optimizer works on them.
+"""Stacking of small parameters into one array per shape for the optimizer.
 
 A joint model has over a thousand small parameters. Updated one by one they cost a few tiny kernels each: on GPUs the
-launches, on CPUs most of the compile time. What stands in one stack has one shape and one sharding rule, so stacking
-moves nothing between devices and is the same on every mesh; a large parameter stays alone and is never copied.
+launches, on CPUs most of the compile time. Members of a stack have one shape and one sharding rule, so stacking moves
+nothing between devices and is the same on every mesh; a large parameter stays alone and is never copied.
 """
 
 import math
@@ -20,7 +20,7 @@ STACKED_ELEMENTS = 1 << 17
 
 
 def members(params: Params, rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
-    """Which parameters (paths "a/b/c", arrays or shapes) each stack holds, in order; each stands in exactly one.
+    """Returns the paths "a/b/c" of the parameters in each stack, in order; each parameter is in exactly one.
 
     A stack is named by shape and split, as "64x64" or "256x64 fsdp,tensor"; a parameter that stays alone by its path.
     """
@@ -35,19 +35,19 @@ def members(params: Params, rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
 
 
 def stack(params: Params, rules: Rules = RULES) -> Params:
-    """{name of a stack: its members along a new first axis}; the inverse of `unstack`."""
+    """Stacks parameters: {name of a stack: its members along a new first axis}."""
     flat = flatten(params)
     return {name: jnp.stack([flat[path] for path in paths]) for name, paths in members(params, rules).items()}
 
 
 def unstack(stacks: Params, like: Params, rules: Rules = RULES) -> Params:
-    """The parameters in the nested dict of `like`, from which only paths and shapes are read."""
+    """Splits stacks into the nested dict of `like`, from which only paths and shapes are read."""
     places = {path: (name, row) for name, paths in members(like, rules).items() for row, path in enumerate(paths)}
     return unflatten({path: stacks[places[path][0]][places[path][1]] for path in flatten(like)})
 
 
 def stacked_shardings(params: Params, mesh: Mesh, rules: Rules = RULES) -> Params:
-    """Where each stack lies: its members side by side, each split as the rules split it."""
+    """Returns the sharding of each stack: that of its members, with the new first axis not split."""
     places = flatten(shardings_for(params, mesh, rules))
     return {
         name: NamedSharding(mesh, PartitionSpec(None, *places[paths[0]].spec))

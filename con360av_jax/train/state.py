@@ -27,7 +27,7 @@ class TrainState:
 
 
 def init_state(trainable: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state before the first step. The moving average is a copy, so that the state can be donated."""
+    """Returns the state before the first step; the moving average is a copy, so that the state can be donated."""
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), trainable)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -38,7 +38,7 @@ def init_state(trainable: Params, optimizer: optax.GradientTransformation) -> Tr
 
 
 def state_shardings(state: TrainState, mesh: Mesh, rules: Rules = RULES) -> TrainState:
-    """Shardings of a (possibly abstract) state: the optimizer's moments lie where their parameters lie."""
+    """Returns the shardings of an abstract or real state; moments are sharded as their parameters."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     params = shardings_for(state.params, mesh, rules)
     stacks = stacked_shardings(state.params, mesh, rules)

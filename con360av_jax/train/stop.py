@@ -1,4 +1,4 @@
-"""Stopping cleanly: SIGTERM and Ctrl-C are notes that the loop reads between steps."""
+"""Clean stops: SIGTERM and Ctrl-C are recorded, and the loop checks for them between steps."""
 
 import signal
 import threading
@@ -10,14 +10,14 @@ from jax.experimental import multihost_utils
 
 
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT is only noted; a second one acts as if this were not here."""
+    """Context manager that records the first SIGTERM or SIGINT; a second one has its usual effect."""
 
     def __init__(self):
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        # Python delivers signals to the main thread only; elsewhere their owner decides.
+        # Python delivers signals to the main thread only, and only there may handlers be set.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
@@ -27,10 +27,11 @@ class StopRequest:
         self._restore()
 
     def agreed(self, all_ask: bool) -> bool:
-        """Whether to stop after this step: one process as soon as a signal came, several only where `all_ask`.
+        """Whether to stop after this step, on which all processes agree if `all_ask` is the same on all of them.
 
-        A signal reaches the processes of a run within different steps, or only one of them. All have to stop after the
-        same step, since a step and a checkpoint need everyone; so they ask each other, which takes a wait for the step.
+        A single process stops as soon as a signal came. Several processes get signals within different steps, or
+        only one of them does, but have to stop after the same step, because a step and a checkpoint need all of
+        them. They ask each other only where `all_ask`, because that waits for the step.
         """
         if jax.process_count() == 1:
             return self.received is not None

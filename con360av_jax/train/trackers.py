@@ -1,4 +1,4 @@
-"""Where metrics go besides the run's own lines: TensorBoard files, and Weights & Biases if it is asked for."""
+"""Destinations of metrics besides metrics.jsonl: TensorBoard files and Weights & Biases."""
 
 import hashlib
 import importlib
@@ -15,7 +15,7 @@ from con360av_jax.errors import ConfigError
 
 
 class Tracker(Protocol):
-    """Something that keeps metrics."""
+    """Destination of metrics."""
 
     def log(self, step: int, line: Mapping[str, object]) -> None:
         """Keeps one line of metrics."""
@@ -27,7 +27,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """RUN/tensorboard; a resumed run hides what an earlier one wrote after `start`."""
+    """TensorBoard files in RUN/tensorboard; lines after step `start` of an earlier run are hidden."""
 
     def __init__(self, run: Path, start: int):
         self._writer = SummaryWriter(log_dir=str(run / "tensorboard"), purge_step=start + 1 if start else None)
@@ -43,7 +43,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One W&B run per run folder, found again on resume.
+    """Weights & Biases run, one per run folder, continued on resume.
 
     Raises ConfigError if the package is not installed.
     """
@@ -75,9 +75,9 @@ class WeightsAndBiases:
 
 
 def open_trackers(run: Path, config: Config, start: int) -> list[Tracker]:
-    """Those that the config asks for, from step `start` on; only one process of a run should have any.
+    """Opens the trackers that the config asks for, from step `start` on; for one process of a run only.
 
-    Raises ConfigError if one is asked for that is not installed.
+    Raises ConfigError if the package of one is not installed.
     """
     logging.getLogger("tensorboardX").setLevel(logging.ERROR)
     trackers: list[Tracker] = [TensorBoard(run, start)] if config.train.tensorboard else []
@@ -85,7 +85,7 @@ def open_trackers(run: Path, config: Config, start: int) -> list[Tracker]:
 
 
 def scalars(line: Mapping[str, object], path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a line under its path, "loss_by_timestep/audio/0"; what is null is left out."""
+    """Yields the numbers of a line of metrics with their paths, such as "loss_by_timestep/audio/0"."""
     for name, value in line.items():
         if isinstance(value, Mapping):
             yield from scalars(value, f"{path}{name}/")

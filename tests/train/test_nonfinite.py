@@ -1,4 +1,4 @@
-"""Losses and gradients that are no number: the run stops before it saves, or leaves the step out."""
+"""NaN or infinite losses and gradients: the run stops before it saves, or skips the step."""
 
 import json
 from functools import cache
@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import Array
 
 from con360av_jax.config.settings import Config, TrainConfig
+from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.errors import ConfigError, DivergenceError
 from con360av_jax.models.functional import Params
 from con360av_jax.train import checkpoint, loop
@@ -25,13 +25,13 @@ TIMING = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_
 NULL_TEXT = {name: np.zeros((1,), np.float32) for name in ("audio", "video")}
 
 
-def scaled(params: Params, x_t: dict[str, Array], *_: object) -> dict[str, Array]:
-    """A model of one number; at 0 it has a value and no slope."""
-    return {name: jnp.sqrt(params["map_encoder"]["scale"][0]) * x for name, x in x_t.items()}
+def scaled(params: Params, inputs: DenoiserInputs) -> Latents:
+    """A model of one number; at 0 its value is finite and its gradient is not."""
+    return {name: jnp.sqrt(params["map_encoder"]["scale"][0]) * x for name, x in inputs.latents.items()}
 
 
 class Batches:
-    """A loader: the ids of step s (counted from 1) are 2 s - 2 and 2 s - 1; steps `bad` hold what is no number."""
+    """A loader: the ids of step s (counted from 1) are 2 s - 2 and 2 s - 1; steps `bad` hold NaN."""
 
     corrupt: dict[int, str] = {}
 
@@ -88,7 +88,7 @@ def train(run: Path, recipe: Config, bad: tuple[int, ...], on_nan: str = "skip",
     for name in ("metrics.jsonl", "nonfinite.jsonl"):
         loop.drop_after(run / name, progress.step)
     key = jax.random.key(0)
-    loop.make_steps(
+    loop.run_steps(
         config,
         run,
         loader,  # pyright: ignore[reportArgumentType]
@@ -125,7 +125,7 @@ def test_a_stopped_run_goes_on_by_leaving_the_step_out(recipe: Config, tmp_path:
         train(stopped, recipe, (3,), on_nan="stop", steps=4)
     train(straight, recipe, (3,))
     train(stopped, recipe, (3,))
-    assert checkpoint.newest_whole(stopped) == 8
+    assert checkpoint.newest_intact(stopped) == 8
     assert [line["skipped"] for line in lines(stopped, "nonfinite.jsonl")] == [True]
 
 

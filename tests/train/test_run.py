@@ -181,7 +181,7 @@ def test_resuming_names_what_does_not_fit(config: Config, folders: tuple[Path, P
     refused(CheckpointError, "train.batch_size: 4 -> 8; train.learning_rate: .* -> 5", other, *folders, half,
             resume=True)  # fmt: skip
     refused(CheckpointError, "is not a training run", config, *folders, tmp_path / "nothing", resume=True)
-    refused(CheckpointError, "is missing or no pretrained folder", config, tmp_path, dataset, half, resume=True)
+    refused(CheckpointError, "is missing or not a pretrained folder", config, tmp_path, dataset, half, resume=True)
     another = tmp_path / "another"
     create_random(another, config, seed=4)
     refused(CheckpointError, "is not the base that", config, another, dataset, half, resume=True)
@@ -229,7 +229,7 @@ def test_settings_that_shapes_or_samples_depend_on_cannot_be_allowed(
 ):
     run = run_folder.open_run(half)
     other = with_train(config, trainable="connectors")
-    with pytest.raises(CheckpointError, match="saved depends on train.trainable, which cannot be allowed"):
+    with pytest.raises(CheckpointError, match="checkpoints depend on train.trainable, which cannot be allowed"):
         run_folder.require_same_run(run, other, *folders)
     for path in (
         "train.trainable",
