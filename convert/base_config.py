@@ -18,7 +18,7 @@ from con360av_jax.errors import CheckpointError
 from convert.config_json import to_settings
 from convert.torch_files.folders import Sources
 
-# The structure of the published baseline, taken where its config leaves it out; tensors of another one fit no rule.
+# Structure of the published baseline, assumed where its config omits it; tensors of another structure fit no rule.
 PUBLISHED_CONNECTORS: dict[str, object] = {
     "with_connector": [False, False, True, True],
     "channel_mult_connector": [2, 4],
@@ -42,7 +42,7 @@ def make_config(sources: Sources, name: str, given: Config | None) -> Config:
     for option, wanted in (("sampling_rate", mel.sample_rate), ("model_in_dim", mel.bands)):
         found = files["vocoder"].get(option, wanted)
         require(
-            found == wanted, f"the vocoder has {option}={found}, the config's mels want {wanted}: change config.mel"
+            found == wanted, f"the vocoder has {option}={found}, the config has {wanted}: change config.mel"
         )
     model = ModelConfig(
         unet_audio=to_settings.audio_unet(files["unet_a"]),

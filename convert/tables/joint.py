@@ -126,7 +126,7 @@ CONNECTORS: Table = (
     ),
 )
 
-# What no checkpoint of the baseline holds: Con360-AV's own parts start as they are initialised.
+# Parameters that no checkpoint of the baseline holds: Con360-AV's own modules keep their initialisation.
 NOT_IN_BASELINE = r"map_encoder/.*|film/.*"
 
 JOINT: Table = (

@@ -20,7 +20,7 @@ def _at_every_place(prefix: str, inside: str, table: Table) -> Table:
     )
 
 
-# What both kinds of file call the same, below a motion module and below its transformer block.
+# Names that both kinds of file share, below a motion module and below its transformer block.
 _MODULE: Table = (
     Rule(r"\.norm\.weight", "norm.scale"),
     Rule(r"\.norm\.bias", "norm.bias"),

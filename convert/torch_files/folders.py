@@ -18,7 +18,7 @@ from convert.torch_files.weights import Weights, open_weights
 
 Json = Mapping[str, object]
 
-# A component's name here -> its folder in each layout.
+# Component to its folder in each layout.
 AUDIOLDM = {"unet_a": "unet", "vae_a": "vae", "text_encoder_a": "text_encoder", "vocoder": "vocoder"}
 STABLE_DIFFUSION = {"unet_v": "unet", "vae_v": "vae", "text_encoder_v": "text_encoder"}
 BASELINE = (*AUDIOLDM, *STABLE_DIFFUSION, "unet_svg")

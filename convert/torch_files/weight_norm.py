@@ -15,7 +15,7 @@ import numpy as np
 from con360av_jax.errors import CheckpointError, some
 from convert.torch_files.weights import Weights
 
-# How the names of g and v end, which is also their alphabetical order.
+# Endings of the names of g and v, in alphabetical order.
 ENDINGS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 

@@ -192,7 +192,7 @@ def _open_safetensors(path: Path, file: BinaryIO) -> Weights:
 
 
 def _map_tensor(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
-    # A mapping of its own, so that its pages go when the tensor does.
+    # One mapping per tensor, so that its pages are released with it.
     if 0 in shape:
         return np.empty(shape, dtype)
     try:

@@ -1,4 +1,4 @@
-"""The PyTorch peer that the training benchmark races is the same step: predictions, loss, gradients and updates."""
+"""The PyTorch training step of the benchmark equals ours: predictions, loss, gradients and updates."""
 
 from dataclasses import dataclass, replace
 from typing import Any
