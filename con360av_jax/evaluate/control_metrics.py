@@ -28,7 +28,7 @@ from con360av_jax.evaluate.metrics.av_align import av_align, direction_error
 from con360av_jax.evaluate.metrics.bootstrap import bootstrap_mean
 from con360av_jax.evaluate.results import Exclusion, Metric
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
-from con360av_jax.media.files import read_frames, read_sound
+from con360av_jax.media.files import read_frames, read_audio
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.ground_truth import SceneClip, scene_clip
 from con360av_jax.scenes.sighting import find_object
@@ -161,7 +161,7 @@ def _read_video(folder: Path, side: str, clip: EvaluatedClip, config: Config) ->
 def _read_audio(folder: Path, side: str, clip: EvaluatedClip, config: Config) -> Float32[np.ndarray, "sample"] | str:
     path = folder / side / f"{clip.clip}.mp4"
     try:
-        audio = read_sound(path, config.mel.sample_rate).mean(axis=1)
+        audio = read_audio(path, config.mel.sample_rate).mean(axis=1)
     except MediaError as error:
         return str(error).removeprefix(f"{path}: ")
     power = float(np.mean(np.square(audio, dtype=np.float64)))
@@ -203,22 +203,22 @@ def _sighting(
     folder: Path, side: str, clip: EvaluatedClip, scene: SceneClip | None, saliency: RowsByClip, config: Config
 ) -> tuple[float, Answer] | str:
     """Whether the object is in view (0 or 1) and its direction error, or the reason why neither is known."""
-    if scene is None or scene.asked_for is None:
+    if scene is None or scene.requested is None:
         return _NO_TRUTH if scene is None else _NO_OBJECT
     if clip.clip not in saliency:
         return f"no saliency: {saliency.reason(clip.clip)}"
-    video, maps, asked = _read_video(folder, side, clip, config), saliency[clip.clip], scene.asked_for
+    video, maps, wanted = _read_video(folder, side, clip, config), saliency[clip.clip], scene.requested
     if isinstance(video, str):
         return video
     if not len(video) == len(maps) == len(clip.viewpoint):
         return f"{len(video)} pictures, {len(maps)} saliency maps, {len(clip.viewpoint)} viewpoints"
-    visible = np.flatnonzero(asked.in_view)
+    visible = np.flatnonzero(wanted.in_view)
     frames = visible[np.unique(np.linspace(0, len(visible) - 1, FRAMES).round().astype(int))]
     sightings = [
-        find_object(video[k], maps[k], np.array(clip.viewpoint[k]), asked.name, float(asked.radii[k]), scene.place)
+        find_object(video[k], maps[k], np.array(clip.viewpoint[k]), wanted.name, float(wanted.radii[k]), scene.place)
         for k in frames
     ]
-    pairs = [(found.direction, asked.directions[k]) for found, k in zip(sightings, frames, strict=True) if found.seen]
+    pairs = [(found.direction, wanted.directions[k]) for found, k in zip(sightings, frames, strict=True) if found.seen]
     if len(pairs) < LEAST_SEEN * len(frames):
         return 0.0, "the asked-for object is not seen"
     seen, true = map(np.stack, zip(*pairs, strict=True))
@@ -235,12 +235,12 @@ def _agreements(clips: Sequence[EvaluatedClip], scenes: Scenes, classes: Mapping
     for clip in clips:
         for side in SIDES:
             found.add(clip.clip, side, _agreement(clip.clip, scenes[clip.clip], classes[side], fitted))
-    asked = Counter(
-        scene.loudest for clip, scene in known.items() if scene.asked_for and clip in found.values["targets"]
+    requested = Counter(
+        scene.loudest for clip, scene in known.items() if scene.requested and clip in found.values["targets"]
     )
     chance = (
         f"{len(names)} classes ({', '.join(names)}), chance {1 / len(names):.2f}, always the most frequent one "
-        f"{max(asked.values(), default=0) / max(1, asked.total()):.2f}"
+        f"{max(requested.values(), default=0) / max(1, requested.total()):.2f}"
         if len(names) > 1
         else f"fewer than two classes have target clips of {FEWEST_SCENES} scenes in which they are the loudest"
     )
@@ -249,9 +249,9 @@ def _agreements(clips: Sequence[EvaluatedClip], scenes: Scenes, classes: Mapping
 
 
 def _agreement(clip: str, scene: SceneClip | None, classes: RowsByClip, fitted: AudioClassifier) -> Answer:
-    if scene is None or scene.asked_for is None:
+    if scene is None or scene.requested is None:
         return _NO_TRUTH if scene is None else _NO_OBJECT
-    name = scene.asked_for.name
+    name = scene.requested.name
     if scene.loudest != name:
         return "another object than that in view is the loudest"
     if len(fitted.classes) < 2 or name not in fitted.classes:

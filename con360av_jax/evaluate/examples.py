@@ -15,7 +15,7 @@ from con360av_jax.config.settings import MelConfig
 from con360av_jax.errors import MediaError, MetricError
 from con360av_jax.evaluate.features import open_features
 from con360av_jax.evaluate.results import ClipScores, Metric, Results
-from con360av_jax.media.files import probe, read_frames, read_sound
+from con360av_jax.media.files import probe, read_frames, read_audio
 from con360av_jax.media.mel import log_mel
 from con360av_jax.pages.figures import mel_picture, picture_uri, saliency_overlay
 from con360av_jax.sphere.geometry import minmax
@@ -172,7 +172,7 @@ def _at_most(picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
 
 def _mel(path: Path) -> Float32[np.ndarray, "time mel"]:
     config = MelConfig()
-    return log_mel(read_sound(path, config.sample_rate)[:, 0], config)
+    return log_mel(read_audio(path, config.sample_rate)[:, 0], config)
 
 
 def _mel_pictures(mels: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -30,7 +30,7 @@ from con360av_jax.sample import Clip
 
 GENERATED, TARGETS = "generated", "targets"
 _LOOK_EVERY = 1.0  # s
-write = partial(write_clip, lossless_sound=True)
+write = partial(write_clip, lossless_audio=True)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def generate(
             for record, clip in zip(batch, sample_clips(model, records, making), strict=False):
                 path = _file(folder, GENERATED, record)
                 if not path.is_file():
-                    write(path, clip.video, clip.frames_per_second, clip.sound, clip.sample_rate)
+                    write(path, clip.video, clip.frames_per_second, clip.audio, clip.sample_rate)
                 bar.advance(task)
 
 
@@ -156,7 +156,7 @@ def sample_clips(model: Con360AV, records: Sequence[Sample], making: Making) -> 
     for row, (record, caption, seed) in enumerate(zip(records, captions, seeds, strict=True)):
         yield Clip(
             video=model.codecs.decode_video(latents["video"][row]),
-            sound=model.codecs.decode_sound(latents["audio"][row]),
+            audio=model.codecs.decode_audio(latents["audio"][row]),
             frames_per_second=model.config.clip.frames_per_second,
             sample_rate=model.config.mel.sample_rate,
             caption=caption,

@@ -1,12 +1,11 @@
-"""How the objects of procedural scenes look: their drawings in a place's light, and the colours that tell them apart.
+"""Appearance of the objects of procedural scenes: drawings in a place's light, and colour evidence of each class.
 
-Colours u are RGB in BINS steps a channel. Of a place with its light, classes k and its backgrounds:
+Colours u are RGB in BINS steps per channel. For a place with its light, its backgrounds, and classes k:
 (1) object    P_k(u): share of the pixels of class k's drawings (each hue, at onsets and between) that fall into u
 (2) rest      P_0(u) = half the share on backgrounds of the place, half that on drawings of the other classes
 (3) evidence  L_k(u) = log((P_k(u) + c) / (P_0(u) + c)),  shares blurred by one bin, c: one bin of an even spread
 
-Drawings and palettes are those that scenes are painted with (sprites.py, textures.py): nothing is fitted to pictures
-that a model made.
+Drawings and palettes are those that render the scenes (sprites.py, textures.py); nothing is fitted to generated clips.
 """
 
 from dataclasses import dataclass
@@ -26,39 +25,39 @@ from con360av_jax.sphere.geometry import directions
 
 BINS = 16
 SIDE = 24
-"""Pixels a side of a drawing."""
+"""Side of a drawing, pixels."""
 REACH = 1.1
-"""From a drawing's middle to its sides, in angular radii of the object (as tangents)."""
+"""Distance from a drawing's centre to its sides, in angular radii of the object (as tangents)."""
 EVIDENCE_RANGE = (-2.0, 4.0)
-"""What equation 3 is clipped to: one pixel shall not outweigh a whole object."""
+"""Limits of equation 3, so that no pixel outweighs a whole object."""
 _HUES = (0.1, 0.5, 0.9)
-"""One in each third: a class has three colours at most."""
+"""One hue for each of a class's colours, which are at most three."""
 _MOMENTS = ((0.02, 1.0), (0.12, 0.7), (0.3, 0.5), (np.inf, 0.0))
-"""Seconds since the onset, loudness."""
-_FINER = 4  # drawn so many times finer, then averaged
+"""Times since the onset, s, and loudness of the drawings."""
+_FINER = 4  # supersampling factor of the drawings
 _BLUR = 1.0  # bins
-_BACKGROUNDS = 8  # drawn for a place
+_BACKGROUNDS = 8  # number rendered per place
 
 Shares = Float[np.ndarray, "red green blue"]
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """All classes in one light."""
+    """Drawings of all classes in one light."""
 
     pictures: Float[np.ndarray, "drawing row column 3"]
-    """RGB in 0..255, of what is covered."""
+    """RGB in 0..255 of the covered part."""
     cover: Float[np.ndarray, "drawing row column"]
     """Share of each pixel that the object covers."""
     classes: tuple[str, ...]
-    """Of each drawing."""
+    """Class of each drawing."""
 
 
 @lru_cache(maxsize=len(PALETTES))
 def drawings(place: str) -> Drawings:
-    """Every class with each of its colours, at an onset, after it and at rest, in the light of a place (a palette).
+    """Drawings of every class in each colour, at an onset, after it and at rest, in the light of a place (a palette).
 
-    Raises MetricError for a place that scenes do not have.
+    Raises MetricError for an unknown place.
     """
     _check_known("place", place, tuple(PALETTES))
     count = _FINER * SIDE
@@ -72,7 +71,7 @@ def drawings(place: str) -> Drawings:
         fine = np.ascontiguousarray(rearrange(canvas.layers, "layer row column -> row column layer"))
         layers.append(cv2.resize(fine, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
     *_, cover = np.moveaxis(np.stack(layers), -1, 0)
-    # The layers are premultiplied; where nothing is covered, no colour is asked for.
+    # The layers are premultiplied; colours without coverage are not used.
     colours = np.stack(layers)[..., :3] / np.maximum(cover, 1e-3)[..., None]
     lit = np.clip(colours * np.array(PALETTES[place].light, np.float32), 0, 255)
     return Drawings(lit.astype(np.float64), cover.astype(np.float64), tuple(name for name, *_ in kinds))
@@ -80,9 +79,9 @@ def drawings(place: str) -> Drawings:
 
 @lru_cache(maxsize=len(PALETTES) * len(CLASSES))
 def colour_evidence(name: str, place: str) -> Shares:
-    """Equation 3 for a class in a place, by the channels' bins, natural logarithm, clipped. Read-only.
+    """Colour evidence of a class in a place (equation 3), natural logarithm, clipped; a read-only array.
 
-    Raises MetricError for a class or a place that scenes do not have.
+    Raises MetricError for an unknown class or place.
     """
     _check_known("class", name, CLASSES)
     others = np.mean([_object_shares(other, place) for other in CLASSES if other != name], axis=0)
@@ -96,7 +95,7 @@ def colour_evidence(name: str, place: str) -> Shares:
 def pixel_evidence(
     picture: UInt8[np.ndarray, "height width 3"], name: str, place: str
 ) -> Float[np.ndarray, "height width"]:
-    """Equation 3 at every pixel; raises MetricError as `colour_evidence` does."""
+    """Colour evidence of a class at each pixel (equation 3); raises MetricError as `colour_evidence` does."""
     red, green, blue = np.moveaxis(picture // (256 // BINS), -1, 0)
     return colour_evidence(name, place)[red, green, blue]
 
@@ -108,7 +107,7 @@ def _check_known(kind: str, given: str, known: tuple[str, ...]) -> None:
 
 @lru_cache(maxsize=len(PALETTES) * len(CLASSES))
 def _object_shares(name: str, place: str) -> Shares:
-    """Equation 1."""
+    """Colour shares of a class's drawings (equation 1)."""
     drawn = drawings(place)
     chosen = (drawn.cover > 0.9) & (np.array(drawn.classes) == name)[:, None, None]
     return _shares(drawn.pictures[chosen])
@@ -116,7 +115,7 @@ def _object_shares(name: str, place: str) -> Shares:
 
 @lru_cache(maxsize=len(PALETTES))
 def _background_shares(place: str) -> Shares:
-    # Panoramas show the poles larger than views see them: their rows are left out.
+    # Without the rows near the poles, which are larger on the panorama than in views.
     rays = directions(48, 96)[6:-6]
     turns = np.linspace(-np.pi, np.pi, _BACKGROUNDS, endpoint=False)
     pictures = [

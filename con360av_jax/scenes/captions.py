@@ -1,4 +1,4 @@
-"""Captions of procedural scenes: one sentence that names every class, where it is and where it moves."""
+"""Captions of procedural scenes: one sentence with the class, place and motion of each object."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 Track = tuple[str, Float[np.ndarray, "2"], Float[np.ndarray, "2"], Float[np.ndarray, "2"], float]
-"""Class, then start and end of longitude (rad), latitude (rad) and distance (m), then the angle travelled (rad)."""
+"""Class; start and end of longitude (rad), latitude (rad) and distance (m); angle travelled (rad)."""
 
 SUBJECTS = {
     "bell": ("a bell rings", "a bell tolls", "a golden bell chimes"),
@@ -23,14 +23,14 @@ FAST = np.radians(100)
 
 
 def region(longitude: float) -> str:
-    """Which quarter around the viewer a longitude (rad, positive to the right) lies in."""
+    """Quarter around the viewer ("front", "right", ...) that contains a longitude (rad, positive to the right)."""
     return ("front", "right", "back", "left")[int(np.floor((np.degrees(longitude) + 45) / 90)) % 4]
 
 
 def describe(tracks: Sequence[Track], place: str, generator: np.random.Generator) -> str:
-    """One sentence of fewer than 60 words about all `tracks`; its wording is drawn from `generator`.
+    """One sentence of fewer than 60 words about all `tracks`, with its wording drawn from `generator`.
 
-    The more there is to say, the shorter each part: CLIP reads at most 77 tokens.
+    Scenes with many objects get shorter clauses, because CLIP reads at most 77 tokens.
     """
     clauses = [_clause(track, len(tracks), generator) for track in tracks]
     sentence = clauses[0]

@@ -1,8 +1,9 @@
-"""What a procedural scene holds while a clip of it is seen: which object a viewpoint asks for, where it is, how loud.
+"""Ground truth of a clip of a procedural scene: the requested object, its position, and the loudest object.
 
-Beside scene_000000.mp4 lies scene_000000.json (scenes/synthetic.py); the record "scene_000000/2/1" is segment 2 of it.
-(1) asked for   of the objects that the view sees in its middle frame, the one nearest to the view's centre
-(2) loudest     the object with the largest mean power at the viewer over the clip's time
+The ground truth of scene_000000.mp4 is scene_000000.json (scenes/synthetic.py); the record "scene_000000/2/1" is
+segment 2 of it.
+(1) requested   of the objects in view in the middle frame, the one nearest to the centre of the view
+(2) loudest     the object with the largest mean power at the viewer during the clip
 """
 
 import json
@@ -23,51 +24,51 @@ _LATE = 0.5  # frames by which a clip may end after its scene
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedFor:
-    """The object that a viewpoint asks for."""
+class RequestedObject:
+    """Ground truth of the object nearest to the centre of a viewpoint."""
 
     name: str
-    """Its class."""
+    """Class of the object."""
     directions: Float[np.ndarray, "frame 3"]
-    """Where it truly is, unit vectors."""
+    """True direction of its centre, unit vectors."""
     radii: Float[np.ndarray, "frame"]
-    """Angle from its centre to its edge, rad."""
+    """Angular radius, rad."""
     in_view: Bool[np.ndarray, "frame"]
-    """Whether its centre is inside the view."""
+    """Whether the centre of the object is inside the view."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneClip:
-    """What the truth says of one clip."""
+    """Ground truth of one clip."""
 
     scene: str
-    """Name of its scene."""
+    """Name of the scene."""
     place: str
     """Name of the scene's palette."""
-    asked_for: AskedFor | None
-    """None where no object is in view in the middle frame."""
+    requested: RequestedObject | None
+    """Requested object (equation 1); None if no object is in view in the middle frame."""
     loudest: str
-    """Class of equation 2."""
+    """Class of the loudest object (equation 2)."""
 
 
 def scene_name(key: str) -> str:
-    """The scene of a record's key."""
+    """Name of the scene of a record, from its key."""
     return key.rsplit("/", 2)[0]
 
 
 def scene_clip(
     folder: Path, key: str, start: float, track: Float[np.ndarray, "frame 4"], frames_per_second: float
 ) -> SceneClip | None:
-    """The truth in `folder` about one clip, or None if the folder holds no truth of its scene.
+    """Ground truth of one clip, or None if `folder` has none for its scene.
 
     Args:
-        folder: where the scenes' JSON files lie.
-        key: of the clip's record.
-        start: of the clip in its scene, s.
+        folder: folder of the scenes' JSON files.
+        key: key of the clip's record.
+        start: start of the clip in its scene, s.
         track: the clip's viewpoint in each frame (yaw, pitch, horizontal and vertical field of view), rad.
-        frames_per_second: of the clip.
+        frames_per_second: frame rate of the clip.
 
-    Raises MetricError if it is corrupt, of another version, or of a scene that ends before the clip does.
+    Raises MetricError if it is corrupt, of another version, or if the scene ends before the clip.
     """
     path = folder / f"{scene_name(key)}.json"
     if not path.is_file():
@@ -76,43 +77,45 @@ def scene_clip(
     times = start + np.arange(len(track)) / frames_per_second
     if times[-1] > truth["seconds"] + _LATE / frames_per_second:
         raise MetricError(
-            f"{path}: the scene ends at {truth['seconds']:g} s, record {key} at {times[-1]:g} s: give the truth of "
-            "the scenes that the dataset was made of"
+            f"{path}: the scene ends at {truth['seconds']:g} s, record {key} at {times[-1]:g} s: give the ground "
+            "truth of the scenes that the dataset was made from"
         )
     objects = truth["objects"]
     powers = [_power(truth, item, start, times[-1] + 1 / frames_per_second) for item in objects]
     return SceneClip(
         scene=scene_name(key),
         place=truth["place"],
-        asked_for=_asked_for(truth, track, times),
+        requested=_requested(truth, track, times),
         loudest=objects[int(np.argmax(powers))]["class"],
     )
 
 
-def _asked_for(truth: Truth, track: Float[np.ndarray, "frame 4"], times: Float[np.ndarray, "frame"]) -> AskedFor | None:
-    """Equation 1."""
+def _requested(
+    truth: Truth, track: Float[np.ndarray, "frame 4"], times: Float[np.ndarray, "frame"]
+) -> RequestedObject | None:
+    """The requested object (equation 1), or None."""
     middle = len(track) // 2
-    candidates: list[tuple[float, AskedFor]] = []
+    candidates: list[tuple[float, RequestedObject]] = []
     for item in truth["objects"]:
         directions = _directions(truth, item, times)
         radii = np.radians(np.interp(times, truth["frame_times_s"], item["angular_radius_deg"]))
         seen = [in_view(direction, viewpoint) for direction, viewpoint in zip(directions, track, strict=True)]
         if seen[middle]:
             centre = direction_from_angles(track[middle, 0], track[middle, 1])
-            asked = AskedFor(name=item["class"], directions=directions, radii=radii, in_view=np.array(seen))
-            candidates.append((float(directions[middle] @ centre), asked))
+            found = RequestedObject(name=item["class"], directions=directions, radii=radii, in_view=np.array(seen))
+            candidates.append((float(directions[middle] @ centre), found))
     return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 
 def in_view(direction: Float[np.ndarray, "3"], viewpoint: Float[np.ndarray, "4"]) -> bool:
-    """Whether a view sees a direction (sphere/geometry.py, equation 5)."""
+    """Whether a direction is inside a view (sphere/geometry.py, equation 5)."""
     yaw, pitch, *fields = (float(angle) for angle in viewpoint)
     x, y, z = direction @ rotation(yaw, pitch)
     return bool(z > 0 and all(abs(side) <= z * np.tan(fov / 2) for side, fov in zip((x, y), fields, strict=True)))
 
 
 def _directions(truth: Truth, item: ObjectTruth, times: Float[np.ndarray, "frame"]) -> Float[np.ndarray, "frame 3"]:
-    """Between the truth's own frames along the chord, whose middle differs by less than rounding of the truth."""
+    """Directions of an object at `times`, interpolated along chords, with less error than the file's rounding."""
     known = direction_from_angles(np.radians(item["lon_deg"]), np.radians(item["lat_deg"]))
     between = np.stack([np.interp(times, truth["frame_times_s"], axis) for axis in known.T], axis=1)
     return between / np.linalg.norm(between, axis=1, keepdims=True)
@@ -129,7 +132,7 @@ def _read(path: Path) -> Truth:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MetricError(f"{path} cannot be read as truth ({error}): write the scenes again") from error
+        raise MetricError(f"{path} cannot be read as ground truth ({error}): write the scenes again") from error
     version = data.get("version") if isinstance(data, dict) else None
     if version != TRUTH_VERSION:
         raise MetricError(f"{path} has version {version}, this program reads {TRUTH_VERSION}: write the scenes again")

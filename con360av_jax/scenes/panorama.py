@@ -1,8 +1,8 @@
-"""Panoramas of procedural scenes, painted back to front; only the pixels around an object are touched.
+"""Panoramas of procedural scenes, painted back to front; only the pixels around an object change.
 
-First the background, then for each object, farthest first, a flash of light that follows its onsets and its drawing.
-The box of longitudes that holds a cap of radius r around latitude b has the half width
-    (1)  asin(sin r / cos b),   or everything if the cap holds a pole.
+The background comes first, then for each object, farthest first, a flash of light at its onsets and its drawing.
+The box of longitudes that contains a cap of radius r around latitude b has the half width
+    (1)  asin(sin r / cos b),   or all longitudes if the cap contains a pole.
 A pixel at longitude l and latitude f lies, seen from an object at longitude 0 and latitude b, at the gnomonic
     (2)  p = cos f sin l / z,  q = (cos b sin f - sin b cos f cos l) / z,  z = sin b sin f + cos b cos f cos l.
 """
@@ -16,12 +16,12 @@ from con360av_jax.scenes.textures import PALETTES, render_background
 from con360av_jax.scenes.timbres import loudness_envelope
 from con360av_jax.sphere.geometry import directions
 
-# How far a drawing and a flash reach, in angular radii (as tangents), and how much larger an object is at an onset.
+# Extent of a drawing and of a flash, in angular radii (as tangents), and relative growth of an object at an onset.
 DRAWING_REACH, FLASH_REACH, SWELL = 1.5, 1.6, 0.12
 
 
 def render_scene_background(scene: Scene, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """What a scene shows behind its objects, at all times."""
+    """Background of a scene, which does not change over time."""
     return render_background(scene.background, directions(height, width))
 
 
@@ -32,14 +32,14 @@ def render_frame(
     width: int,
     background: UInt8[np.ndarray, "height width 3"] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The panorama at `time` (s); `background` saves drawing it again for every frame of a clip."""
+    """Panorama at `time` (s); pass `background` to avoid rendering it for each frame."""
     picture = render_scene_background(scene, height, width) if background is None else background.copy()
     paint_objects(picture, scene, time)
     return picture
 
 
 def paint_objects(picture: UInt8[np.ndarray, "height width 3"], scene: Scene, time: float) -> None:
-    """Paints what moves at `time` (s) into `picture`, which holds the background, in place."""
+    """Paints the objects at `time` (s) in place into `picture`, which contains the background."""
     instant = np.array(time)
     distances = [float(item.motion.distance(instant, scene.seconds)) for item in scene.objects]
     light = PALETTES[scene.background.palette].light
@@ -96,7 +96,7 @@ def _paint_drawing(
 def _patch(
     place: tuple[float, float, float], reach: float, size: tuple[int, int]
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """Index arrays of the pixels within `reach` of an object, and their p and q in its own size."""
+    """Index arrays of the pixels within `reach` of an object, and their p and q in units of its size."""
     longitude, latitude, scale = place
     rows, columns = _pixels_around(longitude, latitude, float(np.arctan(reach * scale)), size)
     p, q = _tangent_coordinates(rows, columns, longitude, latitude, scale, size)
@@ -106,7 +106,7 @@ def _patch(
 def _pixels_around(
     longitude: float, latitude: float, radius: float, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns, wrapped over the seam, of the box that holds a cap of `radius` (rad), equation 1."""
+    """Rows and wrapped columns of the box that contains a cap of `radius` (rad), equation 1."""
     height, width = size
     top, bottom = ((0.5 - edge / np.pi) * height for edge in (latitude + radius, latitude - radius))
     rows = np.arange(max(0, int(np.floor(top))), min(height, int(np.ceil(bottom)) + 1))
@@ -121,7 +121,7 @@ def _pixels_around(
 def _tangent_coordinates(
     rows: np.ndarray, columns: np.ndarray, longitude: float, latitude: float, scale: float, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Equation 2 at pixel centres, in units of `scale`; far away for what lies behind the viewer."""
+    """Gnomonic coordinates of pixel centres (equation 2), in units of `scale`; 1000 for pixels behind the viewer."""
     height, width = size
     turn = ((columns + 0.5) / width - 0.5) * 2 * np.pi - longitude
     lift = ((0.5 - (rows + 0.5) / height) * np.pi)[:, None]

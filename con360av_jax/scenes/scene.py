@@ -1,8 +1,7 @@
-"""Procedural scenes as plain values: which objects there are, how each moves on the sphere and when it sounds.
+"""Procedural scenes as plain values: their objects, the motion of each on the sphere, and its notes.
 
 Directions are longitude (rad, positive to the right of the image centre) and latitude (rad, positive up). An object of
-physical radius r at distance D has the angular radius atan(r / D), and its sound has the gain 2 m / D (equation 1):
-what is near is larger and louder.
+physical radius r at distance D has the angular radius atan(r / D), and its sound has the gain 2 m / D (equation 1).
 """
 
 from dataclasses import dataclass
@@ -14,42 +13,42 @@ from con360av_jax.scenes.captions import describe
 from con360av_jax.scenes.textures import PALETTES, Background
 
 CLASSES = ("bell", "drum", "whistle", "engine", "chirp", "voice")
-"""What an object can be; each has a look of its own (sprites.py) and a sound of its own (timbres.py)."""
+"""Object classes; each has its own appearance (sprites.py) and timbre (timbres.py)."""
 
 REFERENCE_DISTANCE = 2.0
-"""Distance at which an object's sound has the gain 1, m."""
+"""Distance at which the gain of an object's sound is 1, m."""
 NEAREST, FARTHEST = 1.7, 5.0
 RADII = {"bell": 0.5, "drum": 0.58, "whistle": 0.45, "engine": 0.62, "chirp": 0.45, "voice": 0.5}
 """Physical radius, m."""
 LATITUDES = {"bell": (0, 40), "drum": (-30, 5), "whistle": (-15, 30), "engine": (-30, 0), "chirp": (5, 60),
              "voice": (-15, 20)}  # fmt: skip
-"""Range of latitudes where an object starts, degrees."""
+"""Range of start latitudes, degrees."""
 PACES = {"bell": (1.0, 2.0), "drum": (0.35, 0.8), "whistle": (0.8, 1.6), "engine": (1.4, 2.6), "chirp": (0.2, 0.26),
          "voice": (0.3, 0.5)}  # fmt: skip
 """Shortest and longest time between two onsets, s."""
 LENGTHS = {"bell": 1.6, "drum": 0.4, "whistle": 0.5, "engine": 0.9, "chirp": 0.11, "voice": 0.26}
-"""How long one note sounds, s; at most this."""
+"""Longest duration of one note, s."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """A smooth path: along a great circle or a circle of latitude, bobbing a little, between two distances."""
+    """Smooth path along a great circle or a circle of latitude, with a small oscillation, between two distances."""
 
     kind: str
-    """"great circle" or "drift" (along the circle of latitude)."""
+    """Kind of path: "great circle" or "drift" (along the circle of latitude)."""
     longitude: float
     latitude: float
     heading: float
-    """Great circle: direction of travel at the start, rad from right (0) to up (pi/2). Drift: 0 right, pi left."""
+    """Initial direction of travel, rad: for a great circle from right (0) to up (pi/2); for drift 0 right, pi left."""
     speed: float
-    """rad/s of longitude or along the great circle."""
+    """Speed of longitude or along the great circle, rad/s."""
     bob: float
-    """Amplitude of a slow up and down, rad."""
+    """Amplitude of a slow oscillation of latitude, rad."""
     bob_phase: float
     start_distance: float
-    """m."""
+    """Distance at the start, m."""
     end_distance: float
-    """m."""
+    """Distance at the end, m."""
 
     def angles(self, times: Float[np.ndarray, "*shape"]) -> tuple[np.ndarray, np.ndarray]:
         """Longitude in [-pi, pi) and latitude at `times` (s), both rad."""
@@ -59,7 +58,7 @@ class Motion:
             longitude = self.longitude + np.cos(self.heading) * travelled
             latitude = np.full_like(times, self.latitude)
         else:
-            # In the frame whose x axis is the starting point, y its right and z its up, then turned to the world.
+            # In coordinates with x to the starting point, y to its right and z up, then rotated to the world.
             ahead, right, up = (
                 np.cos(travelled),
                 np.sin(travelled) * np.cos(self.heading),
@@ -73,7 +72,7 @@ class Motion:
         return (longitude + np.pi) % (2 * np.pi) - np.pi, np.clip(latitude, -np.pi / 2, np.pi / 2)
 
     def distance(self, times: Float[np.ndarray, "*shape"], seconds: float) -> np.ndarray:
-        """Distance in m at `times` (s) in a scene of `seconds`; an even change of its logarithm, eased at both ends."""
+        """Distance at `times` (s) in a scene of `seconds`, m: its logarithm changes linearly, eased at both ends."""
         share = np.clip(np.asarray(times, np.float64) / seconds, 0, 1)
         eased = share * share * (3 - 2 * share)
         return self.start_distance * (self.end_distance / self.start_distance) ** eased
@@ -81,26 +80,26 @@ class Motion:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """One sound with a sudden start, and the event that is seen with it."""
+    """One sound event of an object, which is also visible."""
 
     onset: float
-    """s."""
+    """Start of the note, s."""
     seconds: float
-    """How long it is held before it dies away."""
+    """Duration before the decay, s."""
     pitch: float
     """Factor on the object's base frequency."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """One thing that is seen and heard."""
+    """One visible and audible object."""
 
     name: str
-    """One of CLASSES."""
+    """Class, one of CLASSES."""
     radius: float
-    """m."""
+    """Physical radius, m."""
     hue: float
-    """0..1: which of the class's colours."""
+    """Choice among the class's colours, 0..1."""
     pitch: float
     """Factor on the class's base frequency."""
     motion: Motion
@@ -112,7 +111,7 @@ class SceneObject:
         return np.arctan(self.radius / self.motion.distance(times, seconds))
 
     def gain(self, times: Float[np.ndarray, "*shape"], seconds: float) -> np.ndarray:
-        """Equation 1: REFERENCE_DISTANCE / distance."""
+        """Gain of the object's sound at `times` (s), equation 1."""
         return REFERENCE_DISTANCE / self.motion.distance(times, seconds)
 
     @property
@@ -123,19 +122,19 @@ class SceneObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A whole clip, before anything is drawn or sounded."""
+    """Complete description of a clip before rendering."""
 
     seconds: float
     background: Background
     objects: tuple[SceneObject, ...]
     reverberation: float
-    """Amplitude of the late echo, 0 is outdoors."""
+    """Amplitude of the late echo; 0 outdoors."""
     noise_seed: int
     caption: str
 
 
 def make_scene(seed: int, index: int = 0, seconds: float = 10.0) -> Scene:
-    """Scene number `index` of a set: a pure function of its arguments, from SeedSequence([seed, index])."""
+    """Scene number `index` of a set; deterministic, from SeedSequence([seed, index])."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
     palette = str(generator.choice(list(PALETTES)))
     background = Background(
@@ -159,7 +158,7 @@ def make_scene(seed: int, index: int = 0, seconds: float = 10.0) -> Scene:
 
 
 def _make_object(name: str, others: list[SceneObject], seconds: float, generator: np.random.Generator) -> SceneObject:
-    """One object on the path, of a few drawn, that keeps farthest from the others: none should hide another."""
+    """An object with the path, out of six, that stays farthest from the other objects, to avoid occlusion."""
     times = np.linspace(0, seconds, 7)
     candidates = [_make_motion(name, generator) for _ in range(6)]
     taken = [_unit_vectors(other.motion, times) for other in others]
@@ -206,11 +205,11 @@ def _make_motion(name: str, generator: np.random.Generator) -> Motion:
 
 
 def _make_notes(name: str, seconds: float, generator: np.random.Generator) -> tuple[Note, ...]:
-    """Notes at a rhythm of their own per object; birds and voices group them and rest between groups."""
+    """Notes of an object at a random pace; birds and voices pause between groups of notes."""
     shortest, longest = PACES[name]
     pace, grouped = generator.uniform(shortest, longest), name in ("chirp", "voice")
     time, left, notes = float(generator.uniform(0.1, 0.6)), int(generator.integers(2, 6)), []
-    # The last note starts early enough to be heard and seen.
+    # The last note starts early enough to be audible and visible.
     while time < seconds - min(0.25, seconds / 4) or not notes:
         length = LENGTHS[name] * float(generator.uniform(0.75, 1.0))
         pitch = 2 ** (int(generator.integers(-4, 5)) / 12) if name in ("whistle", "voice", "chirp") else 1.0

@@ -1,20 +1,19 @@
-"""Where in a view an object of a procedural scene is seen, by its colours, saliency and drawing, and whether at all.
+"""Finds an object of a procedural scene in a view, by its colours, saliency and drawing, or decides that it is absent.
 
-Of an object with class k and angular radius r, in a view with colour evidence L (appearance.py) and saliency S:
+For an object of class k and angular radius r, in a view with colour evidence L (appearance.py) and saliency S:
 (1) evidence   E(d) = mean of L within r of d - mean of L from r to 1.7 r + log(S(d) / mean S + 0.01)
 (2) candidates the three highest places of E that are r apart, each moved to the mean of positive L within r, and six
                neighbours 0.3 r around each
-(3) patch      x: the view, as the plane that touches the sphere at a candidate shows it
-(4) mismatch   e_t = sum a |x - t|^2 / sum a |x - b|^2,  t: a drawing, a: what it covers within the view, b: mean colour
-               of the patch beside it: 0 is the drawing itself, 1 no better than that the surroundings went on
+(3) patch      x: the view projected onto the plane that touches the sphere at a candidate
+(4) mismatch   e_t = sum a |x - t|^2 / sum a |x - b|^2,  t: a drawing, a: its coverage within the view, b: mean colour
+               of the rest of the patch; 0 for the drawing itself, 1 if the surroundings' colour explains x as well
 (5) direction  the candidate with the least e_t over drawings t of class k
 (6) seen       there, e_t of class k is below 1 and below that of every other class's drawing
 
-No threshold in it was chosen by looking at generated pictures: (6) asks which of the drawings, or none, explains the
-picture best. On 48 views of 24 scenes that it was not designed with (benchmarks/results/sightings.json), of 64 and 256
-pixels a side: an object in view is seen in 80 % and 92 % of frames, 1.0 and 0.8 degrees (median) from its place, always
-within 5. In a view of other directions taken for the right one something is seen in 11 % and 14 %, 28 and 29 degrees
-from the place. A class that the view does not hold is seen in 6 % and 8 %.
+No threshold was tuned on generated clips: (6) asks which drawing, if any, explains the image best. On 48 held-out views
+of 24 scenes (benchmarks/results/sightings.json), of 64 and 256 pixels a side: an object in view is found in 80 % and
+92 % of frames, with a median error of 1.0 and 0.8 degrees, always within 5. In a view of a wrong direction an object is
+found in 11 % and 14 % of frames, 28 and 29 degrees from the true place. A class that is absent is found in 6 % and 8 %.
 """
 
 from dataclasses import dataclass
@@ -33,12 +32,12 @@ SURROUND = 1.7  # angular radii
 NEIGHBOUR = 0.3  # angular radii, as tangents
 NEIGHBOURS = 6
 CELLS = 32
-"""Side of the grid over the view on which candidates are looked for."""
+"""Side of the grid over the view on which candidates are searched."""
 SMALLEST_SALIENCY = 0.01  # of the mean
 LEAST_COVER = 0.4
-"""Part of a drawing that must lie within the view."""
+"""Smallest share of a drawing that must be within the view."""
 LEAST_CONTRAST = 25.0
-"""Lowest mean square difference to the surroundings in equation 4, of colours in 0..255: coding noise is below."""
+"""Floor of the mean square difference to the surroundings in equation 4 (colours in 0..255), above coding noise."""
 
 Viewpoint = Float[np.ndarray, "4"]
 Direction = Float[np.ndarray, "3"]
@@ -46,28 +45,28 @@ Direction = Float[np.ndarray, "3"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """The place of a view that looks most like an object."""
+    """Direction in a view that looks most like an object."""
 
     direction: Direction
-    """In the world, unit length."""
+    """World direction, unit length."""
     mismatch: float
-    """Equation 4, of the nearest drawing of its class; infinite if none fits into the view."""
+    """Smallest mismatch (equation 4) with a drawing of the class; infinite if none fits into the view."""
     other: float
-    """That of the nearest drawing of another class."""
+    """Smallest mismatch with a drawing of another class."""
 
     @property
     def seen(self) -> bool:
-        """Equation 6."""
+        """Whether the object is found (equation 6)."""
         return self.mismatch < min(1.0, self.other)
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """Directions of a view's cells."""
+    """Directions of the cells of a view's grid."""
 
     units: Float[np.ndarray, "cell 3"]
     areas: Float[np.ndarray, "cell"]
-    """Solid angles, of any scale."""
+    """Solid angles, up to a common factor."""
     cosines: Float[np.ndarray, "cell cell"]
 
 
@@ -79,9 +78,9 @@ def find_object(
     radius: float,
     place: str,
 ) -> Sighting:
-    """Looks for an object of class `name` and angular `radius` (rad) in one view of a scene's `place`.
+    """Finds an object of class `name` and angular `radius` (rad) in one view of a scene's `place`.
 
-    Raises MetricError for a class or place that scenes do not have.
+    Raises MetricError for an unknown class or place.
     """
     yaw, pitch, horizontal, vertical = (float(angle) for angle in viewpoint)
     grid = _grid(yaw, pitch, horizontal, vertical)
@@ -125,7 +124,7 @@ def _on_grid(values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "cell
 def _evidence(
     grid: _Grid, evidence: Float[np.ndarray, "cell"], saliency: Float[np.ndarray, "cell"], radius: float
 ) -> Float[np.ndarray, "cell"]:
-    """Equation 1 at every cell."""
+    """Evidence at each cell (equation 1)."""
     within = (grid.cosines >= min(np.cos(radius), 1 - 1e-9)) * grid.areas
     wide = (grid.cosines >= np.cos(min(SURROUND * radius, np.pi))) * grid.areas
     inner, outer = within @ evidence, wide @ evidence
@@ -137,7 +136,7 @@ def _evidence(
 
 
 def _with_neighbours(direction: Direction, size: float) -> list[Direction]:
-    """A direction and those around it, unit length; `size` is the tangent of the object's angular radius."""
+    """A direction and its neighbours, unit length; `size` is the tangent of the object's angular radius."""
     right, up, ahead = rotation(*map(float, angles_from_direction(direction))).T
     angles = np.arange(NEIGHBOURS) * 2 * np.pi / NEIGHBOURS
     around = [ahead + NEIGHBOUR * size * (np.cos(angle) * right + np.sin(angle) * up) for angle in angles]
@@ -147,7 +146,7 @@ def _with_neighbours(direction: Direction, size: float) -> list[Direction]:
 def _patch(
     picture: UInt8[np.ndarray, "height width 3"], viewpoint: Viewpoint, direction: Direction, size: float
 ) -> tuple[Float[np.ndarray, "row column 3"], Bool[np.ndarray, "row column"]]:
-    """What an object in `direction` would fill, upright, and which of its pixels the view holds."""
+    """Upright patch that an object in `direction` would fill, and the mask of its pixels inside the view."""
     yaw, pitch, horizontal, vertical = (float(angle) for angle in viewpoint)
     tangents = np.tan([horizontal / 2, vertical / 2])
     height, width = picture.shape[:2]
@@ -170,7 +169,7 @@ def _patch(
 def _mismatches(
     patches: Float[np.ndarray, "patch row column 3"], inside: Bool[np.ndarray, "patch row column"], drawn: Drawings
 ) -> Float[np.ndarray, "patch drawing"]:
-    """Equation 4; infinite where too little of a drawing is within the view."""
+    """Mismatch of each patch and drawing (equation 4); infinite if too little of the drawing is within the view."""
     seen = inside.astype(np.float64)
     colours = patches * seen[..., None]
     square = np.square(patches).sum(axis=-1) * seen

@@ -1,7 +1,7 @@
-"""The look of each class of sounding object, drawn with signed distances in the plane that touches the sphere at it.
+"""Drawings of the object classes, by signed distance functions in the plane that touches the sphere at the object.
 
-Coordinates are gnomonic: p to the right and q up, 1 at the object's angular radius, so that a drawing bends on the
-panorama exactly as a thing in the world does. A shape is its signed distance s(p, q), negative inside; it covers
+Coordinates are gnomonic: p to the right and q up, 1 at the object's angular radius, so that a drawing is distorted on
+the panorama like a real object. A shape is its signed distance s(p, q), negative inside; it covers
 clip(1/2 - s / pixel, 0, 1) of a pixel, which gives soft edges at any size.
 """
 
@@ -15,40 +15,40 @@ Plane = Float32[np.ndarray, "height width"]
 RGB = tuple[int, int, int]
 INK: RGB = (28, 24, 32)
 OUTLINE = 0.045
-"""Width of the dark line around every shape, of the object's radius."""
+"""Width of the dark outline of every shape, in radii of the object."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """What an object does at one instant."""
+    """State of an object at one instant."""
 
     time: float
-    """s since the start of the clip."""
+    """Time since the start of the clip, s."""
     since: float
-    """s since its latest onset; infinite before the first."""
+    """Time since the latest onset, s; infinite before the first."""
     loudness: float
-    """Its envelope, 0..1."""
+    """Envelope of the object's sound, 0..1."""
     hue: float
 
     @property
     def pulse(self) -> float:
-        """1 at an onset, then dying away: flashes, bounces and swings follow it."""
+        """Strength of flashes, bounces and swings: 1 at an onset, then decaying."""
         return float(np.exp(-self.since / 0.22))
 
     def pick(self, *colours: RGB) -> RGB:
-        """The object's own one of a class's colours."""
+        """Colour of this object among those of its class."""
         return colours[int(self.hue * len(colours)) % len(colours)]
 
 
 class Canvas:
-    """A picture on a grid of p and q: premultiplied RGB (0..255) and coverage (0..1), channels first for speed."""
+    """Image on a grid of p and q: premultiplied RGB (0..255) and coverage (0..1), channels first for speed."""
 
     def __init__(self, p: Plane, q: Plane, pixel: float):
         self.p, self.q, self.pixel = p, q, np.float32(pixel)
         self.layers = np.zeros((4, *p.shape), np.float32)
 
     def paint(self, distance: Plane, colour: RGB, opacity: float = 1.0, shade: Plane | float = 1.0) -> None:
-        """Covers the inside of a shape; `shade` multiplies the colour."""
+        """Paints the inside of a shape; `shade` multiplies the colour."""
         share = np.clip(np.float32(0.5) - distance / self.pixel, 0, 1)
         if opacity < 1:
             share *= np.float32(opacity)
@@ -62,12 +62,12 @@ class Canvas:
             layer += tone
 
     def solid(self, distance: Plane, colour: RGB, shade: Plane | float | None = None) -> None:
-        """A shape with a dark outline, lit from above and the left unless `shade` is given."""
+        """Paints a shape with a dark outline, lit from above left unless `shade` is given."""
         self.paint(distance - np.float32(OUTLINE), INK)
         self.paint(distance, colour, shade=self.light() if shade is None else shade)
 
     def light(self) -> Plane:
-        """Brightness of a matt surface under light from above and the left."""
+        """Brightness of a matt surface lit from above left."""
         return 0.92 + np.float32(0.22) * self.q - np.float32(0.14) * self.p
 
 
@@ -85,7 +85,7 @@ def ellipse(p: Plane, q: Plane, x: float, y: float, a: float, b: float) -> Plane
 
 
 def box(p: Plane, q: Plane, x: float, y: float, a: float, b: float, rounding: float = 0.0) -> Plane:
-    """Distance to a rectangle with the half sides a, b and rounded corners."""
+    """Distance to a rectangle with half sides a, b and rounded corners."""
     u = np.abs(p - np.float32(x)) - np.float32(a - rounding)
     v = np.abs(q - np.float32(y)) - np.float32(b - rounding)
     outside = np.hypot(np.maximum(u, 0), np.maximum(v, 0))
@@ -111,14 +111,14 @@ def convex(p: Plane, q: Plane, *corners: tuple[float, float]) -> Plane:
 
 
 def turned(p: Plane, q: Plane, angle: float, x: float, y: float) -> tuple[Plane, Plane]:
-    """Coordinates in which a shape appears turned anticlockwise by `angle` (rad) around (x, y)."""
+    """Coordinates that rotate a shape anticlockwise by `angle` (rad) around (x, y)."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     u, v = p - np.float32(x), q - np.float32(y)
     return c * u + s * v + np.float32(x), c * v - s * u + np.float32(y)
 
 
 def _waves(canvas: Canvas, moment: Moment, x: float, y: float, colour: RGB) -> None:
-    """Rings that run outwards from (x, y) at each onset."""
+    """Paints rings that move outwards from (x, y) at each onset."""
     for lag in (0.0, 0.12):
         age = moment.since - lag
         if 0 <= age < 0.5:
@@ -128,7 +128,7 @@ def _waves(canvas: Canvas, moment: Moment, x: float, y: float, colour: RGB) -> N
 
 
 def bell(canvas: Canvas, moment: Moment) -> None:
-    """A metal bell that swings from its loop."""
+    """Paints a metal bell that swings from its loop."""
     swing = 0.4 * np.cos(2 * np.pi * 1.4 * moment.since) * np.exp(-moment.since / 0.9) if moment.pulse > 1e-4 else 0.0
     metal = moment.pick((236, 182, 52), (206, 128, 66), (188, 196, 208))
     p, q = turned(canvas.p, canvas.q, swing, 0, 0.8)
@@ -148,7 +148,7 @@ def bell(canvas: Canvas, moment: Moment) -> None:
 
 
 def drum(canvas: Canvas, moment: Moment) -> None:
-    """A drum that is squeezed by two sticks."""
+    """Paints a drum that two sticks compress at each onset."""
     paint = moment.pick((200, 40, 44), (36, 92, 176), (40, 132, 84))
     squeeze = 1 - 0.22 * moment.pulse
     p, q = canvas.p * np.float32(squeeze**0.5), (canvas.q + np.float32(0.6)) / np.float32(squeeze) - np.float32(0.6)
@@ -170,7 +170,7 @@ def drum(canvas: Canvas, moment: Moment) -> None:
 
 
 def whistle(canvas: Canvas, moment: Moment) -> None:
-    """A referee's whistle with a dancing pea and rings of sound."""
+    """Paints a referee's whistle with a moving pea and rings at each onset."""
     shell = moment.pick((40, 178, 190), (240, 90, 40), (150, 84, 190))
     _waves(canvas, moment, 0.0, 0.35, (255, 255, 255))
     p, q = turned(canvas.p, canvas.q, 0.25 + 0.12 * moment.pulse, 0, 0)
@@ -186,7 +186,7 @@ def whistle(canvas: Canvas, moment: Moment) -> None:
 
 
 def engine(canvas: Canvas, moment: Moment) -> None:
-    """A motor with cooling ribs, a turning gear, a glowing core and smoke: shaking and brighter when louder."""
+    """Paints a motor with a rotating gear, a glowing core and smoke, which shakes and brightens with loudness."""
     case = moment.pick((70, 92, 122), (122, 96, 62), (88, 116, 84))
     shake = 0.035 * moment.loudness * np.sin(2 * np.pi * 5.3 * moment.time)
     p, q = canvas.p + np.float32(shake), canvas.q - np.float32(0.5 * shake)
@@ -211,7 +211,7 @@ def engine(canvas: Canvas, moment: Moment) -> None:
 
 
 def chirp(canvas: Canvas, moment: Moment) -> None:
-    """A bird that hops, flaps and opens its beak."""
+    """Paints a bird that hops, flaps and opens its beak."""
     coat, belly = moment.pick((246, 196, 44), (66, 142, 220), (226, 84, 84)), (255, 240, 205)
     p, q = canvas.p, canvas.q - np.float32(0.14 * moment.pulse)
     canvas.solid(convex(p, q, (-0.98, 0.12), (-0.92, -0.22), (-0.35, -0.25), (-0.4, 0.05)), coat, 0.75)
@@ -232,7 +232,7 @@ def chirp(canvas: Canvas, moment: Moment) -> None:
 
 
 def voice(canvas: Canvas, moment: Moment) -> None:
-    """A face whose mouth opens with the loudness."""
+    """Paints a face whose mouth opens with loudness."""
     skin = moment.pick((246, 206, 172), (186, 128, 88), (118, 76, 54))
     hair = moment.pick((92, 52, 28), (30, 24, 28), (44, 30, 26))
     p, q = turned(canvas.p, canvas.q, 0.08 * np.sin(2 * np.pi * 0.7 * moment.time), 0, -0.6)

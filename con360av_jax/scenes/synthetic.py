@@ -1,4 +1,4 @@
-"""Procedural 360° clips: picture, ambisonic sound, caption and ground truth of a scene, in memory or as files."""
+"""Procedural 360° clips: video, ambisonic audio, caption and ground truth of a scene, in memory or as files."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -36,12 +36,12 @@ ObjectTruth = TypedDict(
         "loudness": list[float],
     },
 )
-"""One object. Per frame: lon_deg, positive to the right of the image centre; lat_deg, positive up; angular_radius_deg,
-from centre to edge; loudness, the RMS of its sound at the viewer (of full scale) from that frame to the next."""
+"""Ground truth of one object. Per frame: lon_deg, positive to the right of the image centre; lat_deg, positive up;
+angular_radius_deg, from centre to edge; loudness, RMS of its sound at the viewer up to the next frame, of full scale."""
 
 
 class Truth(TypedDict):
-    """What is where in a clip."""
+    """Ground truth of a clip: its objects and their positions and loudness by frame."""
 
     version: int
     caption: str
@@ -58,13 +58,13 @@ class SyntheticClip:
     video: UInt8[np.ndarray, "frame height width 3"]
     """Equirectangular RGB; frame k shows the instant k / frames per second."""
     sound: Int16[np.ndarray, "sample 4"]
-    """ACN W, Y, Z, X, SN3D."""
+    """First-order ambisonics: ACN order W, Y, Z, X, SN3D normalisation, 16 bit."""
     caption: str
     truth: Truth
 
 
 def captions_corpus(count: int, seed: int) -> list[str]:
-    """The captions of scenes 0 to count - 1, without rendering them."""
+    """Captions of scenes 0 to count - 1, without rendering."""
     return [make_scene(seed, index).caption for index in range(count)]
 
 
@@ -77,7 +77,7 @@ def render_clip(
     sample_rate: int = 16_000,
     index: int = 0,
 ) -> SyntheticClip:
-    """Renders scene `index` of the set `seed`, the same bits every time."""
+    """Renders scene `index` of the set `seed`; bit-identical for equal arguments."""
     scene = make_scene(seed, index, seconds)
     return render_scene(scene, height, width, frames_per_second, sample_rate)
 
@@ -85,7 +85,7 @@ def render_clip(
 def render_scene(
     scene: Scene, height: int, width: int, frames_per_second: float = 8.0, sample_rate: int = 16_000
 ) -> SyntheticClip:
-    """Picture, sound and truth of `scene`."""
+    """Renders video, audio and ground truth of `scene`."""
     background = render_scene_background(scene, height, width)
     times = np.arange(round(scene.seconds * frames_per_second)) / frames_per_second
     video = np.repeat(background[None], len(times), axis=0)
@@ -99,7 +99,7 @@ def render_scene(
 def scene_truth(
     scene: Scene, sources: list[Float[np.ndarray, "sample"]], times: Float[np.ndarray, "frame"], sample_rate: int
 ) -> Truth:
-    """Directions, sizes and loudness of all objects at `times`; `sources` holds one `object_sound` per object."""
+    """Ground truth of all objects at `times`; `sources` contains one `object_sound` per object."""
     bounds = np.append(np.round(times * sample_rate).astype(int), round(scene.seconds * sample_rate))
     objects: list[ObjectTruth] = []
     for item, source in zip(scene.objects, sources, strict=True):
@@ -142,24 +142,24 @@ def write_scene_clips(
     frames_per_second: float = 8.0,
     sample_rate: int = 16_000,
 ) -> None:
-    """Writes scene_000000.mp4 (H.264, 4-channel FLAC) and .json (truth) per scene, and captions.jsonl, into `out`.
+    """Writes scene_000000.mp4 (H.264, 4-channel FLAC) and .json (ground truth) per scene, and captions.jsonl, to `out`.
 
-    The folder appears when all is written. A folder that already holds the same scenes is left as it is.
+    The folder appears when it is complete. A folder that already holds the same scenes stays unchanged.
 
     Args:
         out: a folder that does not exist, is empty, or holds the same scenes.
-        clips: how many.
-        seed: decides, with a clip's number, everything in it; `workers` does not.
-        height: of the panorama, pixels.
-        width: of the panorama, pixels; twice the height.
-        seconds: length of each clip.
-        workers: processes; each clip is one process's work.
+        clips: number of clips.
+        seed: seed of the set, which with a clip's number determines its content.
+        height: height of the panorama, pixels.
+        width: width of the panorama, pixels; twice the height.
+        seconds: duration of each clip, s.
+        workers: number of processes; does not change the clips.
         progress: called with (clips done, clips) after each clip.
-        frames_per_second: of the pictures.
-        sample_rate: of the sound, Hz.
+        frames_per_second: frame rate of the video.
+        sample_rate: sample rate of the audio, Hz.
 
     Raises:
-        DatasetError: a size that makes no panorama, or `out` holds something else or cannot be made.
+        DatasetError: the arguments are invalid, or `out` holds something else or cannot be created.
     """
     if clips < 1 or workers < 1 or seconds <= 0 or height < 8 or width != 2 * height or seed < 0:
         raise DatasetError(
@@ -226,6 +226,6 @@ def _write_scene(
     """Renders and writes one clip with its truth; returns its number and caption."""
     clip = render_clip(seed, seconds, *size, frames_per_second, sample_rate, index)
     path = folder / f"scene_{index:06d}.mp4"
-    write_clip(path, clip.video, frames_per_second, clip.sound, sample_rate, lossless_sound=True)
+    write_clip(path, clip.video, frames_per_second, clip.sound, sample_rate, lossless_audio=True)
     path.with_suffix(".json").write_text(json.dumps(clip.truth))
     return index, clip.caption

@@ -1,7 +1,7 @@
-"""Backgrounds of the procedural scenes: sky, clouds, hills and ground as functions of direction, so no seam exists.
+"""Backgrounds of the procedural scenes: sky, clouds, hills and ground as functions of direction, without a seam.
 
-Noise is value noise on a random cubic lattice, read at points that depend on the direction alone: on the unit sphere
-for the hills' texture, on a plane above the viewer for clouds and below for the ground, which gives them perspective.
+Noise is value noise on a random cubic lattice, sampled at points that depend only on the direction: on the unit sphere
+for the texture of hills, on a plane above the viewer for clouds and below for the ground, which gives perspective.
 """
 
 from dataclasses import dataclass
@@ -17,27 +17,27 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Palette:
-    """One place: colours are RGB in 0..255."""
+    """Colours of one place, RGB in 0..255."""
 
     place: str
-    """Where a caption says that the scene is."""
+    """Phrase for the place in captions."""
     zenith: Colour
     horizon: Colour
     cloud: Colour
     cloud_cover: float
-    """0 is a clear sky, 1 an overcast one."""
+    """Cloud cover, from 0 (clear) to 1 (overcast)."""
     hills: Colour
     ground_near: Colour
     ground_far: Colour
     pattern: str
-    """What the ground shows: grain, ripples or tiles."""
+    """Pattern of the ground: grain, ripples or tiles."""
     sun: Colour
     sun_size: float
     """Radius of the sun or moon, rad."""
     stars: float = 0.0
     """Brightness of stars, 0..1."""
     light: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """What the light does to the colours of objects."""
+    """Factors of the light on the colours of objects."""
 
 
 PALETTES = {
@@ -81,20 +81,20 @@ PALETTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Background:
-    """One background: a palette, the sun's direction and the seed of all noise."""
+    """Parameters of a background: palette, direction of the sun and seed of the noise."""
 
     palette: str
     sun_longitude: float
-    """rad, positive to the right."""
+    """Longitude of the sun, rad, positive to the right."""
     sun_latitude: float
-    """rad, positive up."""
+    """Latitude of the sun, rad, positive up."""
     noise_seed: int
 
 
 def value_noise(
     points: Float[np.ndarray, "*shape 3"], frequency: float, generator: np.random.Generator
 ) -> Float32[np.ndarray, "*shape"]:
-    """Smooth noise in [-1, 1] at `points`, with about `frequency` features per unit of length, in a random rotation."""
+    """Smooth noise in [-1, 1] at `points`, with about `frequency` features per unit length, randomly rotated."""
     lattice = generator.uniform(-1.0, 1.0, (LATTICE, LATTICE, LATTICE)).astype(np.float32)
     turn = Rotation.random(rng=generator).as_matrix().astype(np.float32) * np.float32(frequency)
     shift = generator.uniform(0, LATTICE, 3).astype(np.float32)
@@ -104,7 +104,7 @@ def value_noise(
     coordinates += shift.reshape(3, *(1,) * (points.ndim - 1))
     cell = np.floor(coordinates)
     fraction = coordinates - cell
-    # The smooth step hides the lattice's edges, which plain linear interpolation shows.
+    # The smooth step hides the lattice, which linear interpolation would show.
     smooth = cell + fraction * fraction * (3 - 2 * fraction)
     return map_coordinates(lattice, smooth, order=1, mode="grid-wrap", output=np.float32)
 
@@ -112,7 +112,7 @@ def value_noise(
 def fractal_noise(
     points: Float[np.ndarray, "*shape 3"], frequency: float, octaves: int, generator: np.random.Generator
 ) -> Float32[np.ndarray, "*shape"]:
-    """Sum of `octaves` of value noise, each at twice the frequency and half the amplitude of the one before."""
+    """Sum of `octaves` of value noise, each with twice the frequency and half the amplitude of the previous one."""
     total = value_noise(points, frequency, generator)
     for octave in range(1, octaves):
         total += value_noise(points, frequency * 2**octave, generator) * np.float32(0.5**octave)
@@ -122,7 +122,7 @@ def fractal_noise(
 def render_background(
     background: Background, directions: Float[np.ndarray, "height width 3"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The background as seen in each of the unit vectors `directions` (x right, y up, z forward)."""
+    """Renders a background at the unit vectors `directions` (x right, y up, z forward)."""
     palette = PALETTES[background.palette]
     directions = directions.astype(np.float32)
     sky_seed, ground_seed, hill_seed, star_seed = np.random.SeedSequence(background.noise_seed).spawn(4)
@@ -150,7 +150,7 @@ def _blend(first: np.ndarray, second: np.ndarray, weight: Float32[np.ndarray, "h
 
 
 def _plane(directions: Float32[np.ndarray, "height width 3"], softness: float) -> Float32[np.ndarray, "height width 3"]:
-    """Where each direction meets a horizontal plane at distance 1; `softness` keeps the horizon at a finite place."""
+    """Intersection of each direction with a horizontal plane at distance 1; `softness` keeps the horizon finite."""
     points = directions / (np.abs(directions[..., 1:2]) + np.float32(softness))
     points[..., 1] = 0
     return points
@@ -183,7 +183,7 @@ def _sky(
 def _stars(
     directions: Float32[np.ndarray, "height width 3"], brightness: float, generator: np.random.Generator
 ) -> Float32[np.ndarray, "height width 1"]:
-    """Small soft discs, placed evenly over the upper half of the sphere."""
+    """Small soft discs, distributed uniformly over the upper half of the sphere."""
     stars = np.zeros((*directions.shape[:2], 1), np.float32)
     height, width = directions.shape[:2]
     pixel = np.pi / (2 * height)
@@ -206,7 +206,7 @@ def _ground(
     depth = np.clip(-directions[..., 1], 0, 1)
     ground = _blend(_colour(palette.ground_far), _colour(palette.ground_near), depth ** np.float32(0.6))
     plane = _plane(directions, 0.04)
-    # Detail fades towards the horizon, where several features would fall into one pixel.
+    # Detail fades towards the horizon, where features are smaller than pixels.
     near = 1 - np.exp(-depth * 5)
     texture = fractal_noise(plane, 0.7, 3, generator) * np.float32(0.5)
     if palette.pattern == "ripples":
@@ -228,7 +228,7 @@ def _add_hills(
     directions: Float32[np.ndarray, "height width 3"],
     generator: np.random.Generator,
 ) -> None:
-    """Three ranges of hills on the horizon, the far ones paler, painted into `picture` in place."""
+    """Paints three ranges of hills on the horizon into `picture` in place, paler with distance."""
     height = len(directions)
     rows = slice(int(height * 0.36), int(np.ceil(height * 0.52)))
     band = directions[rows]

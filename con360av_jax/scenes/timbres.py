@@ -1,9 +1,9 @@
-"""Sounds of the procedural scenes: one synthesised timbre per class, loud exactly where `loudness_envelope` says so.
+"""Audio of the procedural scenes: one synthesised timbre per class, with the amplitude of `loudness_envelope`.
 
-The envelope e(t) in [0, 1] of an object is the largest over its notes of
+The envelope e(t) in [0, 1] of an object is the maximum over its notes of
     (1)  a(t - onset) * h(t - onset),   a(x) = min(x / attack, 1) for x >= 0, else 0,
-    (2)  h(x) = exp(-x / decay) for struck things, or 1 while the note lasts and exp(-(x - length) / decay) after it;
-an engine never stops: (3)  e = 0.3 + 0.7 * max(...). The picture is driven by the same e(t).
+    (2)  h(x) = exp(-x / decay) for struck objects, else 1 during the note and exp(-(x - length) / decay) after it;
+for an engine, which never stops, (3)  e = 0.3 + 0.7 * max(...). The video is driven by the same e(t).
 """
 
 from collections.abc import Callable
@@ -18,26 +18,26 @@ from con360av_jax.sphere.ambisonics import encode
 ATTACK = {"bell": 0.002, "drum": 0.002, "whistle": 0.008, "engine": 0.01, "chirp": 0.006, "voice": 0.012}
 """Rise time, s."""
 DECAY = {"bell": 0.45, "drum": 0.13, "whistle": 0.05, "engine": 0.35, "chirp": 0.02, "voice": 0.06}
-"""Time constant of dying away, s."""
+"""Time constant of the decay, s."""
 STRUCK = ("bell", "drum")
 RINGING = 2.2
-"""After this a struck thing is silent, s; it fades over the last 0.6 s."""
+"""Time after which a struck object is silent, s; it fades over the last 0.6 s."""
 ENGINE_IDLE = 0.3
 LEVEL = 0.24
-"""Peak of any object at the reference distance, of full scale."""
+"""Peak of each object at the reference distance, relative to full scale."""
 AMBIENCE = 0.0015
-"""RMS of the wind in W, of full scale."""
+"""RMS of the wind in W, relative to full scale."""
 
 Times = Float[np.ndarray, "sample"]
 
 
 def _filtered(numerator: list[float], denominator: list[float], signal: np.ndarray) -> np.ndarray:
-    """A recursive filter along time, the first axis."""
+    """Applies a recursive filter along time, the first axis."""
     return np.asarray(lfilter(numerator, denominator, signal, axis=0))
 
 
 def loudness_envelope(item: SceneObject, times: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """e(t) of equations 1 to 3 at `times` (s), without the gain of distance."""
+    """Envelope e(t) of an object at `times` (s), equations 1 to 3, without the gain of distance."""
     attack, decay, struck = ATTACK[item.name], DECAY[item.name], item.name in STRUCK
     times = np.asarray(times, np.float64)
     envelope = np.zeros(times.shape)
@@ -51,11 +51,11 @@ def loudness_envelope(item: SceneObject, times: Float[np.ndarray, "*shape"]) -> 
 
 
 def _per_note(item: SceneObject, times: Times, tone: Callable[[Times, float, float], np.ndarray]) -> np.ndarray:
-    """Adds `tone(time since onset, frequency factor, length)` times equation 1 and 2 for every note."""
+    """Sum over notes of `tone(time since onset, frequency factor, length)` times equations 1 and 2."""
     attack, decay, struck = ATTACK[item.name], DECAY[item.name], item.name in STRUCK
     wave = np.zeros(times.shape)
     for note in item.notes:
-        # A struck thing's partials bring their own decay, slower than the envelope's mean.
+        # The partials of a struck object have their own decay, slower than the envelope's.
         last = np.searchsorted(times, note.onset + (RINGING if struck else note.seconds + 8 * decay))
         first = np.searchsorted(times, note.onset)
         since = times[first:last] - note.onset
@@ -106,7 +106,7 @@ def _whistle(item: SceneObject, times: Times, generator: np.random.Generator) ->
 def _engine(item: SceneObject, times: Times, generator: np.random.Generator) -> np.ndarray:
     envelope = loudness_envelope(item, times)
     step = times[1] - times[0]
-    # A flywheel follows the throttle slowly: the pitch glides while the loudness jumps.
+    # Like a flywheel, the pitch follows loudness slowly.
     speed = _filtered([step / 0.15], [1, step / 0.15 - 1], envelope)
     phase = 2 * np.pi * np.cumsum(38 * item.pitch * (0.8 + 0.9 * speed)) * step
     weights = generator.uniform(0.5, 1.0, 14) / np.arange(1, 15) ** 0.7
@@ -152,7 +152,7 @@ TIMBRES: dict[str, Callable[[SceneObject, Times, np.random.Generator], np.ndarra
 
 
 def object_sound(item: SceneObject, seconds: float, sample_rate: int) -> Float[np.ndarray, "sample"]:
-    """What one object sounds like at the viewer's place, of full scale: its timbre with the gain of its distance."""
+    """Sound of one object at the viewer, relative to full scale: its timbre with the gain of its distance."""
     times = np.arange(round(seconds * sample_rate)) / sample_rate
     wave = TIMBRES[item.name](item, times, np.random.default_rng(item.noise_seed))
     return LEVEL * wave / np.abs(wave).max() * item.gain(times, seconds)
@@ -161,16 +161,16 @@ def object_sound(item: SceneObject, seconds: float, sample_rate: int) -> Float[n
 def scene_sound(
     scene: Scene, sources: list[Float[np.ndarray, "sample"]], sample_rate: int
 ) -> Int16[np.ndarray, "sample 4"]:
-    """Ambisonic sound of `sources` (one `object_sound` per object), a faint wind and the scene's echo.
+    """Ambisonic audio of `sources` (one `object_sound` per object), faint wind and the scene's echo.
 
-    ACN W, Y, Z, X, SN3D, 16 bit; scaled down as a whole only if it would clip. The azimuth of an object is minus its
-    longitude, because azimuth counts to the left.
+    ACN W, Y, Z, X, SN3D, 16 bit; scaled down as a whole only if it would clip. The azimuth of an object is its negated
+    longitude, because azimuth is positive to the left.
     """
     generator = np.random.default_rng(scene.noise_seed)
     count = round(scene.seconds * sample_rate)
     times = np.arange(count) / sample_rate
     wind = _filtered([0.05], [1, -0.95], generator.standard_normal((count, 4)))
-    # Sound from everywhere at once has a third of W's power in each of the other SN3D channels.
+    # In a diffuse field each of the other SN3D channels has a third of the power of W.
     field = wind * (AMBIENCE / wind.std()) * np.array([1, 3**-0.5, 3**-0.5, 3**-0.5])
     for item, source in zip(scene.objects, sources, strict=True):
         longitude, latitude = item.motion.angles(times)

@@ -252,7 +252,7 @@ def test_corrupt_truth_is_refused(turned: Path, tmp_path: Path, views: list[View
 def test_truth_that_is_no_json_is_refused(turned: Path, tmp_path: Path, views: list[View]):
     write_truth(tmp_path / "truth", views)
     (tmp_path / "truth" / "scene_000002.json").write_text("{")
-    with pytest.raises(MetricError, match="cannot be read as truth"):
+    with pytest.raises(MetricError, match="cannot be read as ground truth"):
         control_metrics(turned, tmp_path / "truth", CONFIG)
 
 

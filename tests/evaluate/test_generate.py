@@ -17,7 +17,7 @@ from con360av_jax.evaluate import generate, settings
 from con360av_jax.evaluate.generate import Share
 from con360av_jax.evaluate.selection import choose, choose_scenes, clip_seed, complete_scenes, read_clips
 from con360av_jax.evaluate.settings import ABLATION, Making
-from con360av_jax.media.files import read_frames, read_sound
+from con360av_jax.media.files import read_frames, read_audio
 from con360av_jax.model import Con360AV
 from tests.support import tiny_world
 
@@ -166,7 +166,7 @@ def test_eight_devices_and_another_batch_change_rounding_only(making: Making, mo
     alone = [*generate.sample_clips(model, records[:2], making), *generate.sample_clips(model, records[2:], making)]
     for one, eight in zip(alone, generate.sample_clips(spread, records * 2, making), strict=False):
         assert np.abs(one.video.astype(int) - eight.video).max() <= 1
-        np.testing.assert_allclose(one.sound, eight.sound, atol=ROUNDING)
+        np.testing.assert_allclose(one.audio, eight.audio, atol=ROUNDING)
 
 
 def test_targets_are_the_records_own_views_and_are_read_once(
@@ -180,7 +180,7 @@ def test_targets_are_the_records_own_views_and_are_read_once(
     np.testing.assert_array_equal(np.array(clips[1].middle, np.float32), record.arrays["viewpoint"][2])
     path = tmp_path / "targets" / f"{clips[1].clip}.mp4"
     assert read_frames(path, 4).shape == record.arrays["video"].shape
-    sound = read_sound(path, 16_000, seconds=1.0)[:, 0]
+    sound = read_audio(path, 16_000, seconds=1.0)[:, 0]
     np.testing.assert_array_equal(sound, record.arrays["sound"].astype(np.float32) / 32768)
     monkeypatch.setattr(type(making.dataset), "__getitem__", lambda *_: pytest.fail("a record was read again"))
     assert generate.write_targets(tmp_path, chosen, making) == clips

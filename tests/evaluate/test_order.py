@@ -24,7 +24,7 @@ from con360av_jax.evaluate.metrics.av_align import av_align, flow_magnitude, flo
 from con360av_jax.evaluate.metrics.bootstrap import ClipMoments, bootstrap_frechet
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.metrics.saliency import compare_saliency
-from con360av_jax.media.files import read_frames, read_sound
+from con360av_jax.media.files import read_frames, read_audio
 from con360av_jax.media.mel import log_mel
 from con360av_jax.sphere.viewpoint import Viewpoint
 
@@ -70,7 +70,7 @@ def heard(shared_data: Path, shared_models: Path) -> Heard:
 
     found: Heard = {}
     for clip in CLIPS:
-        sound = read_sound(shared_data / f"{clip}.mp4", RATE)
+        sound = read_audio(shared_data / f"{clip}.mp4", RATE)
         noise = np.random.default_rng(0).normal(0, np.sqrt(np.mean(np.square(sound))), len(sound))
         found[clip] = {"left": rows(sound[:, 0]), "right": rows(sound[:, -1]), "noise": rows(noise)}
     return found
@@ -129,7 +129,7 @@ def test_sound_agrees_most_with_the_motion_that_it_is_made_from_and_least_when_n
     peaks = flow_peaks(flow_magnitude(pictures), frames_per_second)
     clicks = np.zeros(RATE * seconds, np.float32)
     clicks[np.round(peaks * RATE).astype(int)] = 0.5
-    own = read_sound(path, RATE, seconds=seconds).mean(axis=1)
+    own = read_audio(path, RATE, seconds=seconds).mean(axis=1)
 
     def score(sound: np.ndarray) -> float:
         found = av_align(pictures, frames_per_second, log_mel(sound, MEL), MEL).score

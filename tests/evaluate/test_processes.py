@@ -17,7 +17,7 @@ from con360av_jax.evaluate import generate, settings
 from con360av_jax.evaluate.results import read_results
 from con360av_jax.evaluate.selection import choose
 from con360av_jax.evaluate.settings import Making
-from con360av_jax.media.files import read_frames, read_sound
+from con360av_jax.media.files import read_frames, read_audio
 from con360av_jax.runtime.compile_flags import quick_compile_flags
 from tests.support import tiny_world
 
@@ -56,7 +56,7 @@ def test_two_processes_share_the_clips_and_the_first_goes_on(tiny: Config, tmp_p
         generate.generate(tmp_path, entries, making, lambda: model, 2)
     for alone, shared in zip(*(generate.files(at, "generated", entries) for at in (tmp_path, folder)), strict=True):
         assert np.abs(read_frames(alone, 4).astype(int) - read_frames(shared, 4)).mean() < 0.1
-        np.testing.assert_allclose(read_sound(alone, 16_000), read_sound(shared, 16_000), atol=1e-3)
+        np.testing.assert_allclose(read_audio(alone, 16_000), read_audio(shared, 16_000), atol=1e-3)
 
 
 @pytest.mark.slow

@@ -73,25 +73,25 @@ def found(folder: Path, clip: EvaluatedClip) -> SceneClip:
 def test_truth_is_read_at_the_clips_own_times(folder: Path):
     scene = found(folder, looking(yaw=20, start=1.5))
     assert (scene.scene, scene.place) == ("scene_000007", "sea")
-    assert scene.asked_for is not None
-    assert scene.asked_for.name == "bell"
-    longitude, latitude = np.degrees(angles_from_direction(scene.asked_for.directions))
+    assert scene.requested is not None
+    assert scene.requested.name == "bell"
+    longitude, latitude = np.degrees(angles_from_direction(scene.requested.directions))
     np.testing.assert_allclose(longitude, 10 * (1.5 + np.arange(8) / RATE), atol=1e-3)
     np.testing.assert_allclose(latitude, 0, atol=1e-9)
-    np.testing.assert_allclose(scene.asked_for.radii, np.radians(10))
+    np.testing.assert_allclose(scene.requested.radii, np.radians(10))
 
 
-def test_the_object_nearest_to_the_centre_is_asked_for_and_the_loudest_is_that_of_the_clips_time(folder: Path):
+def test_the_object_nearest_to_the_centre_is_requested_and_the_loudest_is_that_of_the_clips_time(folder: Path):
     # In its middle frame, at 2.5 s, the bell is at 25, the drum at 40 degrees.
     scenes = [found(folder, looking(yaw=yaw, start=1.5)) for yaw in (30, 35)]
-    assert [scene.asked_for.name for scene in scenes if scene.asked_for] == ["bell", "drum"]
+    assert [scene.requested.name for scene in scenes if scene.requested] == ["bell", "drum"]
     assert {scene.loudest for scene in scenes} == {"bell"}
     assert found(folder, looking(yaw=30, start=3.0)).loudest == "drum"
 
 
-def test_only_objects_inside_the_view_are_asked_for(folder: Path):
-    assert found(folder, looking(yaw=-90, start=1.5)).asked_for is None
-    narrow = found(folder, looking(yaw=25, start=1.5, field=8)).asked_for
+def test_only_objects_inside_the_view_are_requested(folder: Path):
+    assert found(folder, looking(yaw=-90, start=1.5)).requested is None
+    narrow = found(folder, looking(yaw=25, start=1.5, field=8)).requested
     assert narrow is not None
     # The bell goes from 15 to 32.5 degrees, the view from 21 to 29.
     np.testing.assert_array_equal(narrow.in_view, [False, False, False, True, True, True, False, False])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import DatasetError
-from con360av_jax.media.files import read_frames, read_sound
+from con360av_jax.media.files import read_frames, read_audio
 from con360av_jax.scenes.panorama import render_frame, render_scene_background
 from con360av_jax.scenes.scene import CLASSES, Motion, Note, Scene, SceneObject, make_scene
 from con360av_jax.scenes.synthetic import captions_corpus, render_clip, render_scene, write_scene_clips
@@ -79,7 +79,7 @@ def test_written_clips_hold_the_rendered_arrays(tmp_path):
     write_scene_clips(tmp_path / "out", clips=1, seed=9, height=64, width=128, seconds=1)
     clip = render_clip(9, seconds=1, height=64, width=128)
     video = tmp_path / "out" / "scene_000000.mp4"
-    np.testing.assert_array_equal((read_sound(video, RATE) * 32768).astype(np.int16), clip.sound)
+    np.testing.assert_array_equal((read_audio(video, RATE) * 32768).astype(np.int16), clip.sound)
     difference = np.abs(read_frames(video, 8).astype(int) - clip.video).mean()
     assert difference < 6
     assert json.loads(video.with_suffix(".json").read_text()) == clip.truth
