@@ -28,7 +28,7 @@ from con360av_jax.evaluate.metrics.av_align import av_align, direction_error
 from con360av_jax.evaluate.metrics.bootstrap import bootstrap_mean
 from con360av_jax.evaluate.results import Exclusion, Metric
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
-from con360av_jax.media.files import read_frames, read_audio
+from con360av_jax.media.files import read_audio, read_frames
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.ground_truth import SceneClip, scene_clip
 from con360av_jax.scenes.sighting import find_object

@@ -15,9 +15,9 @@ from con360av_jax.config.settings import MelConfig
 from con360av_jax.errors import MediaError, MetricError
 from con360av_jax.evaluate.features import open_features
 from con360av_jax.evaluate.results import ClipScores, Metric, Results
-from con360av_jax.media.files import probe, read_frames, read_audio
+from con360av_jax.media.files import probe, read_audio, read_frames
 from con360av_jax.media.mel import log_mel
-from con360av_jax.pages.figures import mel_picture, picture_uri, saliency_overlay
+from con360av_jax.pages.figures import image_uri, mel_image, saliency_overlay
 from con360av_jax.sphere.geometry import minmax
 
 WORST, BEST = 12, 6
@@ -121,14 +121,14 @@ def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]
             mels[side] = _mel(path)
         except MediaError as error:
             problems[side].append(str(error))
-    pictures = _mel_pictures(mels)
+    mel_images = _mel_images(mels)
     videos = tuple(
         Video(
             name=side,
             file=file,
             href=link(folder / file, page),
             still=stills.get(side, ""),
-            mel=pictures.get(side, ""),
+            mel=mel_images.get(side, ""),
             problems=tuple(problems[side]),
         )
         for side, file in files.items()
@@ -162,7 +162,7 @@ def _still(path: Path, maps: Float32[np.ndarray, "frame row column"]) -> str:
     if not rate:
         raise MediaError(f"{path}: has no pictures")
     frame = read_frames(path, rate, start=middle / rate, seconds=1 / rate)[0]
-    return picture_uri(saliency_overlay(_at_most(frame, _STILL), minmax(maps[middle])))
+    return image_uri(saliency_overlay(_at_most(frame, _STILL), minmax(maps[middle])))
 
 
 def _at_most(picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "row column 3"]:
@@ -175,9 +175,9 @@ def _mel(path: Path) -> Float32[np.ndarray, "time mel"]:
     return log_mel(read_audio(path, config.sample_rate)[:, 0], config)
 
 
-def _mel_pictures(mels: Mapping[str, np.ndarray]) -> dict[str, str]:
+def _mel_images(mels: Mapping[str, np.ndarray]) -> dict[str, str]:
     if not mels:
         return {}
     low, high = np.percentile(np.concatenate([mel.ravel() for mel in mels.values()]), (_FLOOR, _CEILING))
-    pictures = {side: mel_picture(mel, float(low), float(high)) for side, mel in mels.items()}
-    return {side: picture_uri(_at_most(picture, _MEL)) for side, picture in pictures.items()}
+    pictures = {side: mel_image(mel, float(low), float(high)) for side, mel in mels.items()}
+    return {side: image_uri(_at_most(picture, _MEL)) for side, picture in pictures.items()}

@@ -18,7 +18,7 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture_uri(picture: UInt8[np.ndarray, "height width 3"], kind: str = "image/jpeg") -> str:
+def image_uri(picture: UInt8[np.ndarray, "height width 3"], kind: str = "image/jpeg") -> str:
     """An RGB picture as a data URI (`image/jpeg` or `image/png`)."""
     suffix = {"image/jpeg": ".jpg", "image/png": ".png"}[kind]
     _, encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
@@ -47,7 +47,7 @@ def saliency_overlay(
     return np.clip(panorama * (1.0 - opacity) + colours * opacity, 0, 255).astype(np.uint8)
 
 
-def mel_picture(mel: Float[np.ndarray, "time mel"], low: float, high: float) -> UInt8[np.ndarray, "height width 3"]:
+def mel_image(mel: Float[np.ndarray, "time mel"], low: float, high: float) -> UInt8[np.ndarray, "height width 3"]:
     """Log-mel spectrogram as pixels, low bands at the bottom; `low` is black, `high` the brightest colour."""
     loudness = np.clip((mel.T[::-1] - low) / max(high - low, 1e-6), 0.0, 1.0)
     return (colormaps["magma"](loudness)[..., :3] * 255.0).astype(np.uint8)
@@ -79,7 +79,7 @@ def draw_footprint(
     return drawn
 
 
-def basd_picture(
+def basd_image(
     basd: Float[np.ndarray, "map_height map_width"],
     viewpoint: Float[np.ndarray, "4"],
     number: int,

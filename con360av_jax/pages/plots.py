@@ -90,21 +90,21 @@ def running_mean(values: Float[np.ndarray, "line"], window: int) -> Float[np.nda
     return total / number
 
 
-def waveforms(sounds: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: int) -> Markup:
+def waveforms(audio: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: int) -> Markup:
     """Plot of named waveforms (-1..1) over seconds, one below the other, with RMS levels in dB of full scale."""
-    figure, axes = page_figure(1.15 * len(sounds) + 0.2, len(sounds))
-    for axis, (name, sound) in zip(axes, sounds.items(), strict=True):
-        bins = np.array_split(sound, min(800, len(sound)))
+    figure, axes = page_figure(1.15 * len(audio) + 0.2, len(audio))
+    for axis, (name, wave) in zip(axes, audio.items(), strict=True):
+        bins = np.array_split(wave, min(800, len(wave)))
         middle = (np.cumsum([len(part) for part in bins]) - len(bins[0]) / 2) / sample_rate
         low, high = (np.array([end(part) for part in bins]) for end in (np.min, np.max))
         axis.fill_between(middle, low, high, color=INKS["audio"], linewidth=0.4)
-        level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(sound)))), 1e-6))
-        peak = max(float(np.abs(sound).max(initial=0.0)), 1e-3)
+        level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(wave)))), 1e-6))
+        peak = max(float(np.abs(wave).max(initial=0.0)), 1e-3)
         axis.set_ylim(-1.1 * peak, 1.1 * peak)
         last = axis is axes[-1]
         name_axes(axis, f"{name} · {level:.0f} dBFS", "amplitude", "time (s)" if last else "")
-    axes[-1].set_xlim(0, max(len(sound) for sound in sounds.values()) / sample_rate)
-    return page_svg(figure, f"Waveforms: {', '.join(sounds)}")
+    axes[-1].set_xlim(0, max(len(wave) for wave in audio.values()) / sample_rate)
+    return page_svg(figure, f"Waveforms: {', '.join(audio)}")
 
 
 def mels(spectrograms: Mapping[str, Float[np.ndarray, "time mel"]], frames_per_second: int) -> Markup:

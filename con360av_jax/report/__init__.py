@@ -1,1 +1,1 @@
-
+"""The HTML page about one training run."""

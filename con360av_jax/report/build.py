@@ -19,7 +19,7 @@ from con360av_jax.errors import MediaError
 from con360av_jax.evaluate.metric_format import FILTERS
 from con360av_jax.evaluate.results import METRICS, read_results
 from con360av_jax.evaluate.settings import EVALUATIONS
-from con360av_jax.media.files import probe, read_sound, write_clip
+from con360av_jax.media.files import probe, read_audio, write_clip
 from con360av_jax.media.mel import log_mel
 from con360av_jax.pages import figures, plots
 from con360av_jax.pages.environment import page_environment
@@ -48,7 +48,7 @@ class Video:
     """A clip as a data URI, with the audio for its plots."""
 
     uri: str
-    sound: np.ndarray
+    audio: np.ndarray
     mel: np.ndarray
 
 
@@ -157,7 +157,7 @@ def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> d
     videos = {"generated": _video(clip, config)}
     if record is not None and "video" in record.arrays and np.allclose(record.arrays["viewpoint"], track, atol=1e-4):
         videos["target"] = _target(record, config)
-    sound_rate, mel_rate = config.mel.sample_rate, config.mel.frames_per_second
+    audio_rate, mel_rate = config.mel.sample_rate, config.mel.frames_per_second
     return {
         "number": number,
         "colour": figures.viewpoint_colour(number),
@@ -169,26 +169,26 @@ def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> d
         "saliency": saliency[middle, ..., 0],
         "record": record,
         "videos": {name: video.uri for name, video in videos.items()},
-        "waveforms": plots.waveforms({name: video.sound for name, video in videos.items()}, sound_rate),
+        "waveforms": plots.waveforms({name: video.audio for name, video in videos.items()}, audio_rate),
         "mels": plots.mels({name: video.mel for name, video in videos.items()}, mel_rate),
-        "basd": figures.picture_uri(
-            figures.basd_picture(basd(track[middle : middle + 1], height, width)[0], track[middle], number)
+        "basd": figures.image_uri(
+            figures.basd_image(basd(track[middle : middle + 1], height, width)[0], track[middle], number)
         ),
     }
 
 
 def _video(path: Path, config: Config) -> Video:
-    sound = read_sound(path, config.mel.sample_rate, seconds=probe(path).duration)[:, 0]
-    return Video(uri=figures.data_uri(path.read_bytes(), "video/mp4"), sound=sound, mel=log_mel(sound, config.mel))
+    audio = read_audio(path, config.mel.sample_rate, seconds=probe(path).duration)[:, 0]
+    return Video(uri=figures.data_uri(path.read_bytes(), "video/mp4"), audio=audio, mel=log_mel(audio, config.mel))
 
 
 def _target(record: Sample, config: Config) -> Video:
-    sound = record.arrays["sound"].astype(np.float32) / 32768.0
+    audio = record.arrays["sound"].astype(np.float32) / 32768.0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "target.mp4"
-        write_clip(path, record.arrays["video"], config.clip.frames_per_second, sound, config.mel.sample_rate)
+        write_clip(path, record.arrays["video"], config.clip.frames_per_second, audio, config.mel.sample_rate)
         uri = figures.data_uri(path.read_bytes(), "video/mp4")
-    return Video(uri=uri, sound=sound, mel=log_mel(sound, config.mel))
+    return Video(uri=uri, audio=audio, mel=log_mel(audio, config.mel))
 
 
 def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:
@@ -208,8 +208,8 @@ def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:
                 "clip": clip,
                 "start": members[0]["record"].start,
                 "caption": members[0]["record"].caption,
-                "panorama": figures.picture_uri(panorama),
-                "overlay": figures.picture_uri(overlay),
+                "panorama": figures.image_uri(panorama),
+                "overlay": figures.image_uri(overlay),
             }
         )
     return scenes

@@ -82,9 +82,7 @@ def read_history(run: Path) -> History:
         raise CheckpointError(f"{file} holds no step yet: train for at least log_every steps first")
     steps = [line["step"] for line in lines]
     if any(after <= before for before, after in pairwise(steps)):
-        raise CheckpointError(
-            f"{file} is corrupt: its steps do not increase; resume the run to repair it"
-        )
+        raise CheckpointError(f"{file} is corrupt: its steps do not increase; resume the run to repair it")
     corrupt = sorted(path.name.removesuffix(".damaged") for path in (run / "checkpoints").glob("*.damaged"))
     return History(
         lines=lines,

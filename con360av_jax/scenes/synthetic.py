@@ -37,7 +37,7 @@ ObjectTruth = TypedDict(
     },
 )
 """Ground truth of one object. Per frame: lon_deg, positive to the right of the image centre; lat_deg, positive up;
-angular_radius_deg, from centre to edge; loudness, RMS of its sound at the viewer up to the next frame, of full scale."""
+angular_radius_deg, from centre to edge; loudness, RMS of its sound at the viewer until the next frame."""
 
 
 class Truth(TypedDict):

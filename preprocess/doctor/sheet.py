@@ -13,7 +13,7 @@ from scipy.io import wavfile
 
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import SampleEntry
-from con360av_jax.pages.figures import data_uri, draw_footprint, picture_uri, saliency_overlay, viewpoint_colour
+from con360av_jax.pages.figures import data_uri, draw_footprint, image_uri, saliency_overlay, viewpoint_colour
 from con360av_jax.sphere.geometry import basd
 from preprocess.doctor.content import loudness
 
@@ -95,7 +95,7 @@ def _panorama(
     if viewpoint is not None:
         picture = draw_footprint(picture, viewpoint, entry.viewpoint_index)
         about += ", with the outline of the view"
-    return Picture(uri=picture_uri(picture), about=about)
+    return Picture(uri=image_uri(picture), about=about)
 
 
 def _views(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
@@ -108,7 +108,7 @@ def _views(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
         return []
     names = {"first": 0, "middle": len(frames) // 2, "last": len(frames) - 1}
     return [
-        Picture(uri=picture_uri(_enlarged(frames[number], VIEW_SIZE, VIEW_SIZE)), about=f"{name}{kind or ' frame'}")
+        Picture(uri=image_uri(_enlarged(frames[number], VIEW_SIZE, VIEW_SIZE)), about=f"{name}{kind or ' frame'}")
         for name, number in names.items()
     ]
 
@@ -125,12 +125,12 @@ def _maps(entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.nd
     height = MAP_WIDTH // 2
     if "saliency" in arrays:
         picture = _coloured(_enlarged(_middle(arrays["saliency"])[..., 0], MAP_WIDTH, height), "inferno")
-        pictures.append(Picture(uri=picture_uri(picture), about="saliency, middle frame"))
+        pictures.append(Picture(uri=image_uri(picture), about="saliency, middle frame"))
     if viewpoint is not None:
         track = np.asarray(viewpoint)[None]
         drawn = _coloured(basd(track, height, MAP_WIDTH)[0], "viridis")
         picture = draw_footprint(drawn, viewpoint, entry.viewpoint_index, thickness=1)
-        pictures.append(Picture(uri=picture_uri(picture), about="BASD: bright inside the view"))
+        pictures.append(Picture(uri=image_uri(picture), about="BASD: bright inside the view"))
     return pictures
 
 
@@ -147,7 +147,7 @@ def _audio_pictures(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
     low, high = np.percentile(values, (1, 99.8))
     scaled = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
     picture = _coloured(_enlarged(np.ascontiguousarray(scaled.T[::-1]), *MEL_SIZE), "magma")
-    return [Picture(uri=picture_uri(picture), about=about)]
+    return [Picture(uri=image_uri(picture), about=about)]
 
 
 def _middle(frames: np.ndarray) -> np.ndarray:

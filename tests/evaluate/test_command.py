@@ -1,4 +1,4 @@
-"""con360av evaluate: one command from a run to numbers and a page, resumed, and wrong use told in one line."""
+"""con360av evaluate end to end: results and page, resuming, and one-line errors."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Evaluations side by side: alike ones with paired intervals, unlike ones refused with all that differs."""
+"""Differences between evaluations: paired intervals if comparable, otherwise an error with all reasons."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Evaluations side by side: what differs is shown, and what cannot be told is not claimed."""
+"""The comparison page shows all differences, and a best evaluation only if intervals do not overlap."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is measured of control is what was put into views of procedural scenes: where, whether and what."""
+"""Control metrics recover what was put into views of procedural scenes: position, presence and class."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def views() -> list[View]:
 
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory: pytest.TempPathFactory, views: list[View]) -> Path:
-    """Targets, and as generated clips the same scenes from 25 degrees further right than was asked for."""
+    """Targets, and as generated clips the same scenes seen 25 degrees to the right of the requested viewpoint."""
     folder = evaluation(tmp_path_factory.mktemp("turned"), views, [view(index, TURN) for index in range(len(views))])
     write_truth(folder / "truth", views)
     return folder
@@ -65,7 +65,7 @@ def test_a_target_is_where_it_should_be_and_a_turned_view_as_far_off_as_it_was_t
     assert unseen == {clip for clip, score in scores.items() if score["share_in_view"] == 0}
 
 
-def test_what_is_asked_for_is_not_seen_in_pictures_of_other_scenes(tmp_path: Path, views: list[View]):
+def test_the_requested_object_is_not_found_in_clips_of_other_scenes(tmp_path: Path, views: list[View]):
     others = [replace(each, pictures=views[(number + 3) % len(views)].pictures) for number, each in enumerate(views)]
     folder = evaluation(tmp_path / "a", views, others)
     write_truth(folder / "truth", views)
@@ -77,7 +77,7 @@ def test_what_is_asked_for_is_not_seen_in_pictures_of_other_scenes(tmp_path: Pat
 
 
 def test_order_of_clips_does_not_matter(tmp_path: Path, turned: Path, views: list[View]):
-    """Of features' rows and of clips.jsonl."""
+    """Clip names in features and in clips.jsonl."""
     folder = evaluation(tmp_path / "a", views[::-1], [view(index, TURN) for index in (3, 1, 0, 2, 7, 6, 4, 5)])
     write_truth(folder / "truth", views)
     metrics, scores, exclusions = measured(folder)
@@ -137,7 +137,7 @@ def loudest(each: View) -> str:
 
 
 def made_loudest(each: View, name: str) -> View:
-    """The object asked for is of class `name` and the loudest of its scene, by its truth."""
+    """The view with its largest object changed to class `name` and made the loudest in the ground truth."""
     number = largest(each.scene)
     objects = [
         item | {"class": name, "loudness": [1.0] * len(item["loudness"])}
@@ -151,7 +151,7 @@ def made_loudest(each: View, name: str) -> View:
 
 @pytest.fixture
 def heard(tmp_path: Path, views: list[View]) -> tuple[Path, list[View]]:
-    """Eight scenes: four with a drum, four with a voice as what is seen and loudest."""
+    """Eight scenes: a drum is visible and loudest in four, a voice in the other four."""
     named = [made_loudest(each, ("drum", "voice")[number % 2]) for number, each in enumerate(views)]
     folder = tmp_path / "a"
     write_side(folder, "targets", named)
@@ -183,7 +183,7 @@ def test_a_clip_agrees_when_it_sounds_like_what_is_seen(heard: tuple[Path, list[
 
 
 def test_the_own_scene_does_not_help(heard: tuple[Path, list[View]]):
-    """A target with a sound of its own is not found by itself: left out, its class has nothing like it."""
+    """A target with unique audio is not classified by itself, because its own scene is left out."""
     folder, named = heard
     random = np.random.default_rng(2)
     write_part(folder, "generated", "classes", named, lambda each: scores_of(loudest(each), random))
@@ -257,7 +257,7 @@ def test_truth_that_is_no_json_is_refused(turned: Path, tmp_path: Path, views: l
 
 
 def test_with_the_real_networks(tmp_path: Path, views: list[View], shared_models: Path):
-    """FastGaze's maps and YAMNet's scores in place of made-up ones, of a few clips."""
+    """Real FastGaze maps and YAMNet scores of a few clips."""
     pytest.importorskip("torch", reason="FastGaze runs in PyTorch: pip install -e '.[torch]'")
     pytest.importorskip("ai_edge_litert", reason="YAMNet needs ai-edge-litert: pip install -e '.[features]'")
     from preprocess.features.fastgaze import open_fastgaze

@@ -1,4 +1,4 @@
-"""The page of an evaluation: whole, escaped, linked to videos that exist, small with thousands of clips."""
+"""The page of an evaluation: complete, escaped, with links that resolve, and small with thousands of clips."""
 
 import re
 from dataclasses import replace
@@ -30,7 +30,7 @@ from tests.support.evaluation_pages import (
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of three clips with all that belongs to it, one of whose names needs quoting."""
+    """A complete evaluation of three clips, one with a name that needs quoting."""
     folder = tmp_path_factory.mktemp("evaluation")
     found = results(3)
     odd = replace(found.clips[1], clip="a #1%", generated="generated/a #1%.mp4", target="targets/a #1%.mp4")

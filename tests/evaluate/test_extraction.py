@@ -1,4 +1,4 @@
-"""The program that extracts features: what it is told, what of its words is passed on, never two in one folder."""
+"""The feature extractor process: its command line, its error messages, and locking of its output folder."""
 
 import subprocess
 import sys

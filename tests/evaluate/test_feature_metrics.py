@@ -1,4 +1,4 @@
-"""Metrics from features: known answers, any order, every gap named, too few rows told, never a silent number."""
+"""Metrics from features: known values, independence of order, and a reason for each missing value."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Features come back from disk as they were written; corrupt or contradicting folders are refused with the reason."""
+"""Features come back from disk as they were written; corrupt or inconsistent folders are refused with the reason."""
 
 import json
 import logging

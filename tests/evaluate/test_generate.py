@@ -1,4 +1,4 @@
-"""Generated clips: chosen by their keys alone, made once, the same whatever was there, and kept to one model."""
+"""Generated clips: selection by key, resuming, independence of existing files, and one model per folder."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from con360av_jax.evaluate import generate, settings
 from con360av_jax.evaluate.generate import Share
 from con360av_jax.evaluate.selection import choose, choose_scenes, clip_seed, complete_scenes, read_clips
 from con360av_jax.evaluate.settings import ABLATION, Making
-from con360av_jax.media.files import read_frames, read_audio
+from con360av_jax.media.files import read_audio, read_frames
 from con360av_jax.model import Con360AV
 from tests.support import tiny_world
 
@@ -48,7 +48,7 @@ def model(making: Making) -> Con360AV:
 
 @pytest.fixture(scope="module")
 def whole(making: Making, model: Con360AV, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All five clips, made in one go in batches of two."""
+    """All five clips, generated in one run in batches of two."""
     folder = tmp_path_factory.mktemp("whole")
     generate.generate(folder, entries(making), making, lambda: model, 2)
     return folder

@@ -1,13 +1,13 @@
-"""Real 360° clips against themselves, their other views, other clips and noise: distances order as they must.
+"""Order of the distances from real 360° clips to themselves, their other views, other clips and noise.
 
-S_KL (FastGaze)  0 against itself, for equal maps have no divergence. Other views of a clip differ from it in what they
-                 show, but share its light, textures and level of detail; other clips share none of it, and noise shows
-                 nothing at all. Over all views and clips together: 0 < other views < other clips, and < noise
-FAD (YAMNet)     0 against itself. A recording's other ear is the same moment at the same place; its second half the
-                 same place later; another recording another place; white noise of its power none: each farther
-AV-Align         clicks at the picture's own peaks of motion are the most that a sound can agree with it: 1. A sound
-                 without onsets agrees not at all: 0. The clip's own sound lies between (one is a steady murmur: 0)
-Only orders are asked for: there is no number here that was chosen.
+S_KL (FastGaze)  0 to itself, because equal maps have no divergence. Other views of a clip have other content but the
+                 same light, textures and level of detail; other clips share none of these, and noise has no content.
+                 Over all views and clips together: 0 < other views < other clips, and < noise
+FAD (YAMNet)     0 to itself. Increasing distances: the other channel of the recording (same time and place), its second
+                 half (same place), another recording, white noise of equal power
+AV-Align         1 for clicks at the motion peaks of the video, the largest possible agreement; 0 for audio without
+                 onsets; the clip's own audio is between (0 for one clip with steady noise)
+The tests check only orders; no threshold was tuned.
 """
 # ruff: noqa: E402 -- imports that need torch come after asking for it
 
@@ -24,7 +24,7 @@ from con360av_jax.evaluate.metrics.av_align import av_align, flow_magnitude, flo
 from con360av_jax.evaluate.metrics.bootstrap import ClipMoments, bootstrap_frechet
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.metrics.saliency import compare_saliency
-from con360av_jax.media.files import read_frames, read_audio
+from con360av_jax.media.files import read_audio, read_frames
 from con360av_jax.media.mel import log_mel
 from con360av_jax.sphere.viewpoint import Viewpoint
 
@@ -53,7 +53,7 @@ def views(path: Path, yaw: float, frames_per_second: float = 1.0, frames: int = 
 
 @pytest.fixture(scope="module")
 def maps(shared_data: Path, shared_models: Path) -> Maps:
-    """FastGaze's maps of every view of every clip, and of white noise called "noise"."""
+    """FastGaze maps of each view of each clip, and of white noise called "noise"."""
     gaze = open_fastgaze(shared_models / "fastgaze.vxm")
     found = {(clip, yaw): gaze(views(shared_data / f"{clip}.mp4", yaw)) for clip, yaw in product(CLIPS, YAWS)}
     noise = np.random.default_rng(0).integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
@@ -62,7 +62,7 @@ def maps(shared_data: Path, shared_models: Path) -> Maps:
 
 @pytest.fixture(scope="module")
 def heard(shared_data: Path, shared_models: Path) -> Heard:
-    """YAMNet's embeddings of every clip's sound, left and right, and of white noise as loud as it."""
+    """YAMNet embeddings of each clip's left and right audio, and of white noise of equal power."""
     ear = open_yamnet(shared_models / "yamnet.tflite")
 
     def rows(sound: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_sound_agrees_most_with_the_motion_that_it_is_made_from_and_least_when_n
 
 
 def test_values_do_not_depend_on_the_order_of_clips_or_how_rows_are_cut(tmp_path: Path, maps: Maps, heard: Heard):
-    """Files in another order, blocks of another size, shards joined as other workers would leave them."""
+    """Varies the order of files, the size of blocks, and the order in which shards are joined."""
     names = [f"{clip} {yaw:g}" for clip, yaw in product(CLIPS, YAWS)]
     by_name = dict(zip(names, (maps[key] for key in product(CLIPS, YAWS)), strict=True))
     turned = dict(zip(names, np.roll([*by_name.values()], 1, axis=0), strict=True))

@@ -1,4 +1,4 @@
-"""The evaluation with real programs: two processes that share the clips, and the small networks end to end."""
+"""Evaluation in real processes: two that share the clips, and the small networks end to end."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ from con360av_jax.evaluate import generate, settings
 from con360av_jax.evaluate.results import read_results
 from con360av_jax.evaluate.selection import choose
 from con360av_jax.evaluate.settings import Making
-from con360av_jax.media.files import read_frames, read_audio
+from con360av_jax.media.files import read_audio, read_frames
 from con360av_jax.runtime.compile_flags import quick_compile_flags
 from tests.support import tiny_world
 

@@ -1,4 +1,4 @@
-"""Named protocols say what they say they do: their published numbers, and what is left open."""
+"""Named protocols have the published settings and list the choices that their sources leave open."""
 
 import pytest
 

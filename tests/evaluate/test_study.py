@@ -1,4 +1,4 @@
-"""Studies: every arm an evaluation of its own, targets shared, viewpoints of one scene set against each other."""
+"""Studies: each variant is an evaluation, targets are shared, and viewpoints are compared."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The report page: whole, self-contained, and clear about what is missing."""
+"""The report page: complete, self-contained, and explicit about missing input."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from con360av_jax.train.run_folder import write_run
 
 
 def metrics_line(step: int, **changed: object) -> dict[str, object]:
-    """One line as the metrics log writes it on a CPU, where no device tells its memory."""
+    """One line of the metrics log on a CPU, where memory is unknown."""
     losses = {"loss": 2.0 / step, "loss_audio": 0.5 / step, "loss_video": 1.5 / step}
     by_timestep = {"audio": [0.9 / step, None, 0.2, 0.1], "video": [None, None, None, None]}
     speed = {"clips_per_second": 10.0, "step_seconds": 0.2, "data_stall": 0.25, "mfu": None, "memory_peak_gib": None}
@@ -35,7 +35,7 @@ def write_lines(path: Path, lines: list[dict[str, object]]) -> None:
 
 @pytest.fixture
 def logs(folder: Path, tmp_path: Path) -> Path:
-    """A run whose logs a test may write."""
+    """A run folder whose logs a test may overwrite."""
     run = tmp_path / "run"
     shutil.copytree(folder / "run", run)
     return run

@@ -1,4 +1,4 @@
-"""Truth of a scene at a clip's own times, and the object that a viewpoint asks for, by hand; where objects are seen."""
+"""Ground truth at a clip's times and the requested object, by hand; finding objects in views."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def item(name: str, longitudes: np.ndarray, loudness: np.ndarray) -> dict:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A bell that walks right, 10 degrees a second, loud until 3 s, and a drum that stays at 40 degrees."""
+    """A bell that moves right at 10 degrees per second, loud until 3 s, and a drum at rest at 40 degrees."""
     truth = {
         "version": 1,
         "caption": "",
@@ -112,7 +112,7 @@ def test_every_class_has_drawings_and_colours_of_its_own():
 
 
 def seen_in(each: View, name: str) -> tuple[bool, float]:
-    """Whether an object of a class is seen in the middle frame, and degrees to the largest object's place."""
+    """Whether an object of a class is found in the middle frame, and its angle to the largest object, degrees."""
     frame = CONFIG.clip.frames // 2
     item = each.scene.truth["objects"][largest(each.scene)]
     radius = np.radians(item["angular_radius_deg"][frame])

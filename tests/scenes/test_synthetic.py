@@ -1,4 +1,4 @@
-"""Procedural scenes: the same seed gives the same bits, and what is seen, heard and stated is one event."""
+"""Procedural scenes: bit-identical for equal seeds; video, audio and ground truth agree."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import DatasetError
-from con360av_jax.media.files import read_frames, read_audio
+from con360av_jax.media.files import read_audio, read_frames
 from con360av_jax.scenes.panorama import render_frame, render_scene_background
 from con360av_jax.scenes.scene import CLASSES, Motion, Note, Scene, SceneObject, make_scene
 from con360av_jax.scenes.synthetic import captions_corpus, render_clip, render_scene, write_scene_clips
@@ -41,7 +41,7 @@ def scene_of(*objects: SceneObject) -> Scene:
 
 
 def footprint(scene: Scene, time: float) -> np.ndarray:
-    """How much each pixel differs from the scene without objects, 0..255."""
+    """Difference of each pixel from the scene without objects, 0..255."""
     background = render_scene_background(scene, HEIGHT, WIDTH)
     picture = render_frame(scene, time, HEIGHT, WIDTH, background)
     return np.abs(picture.astype(int) - background).max(axis=-1)

@@ -1,4 +1,4 @@
-"""Onsets and motion peaks lie where synthetic clips put them; their agreement and directions are those by hand."""
+"""Onsets and motion peaks of synthetic clips; agreement and directions equal values computed by hand."""
 
 import numpy as np
 import pytest

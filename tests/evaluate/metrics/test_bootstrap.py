@@ -1,4 +1,4 @@
-"""Intervals hold the truth about as often as they say, and clips are summed up without loss."""
+"""Intervals cover the true value at their nominal rate, and clip moments are exact."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fréchet distances equal the published formulas, exist for any number of rows, and do not depend on how rows come."""
+"""Fréchet distances equal the published formulas, for any number of rows and any order of blocks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""S_KL is the divergence computed by hand; black maps are named, wrong ones refused."""
+"""S_KL equals values computed by hand; black maps are listed, invalid ones refused."""
 
 from pathlib import Path
 
