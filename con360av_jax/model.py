@@ -198,7 +198,7 @@ class Con360AV:
         return [
             Clip(
                 video=self.codecs.decode_video(latents["video"][i]),
-                sound=self.codecs.decode_sound(latents["audio"][i]),
+                audio=self.codecs.decode_audio(latents["audio"][i]),
                 frames_per_second=self.config.clip.frames_per_second,
                 sample_rate=self.config.mel.sample_rate,
                 caption=captions[i],

@@ -34,7 +34,7 @@ class Clip:
     """One generated view with its sound, and what it was generated from."""
 
     video: UInt8[np.ndarray, "frame height width 3"]
-    sound: Float32[np.ndarray, "sample"]
+    audio: Float32[np.ndarray, "sample"]
     """In [-1, 1]."""
     frames_per_second: int
     sample_rate: int
@@ -50,7 +50,7 @@ class Clip:
         """Writes picture and sound to one .mp4, replaced in one step; raises MediaError for another suffix."""
         if Path(path).suffix != ".mp4":
             raise MediaError(f"{path}: a clip is written as .mp4, give a name that ends so")
-        write_clip(path, self.video, self.frames_per_second, self.sound, self.sample_rate)
+        write_clip(path, self.video, self.frames_per_second, self.audio, self.sample_rate)
 
     def save_control(self, path: str | Path) -> None:
         """Writes what steered the clip to an .npz: saliency and basd (frame height width 1), viewpoint (frame 4).

@@ -6,8 +6,9 @@ from rich.table import Table
 
 from con360av_jax.errors import MediaError
 from con360av_jax.media.files import probe
+from preprocess.choices import Stereo
 from preprocess.inputs import Found, Input, leak
-from preprocess.stages.standardise import Stereo, check_streams
+from preprocess.stages.standardise import check_streams
 
 COLUMNS = (
     "file",
@@ -54,12 +55,12 @@ def describe(given: Input, folder: Path, stereo: Stereo) -> dict[str, object]:
                 "projection": info.projection,
                 "stereo": info.stereo,
             }
-        if info.has_sound:
+        if info.has_audio:
             row |= {
                 "channels": info.channels,
                 "layout": info.layout,
                 "sample_rate": info.sample_rate,
-                "sound_codec": info.sound_codec,
+                "sound_codec": info.audio_codec,
             }
         check_streams(info, stereo)
     except MediaError as error:

@@ -13,7 +13,7 @@ import con360av_jax as c3
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import latent_shapes
 from con360av_jax.errors import CheckpointError, ConfigError, GeometryError, MediaError
-from con360av_jax.media.files import probe, read_frames, read_sound
+from con360av_jax.media.files import probe, read_audio, read_frames
 from con360av_jax.model import Con360AV, sampler_settings
 from con360av_jax.models.functional import flatten
 from con360av_jax.sphere.geometry import basd
@@ -71,12 +71,12 @@ def test_noise_depends_on_its_own_seed_only(model: Con360AV):
 def test_a_clip_has_the_config_s_picture_and_sound(model: Con360AV, pair: list[c3.Clip], lean: Config, tmp_path: Path):
     clip = pair[0]
     assert clip.video.shape == (4, 16, 16, 3) and clip.video.dtype == np.uint8
-    assert clip.sound.shape == (16_000,) and clip.sound.dtype == np.float32
+    assert clip.audio.shape == (16_000,) and clip.audio.dtype == np.float32
     clip.save(tmp_path / "view.mp4")
     info = probe(tmp_path / "view.mp4")
-    assert (info.width, info.height, info.sample_rate, info.has_sound) == (16, 16, 16_000, True)
+    assert (info.width, info.height, info.sample_rate, info.has_audio) == (16, 16, 16_000, True)
     assert read_frames(tmp_path / "view.mp4", lean.clip.frames_per_second).shape == (4, 16, 16, 3)
-    assert read_sound(tmp_path / "view.mp4", 16_000, seconds=1.0).shape == (16_000, 1)
+    assert read_audio(tmp_path / "view.mp4", 16_000, seconds=1.0).shape == (16_000, 1)
     with pytest.raises(MediaError, match=r"\.mp4"):
         clip.save(tmp_path / "view.avi")
     assert [path.name for path in tmp_path.iterdir()] == ["view.mp4"]
@@ -96,7 +96,7 @@ def test_a_clip_does_not_depend_on_its_batch(model: Con360AV, pair: list[c3.Clip
         (CAPTIONS[1], "wind"), (VIEWS[1].track(4), VIEWS[0]), [saliency[..., 0], None], seeds=[9, 2]
     )
     assert np.abs(others[0].video.astype(int) - pair[1].video).max() <= 1
-    np.testing.assert_allclose(others[0].sound, pair[1].sound, atol=ROUNDING)
+    np.testing.assert_allclose(others[0].audio, pair[1].audio, atol=ROUNDING)
     assert np.abs(others[0].video.astype(int) - pair[0].video).max() > 1
 
 

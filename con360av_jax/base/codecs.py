@@ -101,7 +101,7 @@ class Codecs:
         """Mono audio of a log-mel, in [-1, 1] at the mel's sample rate."""
         return np.asarray(_compiled_vocoder(self.config.model)(self._params("vocoder"), mel[None]))[0]
 
-    def decode_sound(self, latent: Float[np.ndarray, "time mel channel"]) -> Float32[np.ndarray, " sample"]:
+    def decode_audio(self, latent: Float[np.ndarray, "time mel channel"]) -> Float32[np.ndarray, " sample"]:
         """Mono audio of an audio latent, in [-1, 1] at the mel's sample rate."""
         return self.vocode(self.decode_mel(latent))
 

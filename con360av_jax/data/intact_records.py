@@ -25,7 +25,7 @@ Made = TypeVar("Made")
 logger = logging.getLogger(__name__)
 
 
-class SoundRecords(Generic[Made]):
+class IntactRecords(Generic[Made]):
     """`records[n]`: what `make` gives for the record of sample number n, or for its substitute; from any thread."""
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 import grain
 
 from con360av_jax.config.settings import Config
-from con360av_jax.data.intact_records import SoundRecords
+from con360av_jax.data.intact_records import IntactRecords
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import Dataset
 from con360av_jax.data.transforms import (
@@ -48,7 +48,7 @@ def sample_order(records: int, seed: int) -> grain.MapDataset:
 class Loader(Iterator[AnyExample]):
     """Iterator over the batches of one process, read ahead by threads; its state is the number of the next step."""
 
-    def __init__(self, records: SoundRecords[Any], batches: grain.MapDataset, start_step: int, threads: int):
+    def __init__(self, records: IntactRecords[Any], batches: grain.MapDataset, start_step: int, threads: int):
         self._records = records
         self._batches = batches
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=BATCHES_AHEAD * threads)
@@ -129,7 +129,7 @@ def make_loader(
         return to_parts(dataset[record], record, None if is_encoded(fields) else tokenise)
 
     order = sample_order(len(dataset), seed)
-    records = SoundRecords(dataset, order, make, settings.on_corrupt, settings.max_corrupt_share)
+    records = IntactRecords(dataset, order, make, settings.on_corrupt, settings.max_corrupt_share)
 
     def read(local_number: int) -> dict[str, Any]:
         step, row = divmod(local_number, rows)

@@ -25,7 +25,7 @@ SEEK_MARGIN = 1.0
 PLAYABLE = "give a video that a player can open"
 # Sound packets that lie this close to their place are joined without gap: container clocks are rounded (1 ms in webm).
 JITTER_TOLERANCE = 0.02
-SOUND_LAYOUTS = {1: "mono", 2: "stereo", 4: "quad"}
+AUDIO_LAYOUTS = {1: "mono", 2: "stereo", 4: "quad"}
 # H.264's number for BT.709, written into the file so that players and `rgb` undo the same conversion.
 BT709 = 1
 LIMITED_RANGE = 1
@@ -63,13 +63,13 @@ def _check_file(path: Path) -> None:
         raise MediaError(f"{path}: is not a file; give a video file such as an mp4")
 
 
-def picture_stream(container: InputContainer) -> VideoStream | None:
+def video_stream(container: InputContainer) -> VideoStream | None:
     """The first picture stream that is not a cover image."""
     moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
     return next(moving, None)
 
 
-def sound_stream(container: InputContainer) -> AudioStream | None:
+def audio_stream(container: InputContainer) -> AudioStream | None:
     """The first sound stream; raises MediaError if FFmpeg has no decoder for it."""
     stream = next(iter(container.streams.audio), None)
     # PyAV's stub does not say that it may lack one.
@@ -94,7 +94,7 @@ def duration(container: InputContainer) -> float:
     """Length of all streams together, s, from the header or, where that does not say, from the last packet."""
     if container.duration is not None and container.duration > 0:
         return container.duration / MICROSECONDS
-    streams = [stream for stream in (picture_stream(container), sound_stream(container)) if stream]
+    streams = [stream for stream in (video_stream(container), audio_stream(container)) if stream]
     packets = (packet for packet in container.demux(streams) if packet.pts is not None)
     ends = (float((packet.pts or 0) + (packet.duration or 0)) * float(packet.time_base) for packet in packets)
     last = max(ends, default=clock_start(container))
@@ -107,7 +107,7 @@ def _seek(container: InputContainer, stream: VideoStream | AudioStream, start: f
         container.seek(int((start - SEEK_MARGIN + clock_start(container)) / stream.time_base), stream=stream)
 
 
-def pictures(container: InputContainer, stream: VideoStream, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
+def video_frames(container: InputContainer, stream: VideoStream, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """(time, picture) in order of time, s on the file's clock, from a key picture at or before `start` onwards."""
     stream.thread_type = "AUTO"
     _seek(container, stream, start)
@@ -118,7 +118,7 @@ def pictures(container: InputContainer, stream: VideoStream, start: float) -> It
         yield time, frame
 
 
-def sound_blocks(
+def audio_blocks(
     container: InputContainer, stream: AudioStream, start: float
 ) -> Iterator[tuple[int, Num[np.ndarray, "sample channel"]]]:
     """(position on the file's clock in samples, raw channels as float32) from at or before `start` onwards."""
@@ -176,14 +176,14 @@ def encode(
     frames_per_second: Fraction,
     sound: Int16[np.ndarray, "sample channel"] | None,
     sample_rate: int,
-    sound_codec: str,
+    audio_codec: str,
 ) -> None:
     """Encodes and interleaves pictures of even size and sound into `container`."""
-    pictures = _picture_encoder(container, video.shape[1], video.shape[2], frames_per_second)
-    voices = None if sound is None else container.add_stream(sound_codec, rate=sample_rate)
+    pictures = _video_encoder(container, video.shape[1], video.shape[2], frames_per_second)
+    voices = None if sound is None else container.add_stream(audio_codec, rate=sample_rate)
     sound = np.zeros((0, 1), np.int16) if sound is None else sound
     if isinstance(voices, AudioStream):
-        voices.codec_context.layout = SOUND_LAYOUTS[sound.shape[1]]
+        voices.codec_context.layout = AUDIO_LAYOUTS[sound.shape[1]]
     written = 0
     for number, picture in enumerate(video):
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
@@ -194,14 +194,14 @@ def encode(
         last = number == len(video) - 1
         until = len(sound) if last else int((number + 1) / frames_per_second * sample_rate)
         if isinstance(voices, AudioStream) and len(sound[written:until]):
-            container.mux(voices.encode(_sound_frame(sound[written:until], written, sample_rate)))
+            container.mux(voices.encode(_audio_frame(sound[written:until], written, sample_rate)))
             written = until
     container.mux(pictures.encode(None))
     if isinstance(voices, AudioStream):
         container.mux(voices.encode(None))
 
 
-def _picture_encoder(container: OutputContainer, height: int, width: int, frames_per_second: Fraction) -> VideoStream:
+def _video_encoder(container: OutputContainer, height: int, width: int, frames_per_second: Fraction) -> VideoStream:
     stream = container.add_stream("libx264", rate=frames_per_second, options=H264_OPTIONS)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     context = stream.codec_context
@@ -214,8 +214,8 @@ def _picture_encoder(container: OutputContainer, height: int, width: int, frames
     return stream
 
 
-def _sound_frame(block: Int16[np.ndarray, "sample channel"], position: int, sample_rate: int) -> av.AudioFrame:
+def _audio_frame(block: Int16[np.ndarray, "sample channel"], position: int, sample_rate: int) -> av.AudioFrame:
     packed = np.ascontiguousarray(rearrange(block, "sample channel -> 1 (sample channel)"))
-    frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=SOUND_LAYOUTS[block.shape[1]])
+    frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=AUDIO_LAYOUTS[block.shape[1]])
     frame.sample_rate, frame.pts, frame.time_base = sample_rate, position, Fraction(1, sample_rate)
     return frame

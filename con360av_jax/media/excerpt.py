@@ -8,7 +8,7 @@ from scipy.signal import resample_poly
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundExcerpt:
+class AudioExcerpt:
     """Part of a file's sound as it is stored, with what is needed on both sides to resample it."""
 
     native: Float32[np.ndarray, "sample channel"]

@@ -18,7 +18,7 @@ from scipy.io import wavfile
 
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
-from con360av_jax.media.excerpt import SoundExcerpt
+from con360av_jax.media.excerpt import AudioExcerpt
 from con360av_jax.media.spherical_metadata import spherical_metadata
 from con360av_jax.runtime.files import replacing
 
@@ -42,7 +42,7 @@ class MediaInfo:
     sample_rate: int
     """Samples per second and channel, Hz."""
     channels: int
-    sound_codec: str
+    audio_codec: str
     layout: str = ""
     """FFmpeg's name of the channels' layout, such as "stereo", "quad" or "ambisonic 1"; ambisonics are often "quad"."""
     projection: str = ""
@@ -58,9 +58,9 @@ class MediaInfo:
         return bool(self.video_codec)
 
     @property
-    def has_sound(self) -> bool:
+    def has_audio(self) -> bool:
         """Whether there is a sound stream."""
-        return bool(self.sound_codec)
+        return bool(self.audio_codec)
 
 
 def probe(path: str | Path) -> MediaInfo:
@@ -70,7 +70,7 @@ def probe(path: str | Path) -> MediaInfo:
         MediaError: missing, a folder, not a media file, or damaged before its first picture or sound.
     """
     with containers.opened(path) as container:
-        video, sound = containers.picture_stream(container), containers.sound_stream(container)
+        video, sound = containers.video_stream(container), containers.audio_stream(container)
         if video is None and sound is None:
             raise MediaError(f"{path}: holds neither pictures nor sound; give a video file such as an mp4")
         rate = (video.average_rate or video.guessed_rate or 0) if video else 0
@@ -86,7 +86,7 @@ def probe(path: str | Path) -> MediaInfo:
             video_codec=video.codec_context.name if video else "",
             sample_rate=(sound.codec_context.sample_rate or 0) if sound else 0,
             channels=sound.codec_context.layout.nb_channels if sound else 0,
-            sound_codec=sound.codec_context.name if sound else "",
+            audio_codec=sound.codec_context.name if sound else "",
             layout=sound.codec_context.layout.name if sound else "",
             projection=projection,
             stereo=stereo,
@@ -119,7 +119,7 @@ def read_frames(
     if frames_per_second <= 0:
         raise MediaError(f"frames_per_second is {frames_per_second}; give a positive rate")
     with containers.opened(path) as container:
-        stream = containers.picture_stream(container)
+        stream = containers.video_stream(container)
         if stream is None:
             raise MediaError(f"{path}: has no picture stream, but pictures are needed; give a video file")
         seconds = _checked_length(path, container, start, seconds)
@@ -128,7 +128,7 @@ def read_frames(
         video = np.empty((count, height, width, 3), np.uint8)
         filled, last_time, held = 0, -math.inf, None
         half_tick = float(stream.time_base or 0) / 2 + 1 / containers.MICROSECONDS
-        for time, frame in containers.pictures(container, stream, start):
+        for time, frame in containers.video_frames(container, stream, start):
             _check_gap(path, max(last_time, start), min(time, start + seconds), longest_gap)
             due = math.ceil((time - half_tick - start) * frames_per_second)
             if held is not None and due > filled:
@@ -146,7 +146,7 @@ def read_frames(
         return video
 
 
-def read_sound(
+def read_audio(
     path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None
 ) -> Float32[np.ndarray, "sample channel"]:
     """The raw decoded channels, resampled one by one and never mixed; four channels are ambisonic ACN W, Y, Z, X.
@@ -156,7 +156,7 @@ def read_sound(
     return read_excerpt(path, sample_rate, start, seconds).resampled()
 
 
-def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> SoundExcerpt:
+def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> AudioExcerpt:
     """Sound as it is stored, ready to be resampled.
 
     Args:
@@ -169,7 +169,7 @@ def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds
         MediaError: as `probe`; or no sound stream, `start` behind the end, or data that are damaged or missing.
     """
     with containers.opened(path) as container:
-        stream = containers.sound_stream(container)
+        stream = containers.audio_stream(container)
         if stream is None:
             raise MediaError(f"{path}: has no sound stream, but sound is needed; give a video with sound")
         seconds = _checked_length(path, container, start, seconds)
@@ -184,7 +184,7 @@ def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds
         first = round(start * rate) - margin
         native = np.zeros((math.ceil(count * down / up) + 2 * margin, stream.codec_context.layout.nb_channels), "f4")
         end = -math.inf
-        for position, block in containers.sound_blocks(container, stream, first / rate):
+        for position, block in containers.audio_blocks(container, stream, first / rate):
             begin, end = position - first, position + len(block)
             source = block[max(0, -begin) : max(0, len(native) - begin)]
             native[max(0, begin) : max(0, begin) + len(source)] = source
@@ -193,7 +193,7 @@ def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds
         if math.isinf(end):
             raise MediaError(f"{path}: no sound could be decoded at {start:g} s; the file is damaged or cut off")
         _check_tail(path, container, stream, "sound", end / rate, start + seconds, TAIL_TOLERANCE)
-        return SoundExcerpt(native=native, margin=margin, up=up, down=down, count=count)
+        return AudioExcerpt(native=native, margin=margin, up=up, down=down, count=count)
 
 
 def write_clip(
@@ -202,9 +202,9 @@ def write_clip(
     frames_per_second: float,
     sound: Shaped[np.ndarray, "sample ..."] | None,
     sample_rate: int,
-    lossless_sound: bool = False,
+    lossless_audio: bool = False,
 ) -> None:
-    """Writes an mp4: H.264 pictures and AAC sound, or FLAC sound that `read_sound` gives back bit for bit as int16.
+    """Writes an mp4: H.264 pictures and AAC sound, or FLAC sound that `read_audio` gives back bit for bit as int16.
 
     Sizes that are odd, which H.264's colour planes cannot hold, gain one repeated row or column.
 
@@ -214,7 +214,7 @@ def write_clip(
         frames_per_second: of the pictures.
         sound: (sample,) or (sample, channel), int16 or floating point in [-1, 1]; None writes no sound stream.
         sample_rate: of the sound, Hz.
-        lossless_sound: FLAC instead of AAC; four ambisonic channels (ACN W, Y, Z, X) need it.
+        lossless_audio: FLAC instead of AAC; four ambisonic channels (ACN W, Y, Z, X) need it.
 
     Raises:
         MediaError: pictures or sound of another shape or type, or a file that cannot be written.
@@ -223,16 +223,16 @@ def write_clip(
         raise MediaError(f"{path}: pictures must be uint8 (frame, height, width, 3), given {video.dtype} {video.shape}")
     pulses = None if sound is None else _int16(sound)
     channels = 0 if pulses is None else pulses.shape[1]
-    if pulses is not None and channels not in containers.SOUND_LAYOUTS:
+    if pulses is not None and channels not in containers.AUDIO_LAYOUTS:
         raise MediaError(f"{path}: sound has {channels} channels; write 1, 2 or 4")
-    if channels == 4 and not lossless_sound:
-        raise MediaError(f"{path}: AAC would damage 4-channel ambisonic sound; pass lossless_sound=True")
+    if channels == 4 and not lossless_audio:
+        raise MediaError(f"{path}: AAC would damage 4-channel ambisonic sound; pass lossless_audio=True")
     odd_rows, odd_columns = video.shape[1] % 2, video.shape[2] % 2
     if odd_rows or odd_columns:
         video = np.pad(video, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
     with replacing(path, MediaError) as aside, containers.created(aside, path) as container:
         containers.encode(container, video, Fraction(frames_per_second).limit_denominator(1001), pulses, sample_rate,
-                "flac" if lossless_sound else "aac")  # fmt: skip
+                "flac" if lossless_audio else "aac")  # fmt: skip
 
 
 def write_wav(path: str | Path, sound: Shaped[np.ndarray, "sample ..."], sample_rate: int) -> None:

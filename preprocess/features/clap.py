@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel
 
 # Batch size, which bounds memory.
-SOUNDS_AT_ONCE = 8
+WAVEFORMS_AT_ONCE = 8
 # Stored by some versions of transformers, recomputed by this one.
 RECOMPUTED = "position_ids"
 
@@ -61,9 +61,9 @@ class CLAP:
                 )
         window = int(self.extractor.nb_max_samples)
         embeddings = [np.zeros((0, self.model.config.projection_dim), np.float32)]
-        for first in range(0, len(sounds), SOUNDS_AT_ONCE):
+        for first in range(0, len(sounds), WAVEFORMS_AT_ONCE):
             given = self.extractor(
-                [sound[:window] for sound in sounds[first : first + SOUNDS_AT_ONCE]],
+                [sound[:window] for sound in sounds[first : first + WAVEFORMS_AT_ONCE]],
                 sampling_rate=self.sample_rate,
                 padding="repeatpad",
                 return_tensors="pt",

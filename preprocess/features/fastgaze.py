@@ -44,7 +44,7 @@ PLACES = {"w": "0.weight", "b": "0.bias", "alpha": "1.weight"}
 # Means of red, green and blue, 0 to 255.
 MEANS = (123.68, 116.779, 103.939)
 # Batch size, about 100 MB per image: on a CPU, batches of four take a third longer than single images.
-PICTURES_AT_ONCE = 1
+FRAMES_AT_ONCE = 1
 
 
 class Blur(nn.Module):
@@ -113,9 +113,9 @@ class FastGaze:
             raise MediaError(f"pictures are {pictures.dtype} {pictures.shape}; wanted uint8 (frame, height, width, 3)")
         height, width = resized_shape(pictures.shape[1], pictures.shape[2])
         densities = [np.zeros((0, height // STRIDE, width // STRIDE), np.float32)]
-        for first in range(0, len(pictures), PICTURES_AT_ONCE):
+        for first in range(0, len(pictures), FRAMES_AT_ONCE):
             resized = np.stack(
-                [_resized(picture, height, width) for picture in pictures[first : first + PICTURES_AT_ONCE]]
+                [_resized(picture, height, width) for picture in pictures[first : first + FRAMES_AT_ONCE]]
             )
             with torch.inference_mode():
                 batch = rearrange(torch.from_numpy(resized).to(self.device), "n row column rgb -> n rgb row column")

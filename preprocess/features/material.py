@@ -146,7 +146,7 @@ def _reason(error: MediaError, path: Path) -> str:
 
 def _read_video(path: Path, frames_per_second: float) -> Frames:
     with containers.opened(path) as container:
-        stream = containers.picture_stream(container)
+        stream = containers.video_stream(container)
         if stream is None:
             raise MediaError(f"{path}: has no video stream; give a video")
         if getattr(stream, "codec_context", None) is None:  # PyAV's stub does not say that it may lack one
@@ -159,7 +159,7 @@ def _read_video(path: Path, frames_per_second: float) -> Frames:
             )
         height, width = stream.codec_context.height, stream.codec_context.width
         most, times, frames = max(1, MOST_BYTES // (3 * max(1, height * width))), [], []
-        for time, frame in containers.pictures(container, stream, 0.0):
+        for time, frame in containers.video_frames(container, stream, 0.0):
             if max(len(frames) + 1, stream.frames) > most:
                 raise MediaError(
                     f"{path}: has more than {most} frames of {width}x{height}, {MOST_BYTES // 2**20} MiB: cut it "
@@ -193,7 +193,7 @@ def _check_even(path: Path, times: np.ndarray, frames_per_second: float) -> None
 def _read_audio(path: Path) -> tuple[Audio, int]:
     """One channel at the file's own sample rate, from the first sample to the last, and that rate."""
     with containers.opened(path) as container:
-        stream = containers.sound_stream(container)
+        stream = containers.audio_stream(container)
         if stream is None:
             raise MediaError(f"{path}: has no audio stream; give a clip with audio")
         rate, end = stream.codec_context.sample_rate, containers.stream_end(container, stream)

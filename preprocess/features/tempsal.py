@@ -31,7 +31,7 @@ DECODED = (512, 256, 270, 96, 128)
 """Channels after each step of a decoder, each of which doubles height and width."""
 WEIGHTS = "TempSAL's multilevel_tempsal.pt"
 # Batch size, which bounds memory: about 0.2 GB per image.
-PICTURES_AT_ONCE = 4
+FRAMES_AT_ONCE = 4
 
 
 class Upsampled(nn.Sequential):
@@ -122,8 +122,8 @@ class TempSAL:
         if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or not all(pictures.shape[1:3]):
             raise MediaError(f"pictures are {pictures.dtype} {pictures.shape}; wanted uint8 (frame, height, width, 3)")
         maps = [np.zeros((0, SIDE, SIDE), np.float32)]
-        for first in range(0, len(pictures), PICTURES_AT_ONCE):
-            some = np.stack([stretched(picture) for picture in pictures[first : first + PICTURES_AT_ONCE]])
+        for first in range(0, len(pictures), FRAMES_AT_ONCE):
+            some = np.stack([stretched(picture) for picture in pictures[first : first + FRAMES_AT_ONCE]])
             with torch.inference_mode():
                 batch = rearrange(torch.from_numpy(some).to(self.device), "n row column rgb -> n rgb row column")
                 maps.append(self.network(batch.float() / 127.5 - 1).cpu().numpy())

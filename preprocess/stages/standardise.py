@@ -83,7 +83,7 @@ def check_streams(info: MediaInfo, stereo: Stereo) -> Packing:
     """
     if not info.has_video:
         raise MediaError(f"{info.path}: has no video stream; give a 360° video with audio")
-    if not info.has_sound:
+    if not info.has_audio:
         raise MediaError(f"{info.path}: has no audio stream; give a 360° video with audio")
     if info.channels not in (1, 2, *AMBISONIC_CHANNELS):
         raise MediaError(
@@ -167,7 +167,7 @@ def _common_duration(path: Path, duration: float) -> float:
     with containers.opened(path) as container:
         streams = [
             stream
-            for stream in (containers.picture_stream(container), containers.sound_stream(container))
+            for stream in (containers.video_stream(container), containers.audio_stream(container))
             if stream is not None
         ]
         promised = [containers.stream_end(container, stream) or duration for stream in streams]

@@ -83,7 +83,7 @@ def test_codecs_have_the_shapes_of_the_contract(codecs: Codecs, tiny: Config):
     mel = np.full((mel_frames(tiny), tiny.mel.bands), -5, np.float32)
     assert [moment.shape for moment in codecs.encode_mel(mel)] == [audio, audio]
     assert codecs.decode_video(np.zeros(video)).shape == (4, tiny.clip.height, tiny.clip.width, 3)
-    sound = codecs.decode_sound(np.zeros(audio, np.float32))
+    sound = codecs.decode_audio(np.zeros(audio, np.float32))
     assert sound.shape == (tiny.clip.seconds * tiny.mel.sample_rate,)
     assert 1e-5 < np.abs(sound).max() <= 1
     text = codecs.encode_text(["a bell rings", "a drum beats behind"])

@@ -13,7 +13,7 @@ import pytest
 from con360av_jax.config.settings import Config
 from con360av_jax.data import writer
 from con360av_jax.data.fake import fake_sample
-from con360av_jax.data.intact_records import ATTEMPTS, SoundRecords
+from con360av_jax.data.intact_records import ATTEMPTS, IntactRecords
 from con360av_jax.data.loader import Loader, make_loader, sample_order
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, Sample
 from con360av_jax.data.source import Dataset, open_dataset
@@ -187,7 +187,7 @@ def test_a_record_that_can_be_read_at_the_second_try_is_used(dataset):
         return record
 
     order = sample_order(RECORDS, seed=0)
-    records = SoundRecords(dataset, order, make, "skip", 0.5)
+    records = IntactRecords(dataset, order, make, "skip", 0.5)
     for number in range(RECORDS):
         if order[number] != 2:
             assert records[number] == order[number]

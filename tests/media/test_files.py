@@ -9,7 +9,7 @@ import pytest
 
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
-from con360av_jax.media.files import probe, read_frames, read_sound, write_clip, write_wav
+from con360av_jax.media.files import probe, read_audio, read_frames, write_clip, write_wav
 
 REAL_CLIPS = ("alcatraz_mono_t00.mp4", "congo_stereo_t00.mp4", "overpass_stereo_4s.mp4")
 
@@ -33,7 +33,7 @@ def tone(seconds: float, sample_rate: int, frequency: float = 440.0) -> np.ndarr
 def ramp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2.5 s: 25 grey frames at 10 per second with four different int16 channels at 16 kHz."""
     path = tmp_path_factory.mktemp("media") / "ramp.mp4"
-    write_clip(path, grey_ramp(25), 10, ambisonic(2.5), 16_000, lossless_sound=True)
+    write_clip(path, grey_ramp(25), 10, ambisonic(2.5), 16_000, lossless_audio=True)
     return path
 
 
@@ -45,41 +45,41 @@ def ambisonic(seconds: float) -> np.ndarray:
 def test_probe_tells_what_was_written(ramp):
     info = probe(ramp)
     assert (info.width, info.height, info.frames_per_second) == (48, 32, 10)
-    assert (info.sample_rate, info.channels, info.sound_codec, info.video_codec) == (16_000, 4, "flac", "h264")
+    assert (info.sample_rate, info.channels, info.audio_codec, info.video_codec) == (16_000, 4, "flac", "h264")
     assert info.duration == pytest.approx(2.5, abs=0.01)
-    assert info.has_video and info.has_sound
+    assert info.has_video and info.has_audio
 
 
 def test_lossless_sound_comes_back_bit_for_bit_in_channel_order(ramp):
-    read = read_sound(ramp, 16_000)
+    read = read_audio(ramp, 16_000)
     assert read.dtype == np.float32
     np.testing.assert_array_equal((read * 32768).astype(np.int16), ambisonic(2.5))
 
 
 def test_an_excerpt_of_sound_equals_the_whole_sliced(ramp):
-    whole = read_sound(ramp, 16_000)
-    np.testing.assert_array_equal(read_sound(ramp, 16_000, start=1.75, seconds=0.5), whole[28_000:36_000])
+    whole = read_audio(ramp, 16_000)
+    np.testing.assert_array_equal(read_audio(ramp, 16_000, start=1.75, seconds=0.5), whole[28_000:36_000])
 
 
 @pytest.mark.parametrize("sample_rate", [8_000, 22_050, 48_000])
 def test_a_resampled_excerpt_equals_the_whole_resampled(ramp, sample_rate):
-    whole = read_sound(ramp, sample_rate)
-    excerpt = read_sound(ramp, sample_rate, start=0.8, seconds=1.0)
+    whole = read_audio(ramp, sample_rate)
+    excerpt = read_audio(ramp, sample_rate, start=0.8, seconds=1.0)
     start = round(0.8 * sample_rate)
     np.testing.assert_allclose(excerpt, whole[start : start + sample_rate], atol=1e-6)
 
 
 def test_resampling_keeps_each_channel_to_itself(tmp_path):
     sound = np.stack([tone(1, 16_000, frequency) for frequency in (300, 500, 700, 1100)], axis=1)
-    write_clip(tmp_path / "clip.mp4", grey_ramp(4), 4, sound, 16_000, lossless_sound=True)
-    read = read_sound(tmp_path / "clip.mp4", 24_000)
+    write_clip(tmp_path / "clip.mp4", grey_ramp(4), 4, sound, 16_000, lossless_audio=True)
+    read = read_audio(tmp_path / "clip.mp4", 24_000)
     for channel, frequency in enumerate((300, 500, 700, 1100)):
         expected = tone(1, 24_000, frequency)
         np.testing.assert_allclose(read[1000:-1000, channel], expected[1000:-1000], atol=2e-3)
 
 
 def test_sound_is_padded_with_silence_to_the_length_asked_for(ramp):
-    read = read_sound(ramp, 16_000, start=2.0, seconds=1.0)
+    read = read_audio(ramp, 16_000, start=2.0, seconds=1.0)
     assert read.shape == (16_000, 4)
     assert not read[8_000:].any() and read[:8_000].any()
 
@@ -88,7 +88,7 @@ def test_aac_keeps_length_and_waveform(tmp_path):
     sound = tone(2, 16_000)
     write_clip(tmp_path / "clip.mp4", grey_ramp(16), 8, sound, 16_000)
     assert probe(tmp_path / "clip.mp4").duration == pytest.approx(2, abs=0.1)
-    read = read_sound(tmp_path / "clip.mp4", 16_000, seconds=2)
+    read = read_audio(tmp_path / "clip.mp4", 16_000, seconds=2)
     assert read.shape == (32_000, 1)
     assert np.corrcoef(read[500:-500, 0], sound[500:-500])[0, 1] > 0.99
 
@@ -135,7 +135,7 @@ def test_a_late_video_stream_stays_aligned_with_the_sound(tmp_path, suffix):
     path = tmp_path / f"late{suffix}"
     write_offset_clip(path, video_delay=3)
     assert numbers_of(read_frames(path, 10, seconds=0.7)) == [0, 0, 0, 0, 1, 2, 3]
-    assert read_sound(path, 16_000, seconds=0.5).all()
+    assert read_audio(path, 16_000, seconds=0.5).all()
 
 
 @pytest.mark.parametrize("size", [(31, 48), (32, 47), (31, 47)])
@@ -155,7 +155,7 @@ def test_colours_survive_the_round_trip(tmp_path):
 
 
 def test_the_same_arrays_give_the_same_bytes(tmp_path, ramp):
-    write_clip(tmp_path / "again.mp4", grey_ramp(25), 10, ambisonic(2.5), 16_000, lossless_sound=True)
+    write_clip(tmp_path / "again.mp4", grey_ramp(25), 10, ambisonic(2.5), 16_000, lossless_audio=True)
     assert (tmp_path / "again.mp4").read_bytes() == ramp.read_bytes()
 
 
@@ -175,7 +175,7 @@ def test_the_bytes_do_not_depend_on_the_processors_vector_code(tmp_path, monkeyp
 
 def test_a_wav_is_read_back_exactly(tmp_path):
     write_wav(tmp_path / "sound.wav", ambisonic(0.2), 16_000)
-    read = read_sound(tmp_path / "sound.wav", 16_000)
+    read = read_audio(tmp_path / "sound.wav", 16_000)
     np.testing.assert_array_equal((read * 32768).astype(np.int16), ambisonic(0.2))
 
 
@@ -197,11 +197,11 @@ def test_unusable_files_give_one_clear_line(tmp_path, ramp):
         (lambda: probe(tmp_path / "text.mp4"), "not a media file"),
         (lambda: probe(tmp_path / "empty.mp4"), "not a media file"),
         (lambda: read_frames(tmp_path / "blind.wav", 8), "no picture stream"),
-        (lambda: read_sound(tmp_path / "silent.mp4", 16_000), "no sound stream"),
+        (lambda: read_audio(tmp_path / "silent.mp4", 16_000), "no sound stream"),
         (lambda: read_frames(cut, 10), "cut off or damaged|is damaged|cannot be decoded"),
-        (lambda: read_sound(cut, 16_000), "cut off or damaged|is damaged|cannot be decoded"),
+        (lambda: read_audio(cut, 16_000), "cut off or damaged|is damaged|cannot be decoded"),
         (lambda: read_frames(ramp, 10, start=2.5), "start inside the file"),
-        (lambda: read_sound(ramp, 16_000, start=1, seconds=0), "positive length"),
+        (lambda: read_audio(ramp, 16_000, start=1, seconds=0), "positive length"),
         (lambda: read_frames(ramp, 0), "positive rate"),
     ]
     for call, pattern in cases:
@@ -218,7 +218,7 @@ def test_overwritten_media_data_do_not_pass_as_pictures(tmp_path, ramp):
     with pytest.raises(MediaError):
         read_frames(tmp_path / "zeroed.mp4", 10)
     with pytest.raises(MediaError):
-        read_sound(tmp_path / "zeroed.mp4", 16_000)
+        read_audio(tmp_path / "zeroed.mp4", 16_000)
 
 
 def test_wrong_arrays_leave_no_file(tmp_path):
@@ -226,7 +226,7 @@ def test_wrong_arrays_leave_no_file(tmp_path):
     cases = [
         (video.astype(np.float32), tone(1, 16_000), "uint8"),
         (video, np.zeros((100, 3), np.int16), "3 channels"),
-        (video, np.zeros((100, 4), np.int16), "lossless_sound=True"),
+        (video, np.zeros((100, 4), np.int16), "lossless_audio=True"),
         (video, np.full(100, np.nan, np.float32), "finite"),
     ]
     for pictures, sound, pattern in cases:
@@ -242,11 +242,11 @@ def test_real_clips_are_read_in_full(shared_data, name):
     info = probe(shared_data / name)
     seconds = int(info.duration)
     video = read_frames(shared_data / name, 8, seconds=seconds, size=(120, 240))
-    sound = read_sound(shared_data / name, 16_000, seconds=seconds)
+    sound = read_audio(shared_data / name, 16_000, seconds=seconds)
     assert video.shape == (8 * seconds, 120, 240, 3) and sound.shape == (16_000 * seconds, info.channels)
     assert video.std() > 10 and sound.std() > 1e-4
     excerpt = read_frames(shared_data / name, 8, start=2, seconds=1, size=(120, 240))
     np.testing.assert_array_equal(excerpt, video[16:24])
-    heard = read_sound(shared_data / name, 16_000, start=2, seconds=1)
+    heard = read_audio(shared_data / name, 16_000, start=2, seconds=1)
     # AAC decoders fill noise bands with random numbers, so that a seek changes samples but not their place.
     assert np.corrcoef(heard[:, 0], sound[32_000:48_000, 0])[0, 1] > 0.99

@@ -36,7 +36,7 @@ def noise_bytes(path: Path) -> None:
 
 
 def cut_off(path: Path) -> None:
-    write_clip(path, np.stack([panorama(number) for number in range(16)]), 8, hiss(), RATE, lossless_sound=True)
+    write_clip(path, np.stack([panorama(number) for number in range(16)]), 8, hiss(), RATE, lossless_audio=True)
     path.write_bytes(path.read_bytes()[:-20_000])
 
 

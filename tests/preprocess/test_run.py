@@ -40,7 +40,7 @@ def noise(seconds: float = 2.0, channels: int = 1, seed: int = 0) -> np.ndarray:
 
 
 def clip_file(path: Path, seconds: float = 2.0, height: int = 32, width: int = 64, channels: int = 1) -> Path:
-    write_clip(path, picture(seconds, height, width), 8, noise(seconds, channels), RATE, lossless_sound=True)
+    write_clip(path, picture(seconds, height, width), 8, noise(seconds, channels), RATE, lossless_audio=True)
     return path
 
 
@@ -105,7 +105,7 @@ def test_the_aspect_says_how_eyes_are_packed_or_that_it_is_no_panorama(width, he
         video_codec="h264",
         sample_rate=RATE,
         channels=1,
-        sound_codec="aac",
+        audio_codec="aac",
     )
     if packing is None:
         with pytest.raises(MediaError, match=f"{width}x{height}"):

@@ -9,7 +9,7 @@ import numpy as np
 from con360av_jax.evaluate import extraction
 from con360av_jax.evaluate.features import FeatureCard, write_features
 from con360av_jax.evaluate.protocols import Protocol, parts
-from con360av_jax.media.files import read_frames, read_sound
+from con360av_jax.media.files import read_audio, read_frames
 
 KINDS = {"saliency": "saliency", "sound": "sound", "classes": "sound"}
 
@@ -25,7 +25,7 @@ def features_of(video: Path, part: str) -> np.ndarray:
         return read_frames(video, 4)[:, ::4, ::4, 1].astype(np.float32) + 1
     if part.startswith("video"):
         return read_frames(video, 4).mean(axis=(1, 2)).reshape(1, -1)[:, :6].astype(np.float32)
-    sound = read_sound(video, 16_000, seconds=1.0)[:, 0].reshape(4, -1)
+    sound = read_audio(video, 16_000, seconds=1.0)[:, 0].reshape(4, -1)
     return np.abs(np.fft.rfft(sound))[:, 1:9].astype(np.float32)
 
 

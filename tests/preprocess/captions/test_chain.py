@@ -47,7 +47,7 @@ def place(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = random.integers(-9000, 9000, (2 * RATE, 1)).astype(np.int16)
     blocks = random.integers(0, 256, (16, 4, 8, 3)).astype(np.uint8)
     video = blocks.repeat(16, axis=1).repeat(16, axis=2)
-    write_clip(folder / "clip.mp4", video, 8, noise, RATE, lossless_sound=True)
+    write_clip(folder / "clip.mp4", video, 8, noise, RATE, lossless_audio=True)
     save_config(tiny, folder / "tiny.json")
     save_blip2(folder / "blip2")
     save_llama(folder / "llama")
@@ -77,7 +77,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 def command(place: Path, out: Path, **options: object) -> list[str]:
     given = {"captions": "blip2+llama", "caption-faces": place / "blip2", "caption-join": place / "llama"}
-    given |= {"config": place / "tiny.json", "output": out, "workers": "0"}
+    given |= {"config": place / "tiny.json", "out": out, "workers": "0"}
     given |= {"viewpoints": 1, "caption-device": "cpu"} | {
         name.replace("_", "-"): value for name, value in options.items()
     }

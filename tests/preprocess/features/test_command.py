@@ -15,7 +15,7 @@ import pytest
 
 from con360av_jax.evaluate.features import open_features, require_same_card
 from con360av_jax.evaluate.protocols import FADTK, PAPER, PROTOCOLS, SMALL, STYLEGANV, VIDEOGPT, parts
-from con360av_jax.media.files import read_sound, write_clip, write_wav
+from con360av_jax.media.files import read_audio, write_clip, write_wav
 from preprocess.cli import main
 from tests.support.small_networks import RATE, pictures, sound, write_clips
 from tests.support.vxm_file import random_entries, write_file
@@ -264,7 +264,7 @@ def test_real_weights_hear_a_bird_and_name_their_classes(
     folder = tmp_path / "clips"
     folder.mkdir()
     shutil.copy(videos / "clip0.mp4", folder)
-    robin = read_sound(shared_data / "audio" / "librosa_robin.ogg", RATE, seconds=4.0).mean(axis=1)
+    robin = read_audio(shared_data / "audio" / "librosa_robin.ogg", RATE, seconds=4.0).mean(axis=1)
     write_wav(folder / "robin.wav", robin, RATE)
     weights = [f"{name}={shared_models / file}" for name, file in
                (("fastgaze", "fastgaze.vxm"), ("yamnet", "yamnet.tflite"))]  # fmt: skip

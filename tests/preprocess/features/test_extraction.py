@@ -107,9 +107,9 @@ def test_each_flaw_is_named_and_costs_only_the_parts_it_concerns(videos: Path, t
 def test_pictures_that_do_not_come_evenly_are_rejected(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from con360av_jax.media import containers
 
-    real = containers.pictures
+    real = containers.video_frames
     monkeypatch.setattr(
-        containers, "pictures", lambda *given: ((time + (time > 1) * 0.2, frame) for time, frame in real(*given))
+        containers, "video_frames", lambda *given: ((time + (time > 1) * 0.2, frame) for time, frame in real(*given))
     )
     with pytest.raises(MetricError, match="do not come evenly, 8 per second"):
         extracted(videos, tmp_path / "features", networks()[:1])

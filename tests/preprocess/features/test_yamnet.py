@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import CheckpointError, ConfigError, MediaError
-from con360av_jax.media.files import read_sound
+from con360av_jax.media.files import read_audio
 from preprocess.features.yamnet import SAMPLE_RATE, WINDOW, YAMNet, open_yamnet
 
 BIRDS = {"Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet"}
@@ -27,7 +27,7 @@ def yamnet(published: Path) -> YAMNet:
 
 @pytest.fixture(scope="module")
 def robin(shared_data: Path) -> np.ndarray:
-    return read_sound(shared_data / "audio" / "librosa_robin.ogg", SAMPLE_RATE).mean(axis=1)
+    return read_audio(shared_data / "audio" / "librosa_robin.ogg", SAMPLE_RATE).mean(axis=1)
 
 
 def whole_windows(sound: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_a_robin_is_heard_as_a_bird(yamnet: YAMNet, robin: np.ndarray):
 
 
 def test_speech_is_heard_as_speech(yamnet: YAMNet, shared_data: Path):
-    sound = read_sound(shared_data / "audio" / "librosa_librispeech_198-209.ogg", SAMPLE_RATE, seconds=5.0)
+    sound = read_audio(shared_data / "audio" / "librosa_librispeech_198-209.ogg", SAMPLE_RATE, seconds=5.0)
     scores = yamnet(whole_windows(sound.mean(axis=1))).scores.mean(axis=0)
     assert yamnet.class_names[int(scores.argmax())] == "Speech"
 

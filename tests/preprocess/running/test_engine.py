@@ -52,7 +52,7 @@ def clip_file(path: Path, seed: int, seconds: float = 2.0) -> Path:
     picture = np.full((32, 64, 3), 60 + 20 * seed, np.uint8)
     picture[8:16, 8 * seed : 8 * seed + 10] = 230
     sound = random.integers(-9000, 9000, (round(seconds * RATE), 1)).astype(np.int16)
-    write_clip(path, np.repeat(picture[None], round(seconds * 8), axis=0), 8, sound, RATE, lossless_sound=True)
+    write_clip(path, np.repeat(picture[None], round(seconds * 8), axis=0), 8, sound, RATE, lossless_audio=True)
     return path
 
 

@@ -34,7 +34,7 @@ def test_fifty_clips_with_five_bad_ones_come_out_with_exact_counts(tiny: Config,
     videos.mkdir()
     for index in range(45):
         clip = render_clip(3, 2.0, 32, 64, 4.0, RATE, index)
-        write_clip(videos / f"scene_{index:02d}.mp4", clip.video, 4, clip.sound, RATE, lossless_sound=True)
+        write_clip(videos / f"scene_{index:02d}.mp4", clip.video, 4, clip.sound, RATE, lossless_audio=True)
     stages = bad_files(videos, videos / "scene_00.mp4")
     save_config(tiny, tmp_path / "tiny.json")
     arguments = [str(videos), *(str(path) for path in sorted(videos.glob("bad4*")))]

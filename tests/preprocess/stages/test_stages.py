@@ -23,7 +23,7 @@ def folder_of_videos(folder: Path) -> Path:
     for number in range(2):
         frames = random.integers(0, 255, (16, 32, 64, 3)).astype(np.uint8)
         sound = random.integers(-9000, 9000, 32_000).astype(np.int16)
-        write_clip(folder / f"clip{number}.mp4", frames, 8, sound, 16_000, lossless_sound=True)
+        write_clip(folder / f"clip{number}.mp4", frames, 8, sound, 16_000, lossless_audio=True)
     (folder / "bad.mp4").write_bytes(b"no video")
     return folder
 

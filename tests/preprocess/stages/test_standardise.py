@@ -7,7 +7,7 @@ import pytest
 
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
-from con360av_jax.media.files import probe, read_sound
+from con360av_jax.media.files import probe, read_audio
 from preprocess.stages.quality import FULL_SCALE, Limits
 from preprocess.stages.segment import cut, windows
 from preprocess.stages.standardise import read_mono, read_panorama, standardise
@@ -149,7 +149,7 @@ def test_sound_of_44100_hz_becomes_16000_hz_without_shift_or_aliases(tiny: Confi
 
 def test_the_limit_of_clipping_lets_a_real_gusty_recording_pass(tiny: Config, shared_data: Path):
     path = shared_data / "overpass_stereo_4s.mp4"
-    share = float((np.abs(read_sound(path, 48_000)) >= FULL_SCALE).mean())
+    share = float((np.abs(read_audio(path, 48_000)) >= FULL_SCALE).mean())
     assert share == pytest.approx(0.0007, abs=0.0001)
     clip = standardise(path, "a", tiny)
     assert len([cut(window, tiny) for window in windows(clip, tiny.clip)]) == 4
