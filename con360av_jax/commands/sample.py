@@ -24,7 +24,9 @@ class Scene:
     """A scene as named by --maps."""
 
     saliency: "np.ndarray | None" = None
+    """Saliency maps (frame height width 1), or None without --maps."""
     caption: str = ""
+    """Caption of the record, "" for a file."""
     viewpoint: "np.ndarray | None" = None
     """Viewpoint track of the record (frame 4), rad."""
     key: str = ""

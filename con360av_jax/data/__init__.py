@@ -1,1 +1,1 @@
-
+"""Records: their format, writing and reading datasets, and batches for training."""

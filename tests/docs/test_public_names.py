@@ -22,8 +22,11 @@ def _below(parent: griffe.Object | griffe.Alias) -> Iterator[str]:
     for name, member in parent.members.items():
         if member.is_alias or name.startswith("_"):
             continue
-        is_field = member.is_attribute and "dataclass" in parent.labels and member.path.startswith(FIELDS)
-        if not member.has_docstring and (is_field or not member.is_attribute):
+        is_field = "dataclass" in parent.labels and member.path.startswith(FIELDS)
+        if isinstance(member, griffe.Attribute) and (not is_field or "ClassVar" in str(member.annotation)):
+            continue
+        # PyTorch says what `forward` is, the class what it computes.
+        if not member.has_docstring and name != "forward":
             yield member.path
         if member.is_module or member.is_class:
             yield from _below(member)
