@@ -2,9 +2,10 @@
 
 from con360av_jax.errors import ConfigError
 from preprocess.captions.blip2_llama.backend import open_blip2_llama
-from preprocess.captions.contract import CaptionBackend, CaptionName, CaptionSettings
+from preprocess.captions.contract import CaptionBackend, CaptionSettings
 from preprocess.captions.given import file_caption
 from preprocess.captions.template import template_caption
+from preprocess.choices import CaptionName
 
 
 def open_captions(name: CaptionName, settings: CaptionSettings, frames_per_second: float) -> CaptionBackend:

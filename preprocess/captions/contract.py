@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,6 @@ from jaxtyping import Float
 from preprocess.stages.segment import Segment
 from preprocess.stages.work import Stage, each, there
 
-CaptionName = Literal["file", "template", "blip2+llama"]
 Tracks = Sequence[Float[np.ndarray, "frame 4"]]
 
 

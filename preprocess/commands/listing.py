@@ -1,14 +1,12 @@
 """python -m preprocess list: describes videos in a CSV file and checks whether the splits leak."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from preprocess.inputs import Input, SplitName
-from preprocess.stages.standardise import Stereo
+from preprocess.choices import SplitName, Stereo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ class List:
         require(self.max_clips is None or self.max_clips > 0, f"--max-clips is {self.max_clips}; give 1 or more")
         found = search(self.videos, self.split, self.split_list, self.max_clips, self.split_seed, self.published_split)
         with Progress(console=Console(stderr=True)) as progress:
-            inputs: Iterator[Input] = iter(progress.track(found.inputs, description="list"))
+            inputs = progress.track(found.inputs, description="list")
             rows = [describe(given, self.out.parent, self.stereo) for given in inputs]
         write_rows(self.out, COLUMNS, rows)
         console = Console()

@@ -4,29 +4,19 @@ import hashlib
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
-from rich.console import Console
 
 from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config, require
-from con360av_jax.data.writer import SHARD_RECORDS
 from con360av_jax.errors import CheckpointError
-from preprocess.captions.choose import open_captions
-from preprocess.captions.contract import CaptionName, CaptionSettings, caption_sources
-from preprocess.inputs import SplitName, search
-from preprocess.running.assemble import make_dataset
-from preprocess.running.engine import Engine
-from preprocess.running.pipeline import Pipeline
-from preprocess.running.terminal import RecordingProgress, summarise
-from preprocess.saliency.choose import open_saliency
-from preprocess.saliency.contract import SaliencyDevice, SaliencyName
-from preprocess.stages.encode import open_encoder
-from preprocess.stages.given_viewpoints import GivenViewpoints
+from preprocess.choices import CaptionName, SaliencyDevice, SaliencyName, SplitName, Stereo
 from preprocess.stages.quality import Limits
-from preprocess.stages.standardise import Stereo
-from preprocess.stages.viewpoints import ViewpointSettings
+
+if TYPE_CHECKING:
+    from preprocess.captions.contract import CaptionSettings
+    from preprocess.running.pipeline import Pipeline
 
 TOO_MANY_REJECTED = 1
 
@@ -101,7 +91,7 @@ class Run:
     """Largest number of recordings to use. Left out: all."""
     previews: bool = False
     """Also write one panorama per segment to <out>/previews."""
-    shard_records: int = SHARD_RECORDS
+    shard_records: int = 256
     """Number of records per file of the dataset."""
     workers: int | None = None
     """Number of processes. Left out: one per core. 0 runs everything in this process, without Ray."""
@@ -117,6 +107,13 @@ class Run:
 
         Raises a Con360Error if no input is usable.
         """
+        from rich.console import Console
+
+        from preprocess.inputs import search
+        from preprocess.running.assemble import make_dataset
+        from preprocess.running.engine import Engine
+        from preprocess.running.terminal import RecordingProgress, summarise
+
         require(bool(self.videos), "no videos were given: name files, folders or CSV files")
         require(self.max_clips is None or self.max_clips > 0, f"--max-clips is {self.max_clips}; give 1 or more")
         require(self.panorama_height >= 64, f"--panorama-height is {self.panorama_height}; give 64 or more")
@@ -146,7 +143,14 @@ class Run:
         too_many = self.max_rejected is not None and made.manifest.rejected > self.max_rejected
         return TOO_MANY_REJECTED if too_many else 0
 
-    def _pipeline(self) -> Pipeline:
+    def _pipeline(self) -> "Pipeline":
+        from preprocess.captions.choose import open_captions
+        from preprocess.running.pipeline import Pipeline
+        from preprocess.saliency.choose import open_saliency
+        from preprocess.stages.encode import open_encoder
+        from preprocess.stages.given_viewpoints import GivenViewpoints
+        from preprocess.stages.viewpoints import ViewpointSettings
+
         config = self._config()
         return Pipeline(
             config=config,
@@ -170,7 +174,9 @@ class Run:
             raise CheckpointError(f"{self.base} is no pretrained folder: {own} does not exist; check --base")
         return load_config(str(own))
 
-    def _caption_settings(self) -> CaptionSettings:
+    def _caption_settings(self) -> "CaptionSettings":
+        from preprocess.captions.contract import CaptionSettings
+
         return CaptionSettings(
             faces=self.caption_faces,
             join=self.caption_join,
@@ -181,8 +187,10 @@ class Run:
             from_hub=self.from_hub,
         )
 
-    def _settings(self, pipeline: Pipeline) -> dict[str, object]:
+    def _settings(self, pipeline: "Pipeline") -> dict[str, object]:
         """Settings for the manifest: options that change the records, without places, devices and processes."""
+        from preprocess.captions.contract import caption_sources
+
         places = (
             "videos",
             "out",

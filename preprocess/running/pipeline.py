@@ -22,6 +22,7 @@ from con360av_jax.config.settings import ClipConfig, Config
 from con360av_jax.data.schema import Sample
 from con360av_jax.media.mel import log_mel
 from preprocess.captions.contract import CaptionBackend, as_stages
+from preprocess.choices import Stereo
 from preprocess.inputs import Input
 from preprocess.saliency.contract import SaliencyBackend
 from preprocess.stages.encode import Encoder
@@ -30,7 +31,7 @@ from preprocess.stages.previews import write_preview
 from preprocess.stages.quality import Limits
 from preprocess.stages.records import fields_of, make_sample, pulse_code
 from preprocess.stages.segment import Window, cut, windows
-from preprocess.stages.standardise import Stereo, standardise
+from preprocess.stages.standardise import standardise
 from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
 from preprocess.stages.views import render_track
 from preprocess.stages.work import Rejection, Stage, Work, Works, attempted, chained, each, there, with_samples
