@@ -1,1 +1,1 @@
-"""One frozen config value per file."""
+"""Configs: each file defines one frozen value, `config`."""

@@ -1,7 +1,7 @@
-"""The published networks on 64 A100: a copy of the model on each, so that only gradients cross the wire.
+"""The published networks on 64 A100: each GPU has a copy of the model, so only gradients are communicated.
 
-What learns fits on one GPU with its optimizer, so nothing has to be split; for `trainable="all"` split the parameters
-within a machine: MeshConfig(data=8, fsdp=8).
+The trained parameters and their optimizer fit on one GPU. For trainable="all", split the parameters within each
+machine: MeshConfig(data=8, fsdp=8).
 """
 
 from dataclasses import replace
@@ -14,11 +14,11 @@ config = replace(
     name="a100x64",
     train=TrainConfig(
         trainable="connectors",
-        # Four clips for each GPU, one after the other: all at once they would take 131 GiB by `con360av plan`.
+        # Four samples per GPU, one after the other: at once they would take 131 GiB according to `con360av plan`.
         batch_size=256,
         accumulate=4,
         learning_rate=1e-5,
-        # A batch 64 times the published one: the first updates are made small.
+        # The batch is 64 times the published one, so the learning rate starts small.
         warmup_steps=500,
         compute_dtype="bfloat16",
         remat="none",

@@ -1,6 +1,6 @@
-"""The audio-video baseline without maps, on four A100: every sample drops its maps, and only connectors learn.
+"""The audio-video baseline without maps, on four A100: the maps of every sample are dropped, only connectors train.
 
-A sample without maps gets exactly the model without Map Encoder and FiLM, so these neither act nor get a gradient.
+For a sample without maps the model equals one without Map Encoder and FiLM, which then get no gradient either.
 """
 
 from dataclasses import replace

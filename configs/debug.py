@@ -1,4 +1,4 @@
-"""The whole system at a width that trains on a laptop: `make demo` and the tests' smoke runs."""
+"""All networks at a width that trains on a laptop, for `con360av demo` and smoke tests."""
 
 from con360av_jax.config.settings import (
     AudioUNetConfig,
@@ -76,7 +76,7 @@ config = Config(
     ),
     sampler=SamplerConfig(steps=25),
     train=TrainConfig(
-        # The published set, and the last layers of the U-Nets: random ones would let nothing learnt through.
+        # The published set and the last layers of the U-Nets: these are random here and would hide what is learnt.
         trainable=r"(map_encoder|film|connector|environment_encoder)/.*"
         r"|unet/(audio|video)/(up_blocks/3|conv_norm_out|conv_out)/.*",
         batch_size=2,

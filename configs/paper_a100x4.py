@@ -1,6 +1,6 @@
-"""The published setting: four A100, AdamW with 1e-5; Map Encoder, FiLM and connectors learn, all else is frozen bf16.
+"""The published setting: four A100, AdamW with 1e-5; Map Encoder, FiLM and connectors train, the rest is frozen.
 
-Values left out are the defaults of con360av_jax/config/settings.py. The batch is one clip per GPU: an assumption.
+Other values are the defaults of con360av_jax/config/settings.py. The batch of one sample per GPU is an assumption.
 """
 
 from dataclasses import replace

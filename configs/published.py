@@ -1,6 +1,6 @@
 """The networks at their published widths: AudioLDM-m, Stable Diffusion 1.5 with AnimateDiff v1-5-2, the baseline.
 
-Converting real weights writes a config of its own, with every number read from the weights' config.json files.
+Converting real weights writes its own config with the numbers from the weights' config.json files.
 """
 
 from con360av_jax.config.settings import (
@@ -43,7 +43,7 @@ config = Config(
         connector=ConnectorConfig(),
         map_encoder=MapEncoderConfig(),
         vae=PerModality(
-            # Factors are per checkpoint: this one is AudioLDM-s's, the medium model's stands in its own file only.
+            # The factor depends on the checkpoint: this is that of AudioLDM-s; conversion reads that of AudioLDM-m.
             audio=VAEConfig(
                 widths=(128, 256, 512), in_channels=1, latent_channels=8, scaling_factor=0.9392935633659363
             ),

@@ -1,4 +1,4 @@
-"""How fast records come from a local disk, ready as batches, without a model."""
+"""Benchmark of the loader: records per second from a local disk, ready as batches, without a model."""
 
 import os
 import statistics
@@ -23,18 +23,18 @@ from con360av_jax.data.writer import write_dataset
 
 PACKAGES = ("grain", "array-record", "safetensors", "opencv-python-headless")
 ROUNDS = 5
-# Records of a procedural dataset: far more than a processor's cache holds, at published width 2.5 GB.
+# Records of a procedural dataset: far more than a processor's cache holds; 2.5 GB at published width.
 FAKE_RECORDS = 1024
-# Different contents among them: drawing random numbers takes longer than writing them.
+# Number of different records among them: drawing random numbers takes longer than writing them.
 DIFFERENT_RECORDS = 32
 
 
 def bench_loader(config: Config, dataset: Path | None, records: int, batch_size: int) -> Json:
-    """Records/s and MB/s of the loader alone, median over ROUNDS rounds that read `records` records together.
+    """Measures records/s and MB/s of the loader, as the median of ROUNDS rounds that read `records` records in total.
 
-    One batch per thread and those read ahead of it are read before the clock starts. Without `dataset` a temporary one
-    of random latents is written, with the fields of an encoded dataset; its files are then in the page cache, and a
-    dataset that was not read lately is measured together with its disk.
+    Three batches per thread are read before the clock starts. Without `dataset`, a temporary dataset of random
+    latents is written; its files are then in the page cache, whereas a dataset that was not read lately is
+    measured together with its disk.
 
     Raises:
         ConfigError: `records` is less than a batch per round.
@@ -52,7 +52,7 @@ def bench_loader(config: Config, dataset: Path | None, records: int, batch_size:
 
 @contextmanager
 def procedural_dataset(config: Config, records: int) -> Iterator[Dataset]:
-    """A temporary dataset of random latents, with the fields of an encoded one."""
+    """Yields a temporary dataset of random latents with the fields of an encoded dataset."""
     with tempfile.TemporaryDirectory(prefix="con360av-bench-") as folder:
         path = Path(folder) / "data"
         _write_fake(path, config, records)
@@ -68,7 +68,7 @@ def _write_fake(path: Path, config: Config, records: int) -> None:
         for number in numbers
     )
     write_dataset(path, samples, config, fields, [], {})
-    # Else the system writes them while the clock runs.
+    # Otherwise the system would write them while the clock runs.
     for file in path.iterdir():
         with file.open("rb") as written:
             os.fsync(written.fileno())

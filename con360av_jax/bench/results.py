@@ -1,4 +1,4 @@
-"""What a measured number has to be quoted with, and how it is published."""
+"""Results of benchmarks: the conditions of a measurement, and its output as JSON and as a table."""
 
 import json
 import os
@@ -21,7 +21,7 @@ Json = dict[str, object]
 
 
 def environment(config: Config, packages: Iterable[str]) -> Json:
-    """What a number has to be quoted with: command, commit, config, machine and versions (of `packages` too)."""
+    """Returns the conditions of a measurement: command, commit, config, machine, and versions of `packages`."""
     return {
         "command": shlex.join(["con360av", *sys.argv[1:]]),
         "commit": commit(),
@@ -43,7 +43,7 @@ def device() -> Json:
 
 
 def publish(result: Json, out: Path | None) -> None:
-    """Writes the JSON, if asked for, and shows a table on the terminal."""
+    """Writes the result as JSON to `out`, if given, and prints it as a table."""
     if out is not None:
         write_text(out, json.dumps(result, indent=2) + "\n")
     table = Table("what", "value", title=str(result["benchmark"]), title_justify="left")

@@ -1,4 +1,4 @@
-"""How fast the training step is: the program of a training run, on random weights, with nothing to download."""
+"""Benchmark of training: the compiled step of a training run on random weights, with nothing to download."""
 
 import itertools
 import math
@@ -36,21 +36,22 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain")
 WARM_UP = 3
 # Batches made ahead, which are then used in turn: drawing their random numbers takes longer than a step may.
 DIFFERENT_BATCHES = 4
-# Random numbers that kernels repeat: drawing two billion of them, or compiling a program per shape, takes minutes.
+# Number of random numbers that kernels repeat: drawing two billion of them, or compiling a program per shape, takes
+# minutes.
 NOISE = 1_000_003
 
 Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]]
 
 
 def bench_train(config: Config, dataset: Path | None, records: int, steps: int) -> Json:
-    """Seconds per step, clips/s, arithmetic, memory and waiting for data of `steps` steps of a training run.
+    """Measures time, FLOPs, memory and waiting for data of `steps` training steps.
 
-    The step is that of `con360av train`, with its shardings, donation and dtypes, and each batch goes from the host to
-    the devices as there. Batches come from `dataset` through the loader; without one from a temporary dataset of
-    `records` random ones; or, if those are 0, from batches made ahead, which is the step without a loader.
+    The step is that of `con360av train`, with its shardings, donation and dtypes, and batches go from the host
+    to the devices in the same way. They come from `dataset` through the loader; without one from a temporary
+    dataset of `records` random records; with `records` 0 they are made before the clock starts.
 
     Raises:
-        ConfigError: there is nothing to count, or the trainable set is empty.
+        ConfigError: a count is too small, or the trainable set is empty.
         DatasetError: the dataset is missing, corrupt, not encoded or of another config.
         ShardingError: the mesh does not fit the devices, the batch or a parameter.
     """
@@ -97,7 +98,7 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
 
 
 def random_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
-    """A first state and frozen parameters with random values, where they belong and in the dtype they stay in."""
+    """Returns a first state and frozen parameters with random values, sharded and in the dtypes of training."""
     state, frozen = abstract_start(config, mesh)
     begin = jax.jit(
         partial(init_state, optimizer=make_optimizer(config.train)),
@@ -108,7 +109,7 @@ def random_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
 
 
 def _random(shapes: Params) -> Params:
-    """Kernels uniform within +-1/sqrt(fan_in), biases 0, scales 1; the host makes one device's part at a time."""
+    """Makes parameters: kernels uniform in +-1/sqrt(fan_in), biases 0, scales 1; one device's part at a time."""
     noise = np.random.default_rng(0).uniform(-1.0, 1.0, NOISE).astype(np.float32)
 
     def part(index: tuple[slice, ...] | None, kind: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -134,7 +135,7 @@ def _null_text(config: Config) -> dict[str, np.ndarray]:
 
 @contextmanager
 def open_batches(config: Config, dataset: Path | None, records: int) -> Iterator[tuple[Json, Iterator[AnyExample]]]:
-    """What the batches are, and an endless iterator over them; the arguments are those of `bench_train`."""
+    """Yields a description of the batches and an endless iterator over them; arguments as in `bench_train`."""
     batch_size = config.train.batch_size
     if dataset is None and not records:
         made = [fake_batch(config, batch_size, seed) for seed in range(DIFFERENT_BATCHES)]
@@ -155,10 +156,10 @@ def open_batches(config: Config, dataset: Path | None, records: int) -> Iterator
 
 
 def timed(advance: Advance, state: TrainState, batches: Iterator[AnyExample], steps: int) -> tuple[list[float], float]:
-    """Times at which counted steps were done, one more than steps, and the seconds spent waiting for their batches.
+    """Runs the steps; returns the times at which they were done, `steps` + 1, and the seconds spent waiting for data.
 
-    As in a training run a step is handed to the devices before the one before it is done; one step more than those
-    counted keeps the last of them from ending alone.
+    As in training, a step is handed to the devices before the previous one is done; one extra step at the end
+    keeps this so for the last timed one.
     """
     ticks: list[float] = []
     waited, before = 0.0, None
@@ -176,7 +177,7 @@ def timed(advance: Advance, state: TrainState, batches: Iterator[AnyExample], st
 
 
 def _program_memory(program: Compiled) -> Json:
-    """Of each device, by the compiler's account: what goes in (parameters, optimizer, batch), and scratch space."""
+    """Returns the memory on each device by the compiler's account: inputs (with state and batch), and temporaries."""
     found = program.memory_analysis()
     if found is None:
         return {"parameters_gib": None, "temporaries_gib": None}

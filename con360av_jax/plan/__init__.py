@@ -1,1 +1,1 @@
-"""What a training step needs, from its program alone: memory, arithmetic and what crosses the wire."""
+"""Memory, arithmetic and communication of a training step, from its compiled program alone."""

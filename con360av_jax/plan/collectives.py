@@ -1,4 +1,4 @@
-"""What devices tell each other in one run of a compiled program, read from its HLO text.
+"""Collectives of one run of a compiled program, read from its HLO text.
 
 HLO lists computations, each a line per instruction:
 
@@ -31,15 +31,15 @@ class Collective:
     kind: str
     """One of KINDS."""
     payload: int
-    """Bytes of the whole array per device and run: what is reduced, or what is there once it is gathered."""
+    """Bytes per device and run: of the array that is reduced, or of the gathered result."""
     group: int
-    """Devices that exchange it with each other."""
+    """Number of devices that exchange it with each other."""
     runs: int
-    """Times it runs per run of the program."""
+    """Number of times it runs per run of the program."""
     known: bool
-    """Whether `runs` is certain; a loop of unknown length counts as one run."""
+    """Whether `runs` is certain: a loop of unknown length counts as one run."""
     place: str
-    """Where in the traced function it comes from."""
+    """Place in the traced function that it comes from."""
 
     @property
     def sent(self) -> float:
@@ -53,11 +53,11 @@ class Collective:
 class _Computation:
     collectives: list[Collective]
     calls: list[tuple[str, int, bool]]
-    """Called computation, times, whether these are known."""
+    """Called computation, number of calls, whether that number is known."""
 
 
 def collectives(hlo: str) -> list[Collective]:
-    """Every collective of a compiled program (`jax.stages.Compiled.as_text()`), loops counted in full."""
+    """Returns the collectives of a compiled program (`jax.stages.Compiled.as_text()`), with loops counted in full."""
     entry, computations = _read(hlo)
     found: list[Collective] = []
     pending = [(entry, 1, True)]
@@ -76,7 +76,7 @@ def collectives(hlo: str) -> list[Collective]:
 
 
 def _read(hlo: str) -> tuple[str, dict[str, _Computation]]:
-    """(name of the entry, computations)."""
+    """Parses HLO text; returns the name of the entry and all computations by name."""
     partitions = _PARTITIONS.search(hlo[: hlo.find("\n")])
     devices = int(partitions.group(1)) if partitions else 1
     computations: dict[str, _Computation] = {}
@@ -135,7 +135,7 @@ def _collective(instruction: str, devices: int) -> Collective | None:
 
 
 def _result_end(instruction: str) -> int:
-    """Where the result's type ends: at the first blank outside of brackets."""
+    """Returns the end of the result's type: the first blank outside of brackets."""
     depth = 0
     for position, letter in enumerate(instruction):
         depth += (letter in "([{") - (letter in ")]}")
@@ -145,14 +145,14 @@ def _result_end(instruction: str) -> int:
 
 
 def _bytes(dtype: str, dims: str) -> int:
-    """Size of an array, as f32 and "16,16"."""
+    """Returns the size of an array in bytes, from a type such as f32 and dimensions such as "16,16"."""
     digits = re.search(r"\d+", dtype)
     bits = int(digits.group()) if digits else 8  # pred
     return math.ceil(math.prod(int(dim.lstrip("<=")) for dim in dims.split(",") if dim) * bits / 8)
 
 
 def _group(instruction: str, devices: int) -> int:
-    """Size of one replica group, in any of HLO's three notations."""
+    """Returns the size of one replica group, from any of HLO's three notations."""
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", instruction):
         return int(found.group(1))
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", instruction):
@@ -166,7 +166,7 @@ def _group(instruction: str, devices: int) -> int:
 
 
 def _with_collectives(computations: Mapping[str, _Computation]):
-    """A function that says whether a computation holds collectives, itself or by its calls."""
+    """Returns a function that says whether a computation contains collectives, itself or through calls."""
     known: dict[str, bool] = {}
 
     def has(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""A plan as tables on a terminal."""
+"""Display of a plan as tables on a terminal."""
 
 from collections.abc import Iterator
 
@@ -46,7 +46,7 @@ def _memory(plan: Plan) -> Table:
         "optimizer": memory.optimizer,
         "frozen parameters": memory.frozen,
         "batch": memory.batch,
-        f"temporaries (of it gradients {memory.gradients / unit:.2f})": memory.temporaries,
+        f"temporaries (gradients included: {memory.gradients / unit:.2f})": memory.temporaries,
         "total": memory.total,
         f"{USABLE_SHARE:.0%} of the device: {'fits' if plan.fits else 'DOES NOT FIT'}": USABLE_SHARE
         * plan.machine.memory,
@@ -74,9 +74,9 @@ def _time(plan: Plan) -> Table:
     shortest, longest = time.range
     table = _table("arithmetic and expected time (estimates)", "", "")
     table.add_row("FLOPs per clip", f"{needs.flops_per_clip / 1e12:.2f} T")
-    table.add_row("the same by XLA's count of the program", f"{needs.xla_flops_per_clip / 1e12:.2f} T")
+    table.add_row("FLOPs per clip as counted by XLA", f"{needs.xla_flops_per_clip / 1e12:.2f} T")
     table.add_row(f"compute at {machine.mfu:.0%} of {machine.peak_tflops:g} TFLOP/s", f"{time.compute:.3f} s")
-    table.add_row(f"wire at {machine.bandwidth:g} GB/s per device", f"{time.wire:.3f} s")
+    table.add_row(f"communication at {machine.bandwidth:g} GB/s per device", f"{time.wire:.3f} s")
     table.add_row("step, with and without overlap", f"{shortest:.3f} - {longest:.3f} s")
     speed = f"{plan.batch_size / longest:.1f} - {plan.batch_size / shortest:.1f}"
     table.add_row("clips/s, all devices", speed)

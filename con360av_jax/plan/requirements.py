@@ -1,4 +1,4 @@
-"""What one training step needs on each device: the step is compiled from shapes alone, and its program is read."""
+"""Memory, FLOPs and collectives of one training step, read from its program, which is compiled from shapes alone."""
 
 import math
 import time
@@ -22,44 +22,50 @@ class Memory:
     """Bytes on each device while a step runs."""
 
     trainable: int
-    """Parameters that learn, float32."""
+    """Trained parameters (float32)."""
     ema: int
-    """Their moving average, float32."""
+    """Moving average of the trained parameters (float32)."""
     optimizer: int
+    """State of the optimizer."""
     frozen: int
-    """Parameters that do not learn, in the compute dtype."""
+    """Frozen parameters, in the compute dtype."""
     batch: int
+    """One device's part of the batch."""
     gradients: int
-    """Of what learns; they lie among the temporaries."""
+    """Gradients of the trained parameters; part of `temporaries`."""
     temporaries: int
-    """Activations kept for the backward pass, gradients and scratch space, as XLA's CPU compiler lays them out."""
+    """Activations kept for the backward pass, gradients and scratch space, as allocated by XLA's CPU compiler."""
     total: int
-    """Everything that goes in, temporaries, and what comes out without taking the place of what went in."""
+    """Inputs, temporaries, and outputs that are not donated inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """One compiled step."""
+    """Requirements of one compiled step."""
 
     rows: int
-    """Samples that a device computes at once: its share of the batch, of one part of it with train.accumulate."""
+    """Samples that a device computes at once: its share of the batch, divided by train.accumulate."""
     remat: Remat
+    """Remat policy of the step."""
     memory: Memory
+    """Memory on each device (bytes)."""
     flops_per_clip: float
-    """Matrix products and convolutions, two operations per multiply-add, recomputation included."""
+    """FLOPs of matrix products and convolutions, two per multiply-add, recomputation included."""
     xla_flops_per_clip: float
-    """XLA's count of the compiled program: also elementwise work, but loops once and library calls as nothing."""
+    """FLOPs as counted by XLA: with elementwise operations, but loops once and library calls as 0."""
     collectives: list[Collective]
+    """Collectives of the step."""
     compile_seconds: float
+    """Time for tracing and compiling (s)."""
 
 
-def parts(config: Config) -> int:
-    """Parts that each share of a batch is split into, over devices."""
+def batch_parts(config: Config) -> int:
+    """Returns the number of parts that a batch is split into over the mesh axes data and fsdp."""
     return config.mesh.data * config.mesh.fsdp
 
 
 def on_devices(config: Config, devices: int) -> tuple[Config, list[str]]:
-    """`config` with a mesh and a batch for so many devices, and what had to be changed for it.
+    """Returns `config` with a mesh and a batch for `devices` devices, and a description of each change.
 
     Raises ConfigError for less than one device.
     """
@@ -72,7 +78,7 @@ def on_devices(config: Config, devices: int) -> tuple[Config, list[str]]:
             f"devices: planned with data={devices}"
         )
         config = replace(config, mesh=MeshConfig(data=devices))
-    smallest = parts(config) * config.train.accumulate
+    smallest = batch_parts(config) * config.train.accumulate
     if config.train.batch_size % smallest:
         changes.append(f"batch_size={config.train.batch_size} does not divide by {smallest}: planned with {smallest}")
         config = with_rows(config, 1)
@@ -80,22 +86,22 @@ def on_devices(config: Config, devices: int) -> tuple[Config, list[str]]:
 
 
 def rows_of(config: Config) -> int:
-    """Samples that a device computes at once."""
-    return config.train.batch_size // (parts(config) * config.train.accumulate)
+    """Returns the number of samples that a device computes at once."""
+    return config.train.batch_size // (batch_parts(config) * config.train.accumulate)
 
 
 def with_rows(config: Config, rows: int, remat: Remat | None = None) -> Config:
-    """`config` with so many samples at once on each device, and another remat policy if given."""
-    batch_size = rows * parts(config) * config.train.accumulate
+    """Returns `config` with `rows` samples at once on each device, and another remat policy if given."""
+    batch_size = rows * batch_parts(config) * config.train.accumulate
     train = replace(config.train, batch_size=batch_size, remat=config.train.remat if remat is None else remat)
     return replace(config, train=train)
 
 
 def measure(config: Config) -> Requirements:
-    """Compiles one step on the devices that are here, and reads its program; nothing is computed or allocated.
+    """Compiles one step for the devices of this process and reads its program; nothing is computed or allocated.
 
     Raises:
-        ConfigError: the trainable set is empty, or XLA does not tell the program's memory.
+        ConfigError: the trainable set is empty, or XLA does not report the program's memory.
         ShardingError: the mesh does not fit the devices, the batch or a parameter.
     """
     began = time.perf_counter()
@@ -107,7 +113,7 @@ def measure(config: Config) -> Requirements:
     seconds = time.perf_counter() - began
     found, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     if found is None:
-        raise ConfigError("this version of XLA does not say what memory a program takes on CPUs: use jax 0.10")
+        raise ConfigError("this version of XLA does not report the memory of a program on CPUs: use jax 0.10")
     inside = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     trainable = _local_bytes(state.params)
     return Requirements(
@@ -131,7 +137,7 @@ def measure(config: Config) -> Requirements:
 
 
 def _local_bytes(tree: PyTree[jax.ShapeDtypeStruct]) -> int:
-    """What one device holds of arrays with shardings."""
+    """Returns the bytes of sharded arrays on one device."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
