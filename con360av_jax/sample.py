@@ -31,23 +31,27 @@ SEEDS = 2**32
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One generated view with its sound, and what it was generated from."""
+    """One generated view with its audio, and what it was generated from."""
 
     video: UInt8[np.ndarray, "frame height width 3"]
+    """RGB."""
     audio: Float32[np.ndarray, "sample"]
-    """In [-1, 1]."""
+    """Mono, in [-1, 1]."""
     frames_per_second: int
+    """Frames of `video` per second."""
     sample_rate: int
-    """Hz."""
+    """Samples of `audio` per second, Hz."""
     caption: str
+    """Caption that the clip was generated from."""
     seed: int
+    """Seed of its noise."""
     viewpoint: Float32[np.ndarray, "frame 4"] | None = None
     """Yaw, pitch, horizontal and vertical field of view, rad; None without control."""
     maps: Float32[np.ndarray, "frame height width 2"] | None = None
     """Saliency and BASD that the model saw; None without control."""
 
     def save(self, path: str | Path) -> None:
-        """Writes picture and sound to one .mp4, replaced in one step; raises MediaError for another suffix."""
+        """Writes video and audio to one .mp4, replaced in one step; raises MediaError for another suffix."""
         if Path(path).suffix != ".mp4":
             raise MediaError(f"{path}: a clip is written as .mp4, give a name that ends so")
         write_clip(path, self.video, self.frames_per_second, self.audio, self.sample_rate)

@@ -9,8 +9,11 @@ import con360av_jax
 from tests.support.paths import ROOT
 
 PACKAGES = ("con360av_jax", "convert", "preprocess")
-# Whose fields are read alone, too: in --help, and in the API reference of settings.
-FIELDS = ("con360av_jax.config.", "con360av_jax.commands.", "convert.cli.", "preprocess.commands.")
+# Whose fields are read alone, too: settings, options, and what the package exports.
+FIELDS = (
+    *("con360av_jax.config.", "con360av_jax.commands.", "convert.cli.", "preprocess.commands."),
+    *(f"{getattr(con360av_jax, name).__module__}.{name}." for name in con360av_jax.__all__),
+)
 
 
 def undocumented(package: str) -> list[str]:
