@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import jax
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -65,27 +66,14 @@ def _build(factory: Callable[[nnx.Rngs], Module], key: jax.Array) -> Module:
     return factory(KeyStream(key))
 
 
-def flatten(params: Mapping[str, Any], separator: str = "/") -> dict[str, Any]:
-    """{"a": {"b": leaf}} -> {"a/b": leaf}, in the tree's order."""
-    flat: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}{separator}{path}": leaf for path, leaf in flatten(value, separator).items()}
-        else:
-            flat[name] = value
-    return flat
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": leaf}} -> {"a/b": leaf}, in the tree's order; empty dicts are left out."""
+    return flatten_dict(params, sep="/")
 
 
-def unflatten(flat: Mapping[str, Any], separator: str = "/") -> Params:
-    """{"a/b": leaf} -> {"a": {"b": leaf}} (the inverse of `flatten`)."""
-    params: Params = {}
-    for path, leaf in flat.items():
-        *parents, name = path.split(separator)
-        node = params
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    return params
+def unflatten(flat: Mapping[str, Any]) -> Params:
+    """{"a/b": leaf} -> {"a": {"b": leaf}}, the inverse of `flatten`."""
+    return unflatten_dict(flat, sep="/")
 
 
 def count(params: Params) -> int:

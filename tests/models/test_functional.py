@@ -40,6 +40,13 @@ def test_params_have_string_keys_only_and_flatten_and_back():
     assert jax.tree.structure(functional.unflatten(flat)) == jax.tree.structure(params)
 
 
+def test_paths_keep_the_order_of_the_tree_and_leave_out_empty_dicts():
+    """report.json lists tensors in this order, and its hash names a base."""
+    tree = {"b": {"1": 0, "0": {"z": 1, "a": 2}}, "empty": {}, "a": 3}
+    assert [*functional.flatten(tree).items()] == [("b/1", 0), ("b/0/z", 1), ("b/0/a", 2), ("a", 3)]
+    assert str(functional.unflatten(functional.flatten(tree))) == str({"b": tree["b"], "a": 3})
+
+
 def test_same_key_gives_the_same_parameters_and_another_key_others():
     first, again, other = (functional.flatten(functional.init(Chain, jax.random.key(seed))) for seed in (0, 0, 1))
     for path, leaf in first.items():
