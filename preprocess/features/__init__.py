@@ -1,1 +1,1 @@
-"""The networks whose outputs generated and real material are compared by: pictures, sounds and clips as numbers."""
+"""Feature extraction: networks whose outputs on generated and real clips evaluations compare."""

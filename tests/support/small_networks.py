@@ -27,7 +27,7 @@ def looked_at(clip: Clip) -> Found:
     """A map of a sixteenth of the size, and the mean of the first eight pictures, where there are as many."""
     maps = clip.video.mean(axis=3, dtype=np.float32)[:, ::16, ::16]
     if len(clip.video) < 8:
-        return {"saliency": maps, "video_8": f"has {len(clip.video)} pictures, the protocol takes 8"}
+        return {"saliency": maps, "video_8": f"has {len(clip.video)} frames, the protocol takes 8"}
     return {"saliency": maps, "video_8": clip.video[:8].mean(axis=(1, 2), dtype=np.float32).reshape(1, -1)}
 
 

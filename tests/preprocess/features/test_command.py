@@ -192,7 +192,7 @@ def test_videos_of_two_lengths_are_two_parts(i3d: Path, tmp_path: Path):
     assert found[16].card.settings["frames"] == 16
     reasons = {str(line["clip"]): str(line["reason"]) for line in found[32].rejected}
     assert reasons["fast"].startswith("has 30 frames per second, the protocol wants 8")
-    assert reasons["short"].startswith("has 20 pictures, the protocol takes 32")
+    assert reasons["short"].startswith("has 20 frames, the protocol takes 32")
 
 
 def test_targets_frames_are_drawn_by_the_clips_name_and_generated_ones_are_the_first(

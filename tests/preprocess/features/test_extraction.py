@@ -79,14 +79,14 @@ def test_each_flaw_is_named_and_costs_only_the_parts_it_concerns(videos: Path, t
         "cut_off.mp4": "",
         "gone.mp4": "is a link to a file that is not there",
     }
-    of_pictures = {
+    of_video = {
         "black.mp4": "all of its 16 frames are black",
         "other_rate.mp4": "has 25 frames per second, the protocol wants 8",
         "only_sound.wav": "has no video stream",
     }
     of_part = {
-        "saliency": of_pictures | {"other_size.mp4": "its rows are 2x4, those of most clips 2x2"},
-        "video_8": of_pictures | {"short.mp4": "has 4 pictures, the protocol takes 8"},
+        "saliency": of_video | {"other_size.mp4": "its rows are 2x4, those of most clips 2x2"},
+        "video_8": of_video | {"short.mp4": "has 4 frames, the protocol takes 8"},
         "sound": {
             "silent.mp4": "is silent (digital silence, the limit is -80 dBFS)",
             "no_sound.mp4": "has no audio stream",
@@ -104,14 +104,14 @@ def test_each_flaw_is_named_and_costs_only_the_parts_it_concerns(videos: Path, t
         assert not clips & {Path(file).stem for file in wanted}
 
 
-def test_pictures_that_do_not_come_evenly_are_rejected(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unevenly_spaced_frames_are_rejected(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from con360av_jax.media import containers
 
     real = containers.video_frames
     monkeypatch.setattr(
         containers, "video_frames", lambda *given: ((time + (time > 1) * 0.2, frame) for time, frame in real(*given))
     )
-    with pytest.raises(MetricError, match="do not come evenly, 8 per second"):
+    with pytest.raises(MetricError, match="not spaced evenly at 8 per second"):
         extracted(videos, tmp_path / "features", networks()[:1])
 
 
@@ -189,7 +189,7 @@ def test_what_is_there_is_kept_and_only_changed_or_new_clips_are_looked_at(video
 def test_features_made_otherwise_are_not_mixed(videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     output = tmp_path / "features"
     extracted(videos, output, networks(size=3))
-    with pytest.raises(MetricError, match=r"saliency was extracted otherwise \(settings.size: 3 and 4\)"):
+    with pytest.raises(MetricError, match=r"saliency was extracted otherwise \(settings.size: 3 -> 4\)"):
         extracted(videos, output, networks(size=4))
     targets = tuple(replace(network, side="target") for network in networks(size=3))
     with pytest.raises(MetricError, match="side:  and target"):
@@ -204,7 +204,7 @@ def test_features_made_otherwise_are_not_mixed(videos: Path, tmp_path: Path, cap
     assert open_features(output / "sound").card.packages == {"numpy": "3"}
     with pytest.raises(Stopped):
         extracted(videos, tmp_path / "begun", networks(stop_at("clip2"), size=3), 1)
-    with pytest.raises(MetricError, match=r"saliency.begun was extracted otherwise \(settings.size: 3 and 4\)"):
+    with pytest.raises(MetricError, match=r"saliency.begun was extracted otherwise \(settings.size: 3 -> 4\)"):
         extracted(videos, tmp_path / "begun", networks(size=4))
 
 
