@@ -1,0 +1,102 @@
+"""Files of an older version open and give the same: a base, a dataset, a training run and an evaluation of it.
+
+tests/reference/before_layout.tar.xz was written at commit c62034a, before the packages got their present layout: the
+`lean` config of tests/support/tiny_world.py on one CPU device, every parameter of the base filled by repeating 61
+numbers (they compress well), a run that stands at step 7, an evaluation of four of its clips, and one more clip of it.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import con360av_jax as c3
+from con360av_jax import cli
+from con360av_jax.base.pretrained import open_pretrained
+from con360av_jax.data.loader import make_loader
+from con360av_jax.data.source import open_dataset
+from con360av_jax.data.writer import write_dataset
+from con360av_jax.evaluate.features import open_features
+from con360av_jax.evaluate.results import read_results
+from con360av_jax.evaluate.selection import read_clips
+from con360av_jax.train import checkpoint, run_folder
+from con360av_jax.train.loop import train
+from tests.support import tiny_world
+from tests.support.paths import ROOT
+from tests.support.tiny_config import TINY
+
+METRICS = ("s_kl", "fad", "fad_infinity", "sound_distance", "av_align")
+FEATURES = ("classes", "saliency", "sound")
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked archive, elsewhere than it was written: the run finds its base by its relative path."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ROOT / "tests" / "reference" / "before_layout.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "before_layout"
+
+
+def test_a_base_opens_and_every_tensor_has_its_recorded_hash(old: Path):
+    base = open_pretrained(old / "base-lean", verify=True)
+    assert base.config == tiny_world.lean(TINY)
+
+
+def test_a_dataset_is_read_and_its_samples_are_written_as_the_same_bytes(old: Path, tmp_path: Path):
+    dataset = open_dataset(old / "dataset-lean")
+    assert dataset.config == tiny_world.lean(TINY)
+    samples = [dataset[position] for position in range(len(dataset))]
+    assert [sample.key for sample in samples] == list(dataset.keys) == [f"fake_00000{n}/0/0" for n in range(5)]
+    again, made = tmp_path / "dataset-lean", dataset.manifest
+    write_dataset(again, samples, dataset.config, made.fields, [], made.settings, shard_records=2)
+    for entry in (made.index, *made.shards):
+        assert (again / entry.file).read_bytes() == (dataset.folder / entry.file).read_bytes()
+
+
+def test_the_loader_gives_the_same_batches(old: Path):
+    dataset = open_dataset(old / "dataset-lean")
+    loader = make_loader(dataset, dataset.config, batch_size=4, seed=0)
+    batches = [next(loader) for _ in range(3)]
+    loader.close()
+    assert [batch["sample_id"].tolist() for batch in batches] == [[1, 2, 4, 0], [3, 0, 3, 1], [4, 2, 3, 0]]
+    distances = [batch["maps"][0, 0, 3, 5, 1] for batch in batches]
+    np.testing.assert_allclose(distances, [0.58839524, 0.48908377, 0.2220155], rtol=1e-6)
+
+
+def test_a_run_generates_the_same_clip(old: Path):
+    with tiny_world.quick_compiles():
+        model = c3.load(old / "run")
+        clip = model.generate("a bell rings", viewpoint=c3.Viewpoint(yaw=30, pitch=0, fov=90), seed=5)
+    with np.load(old / "clip.npz") as made:
+        np.testing.assert_array_equal(clip.video, made["video"])
+        np.testing.assert_allclose(clip.audio, made["sound"], atol=1e-5)
+
+
+def test_training_resumes_from_its_checkpoint(old: Path):
+    run = run_folder.open_run(old / "run")
+    assert run_folder.find_base(run) == (old / "base-lean").resolve()
+    config = tiny_world.with_train(run.config, steps=8)
+    with tiny_world.without_network():
+        stopped = train(config, old / "base-lean", old / "dataset-lean", run.folder, resume=True)
+    assert stopped is None and checkpoint.finished_steps(run.folder) == [7, 8]
+    assert checkpoint.read_progress(run.folder / "checkpoints" / "8").next_batch == 8
+
+
+def test_an_evaluation_is_read_and_compared(old: Path, tmp_path: Path):
+    first, second = old / "evaluation", tmp_path / "second"
+    results = read_results(first)
+    assert tuple(metric.name for metric in results.metrics) == METRICS
+    assert [clip.clip for clip in read_clips(first)] == [clip.clip for clip in results.clips]
+    for part in FEATURES:
+        assert open_features(first / "features" / "generated" / part).card == results.cards[part]
+    second.mkdir()
+    (second / "metrics.json").write_bytes((first / "metrics.json").read_bytes())
+    page = tmp_path / "comparison.html"
+    assert cli.main(["evaluate", "--compare", str(first), str(second), "--out", str(page), "--draws", "20"]) == 0
+    differences = json.loads(page.with_suffix(".json").read_text())["differences"]
+    assert {one["name"]: one["value"] for one in differences} == {
+        metric.name: 0.0 for metric in results.metrics if metric.value is not None
+    }
