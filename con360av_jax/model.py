@@ -1,4 +1,4 @@
-"""From Python: one object that holds a config and its parameters, denoises, samples latents and generates clips."""
+"""The Python interface: one object that holds a config and its parameters, denoises, samples and generates clips."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ SaliencyLike: TypeAlias = Float[np.ndarray, "..."]
 
 
 class Con360AV:
-    """A model ready to use: `config`, `params` (of the joint model, on the mesh) and the frozen encoders and decoders.
+    """A model ready for use: `config`, `params` (of the joint model, on the mesh), frozen encoders and decoders.
 
     Dicts are over "audio" and "video"; compiled functions are kept, one per batch shape and setting.
     """
@@ -42,7 +42,7 @@ class Con360AV:
     def __init__(self, config: Config, params: Params, pretrained: Pretrained, mesh: Mesh, step: int = 0):
         self.config, self.params = config, params
         self.step = step
-        """Training steps behind `params`; 0 for a pretrained folder."""
+        """Number of training steps of `params`; 0 for a pretrained folder."""
         self.codecs = Codecs(pretrained, vae_dtype=config.train.compute_dtype)
         denoise, _ = joint_model(config)
         self._denoise = jax.jit(denoise)
@@ -74,19 +74,19 @@ class Con360AV:
         return jax.tree.map(jnp.asarray, self.codecs.encode_text(list(captions)))
 
     def noise(self, seeds: Sequence[int]) -> Latents:
-        """Noise latents, row i a function of seeds[i] alone; raises ConfigError for a seed outside 32 bits."""
+        """Noise latents; row i depends on seeds[i] alone. Raises ConfigError for a seed outside 32 bits."""
         return noise_from_seeds(self.config, seeds)
 
     def control(
         self, viewpoint: ViewpointLike, saliency: SaliencyLike | None = None
     ) -> tuple[Float32[np.ndarray, "frame height width 2"], Float32[np.ndarray, "frame 4"]]:
-        """The model's maps and the viewpoint's track in rad.
+        """Returns the model's maps (saliency, BASD) and the viewpoint's track in rad.
 
-        Saliency is scaled to [0, 1] over the clip as in training; without it the saliency channel is zero everywhere
-        (no place stands out) and the viewpoint steers through its distance map alone.
+        Saliency is scaled to [0, 1] over the clip as in training. Without it the saliency channel is zero, and the
+        viewpoint acts through its distance map alone.
 
         Raises:
-            GeometryError: maps or a track of another shape than the config's, or not finite.
+            GeometryError: saliency or track are not finite or do not have the config's shape.
         """
         frames, height, width, _ = maps_shape(self.config)
         track = viewpoint.track(frames) if isinstance(viewpoint, Viewpoint) else np.asarray(viewpoint, np.float32)
@@ -116,20 +116,20 @@ class Con360AV:
         map_guidance: float | Mapping[str, float] | None = None,
         timestep_gamma: float | None = None,
     ) -> Latents:
-        """Clean latents by guided DDIM; what is None comes from `config.sampler`.
+        """Samples clean latents by guided DDIM; arguments that are None come from `config.sampler`.
 
         Args:
             noise_latents: standard normal, as `noise` gives them.
             text: embeddings of the captions.
-            negative_text: embeddings of what to move away from, usually of "".
+            negative_text: embeddings of the negative captions, usually of "".
             maps: (batch frame height width 2) as `control` gives them, stacked; None means no control.
             steps: DDIM steps.
             guidance: scale of the text per modality.
-            map_guidance: scale of the maps, one number or per modality.
+            map_guidance: scale of the maps, one number for both or per modality.
             timestep_gamma: gamma of the timestep adjustment t -> T (t/T)^(gamma^+-0.5).
 
         Raises:
-            ConfigError: the schedule has no such steps, or a scale is missing.
+            ConfigError: `steps` does not fit the schedule, or a scale is missing.
         """
         settings = sampler_settings(self.config.sampler, steps, guidance, map_guidance, timestep_gamma)
         return self._sample(self.params, noise_latents, text, negative_text, maps, settings)
@@ -146,7 +146,7 @@ class Con360AV:
         map_guidance: float | Mapping[str, float] | None = None,
         timestep_gamma: float | None = None,
     ) -> Clip:
-        """One clip of the scene that `caption` describes, seen from `viewpoint`; see `generate_batch`."""
+        """Generates one clip of the scene that `caption` describes, seen from `viewpoint`; see `generate_batch`."""
         settings = sampler_settings(self.config.sampler, steps, guidance, map_guidance, timestep_gamma)
         views = None if viewpoint is None else [viewpoint]
         maps = None if saliency is None else [saliency]
@@ -161,14 +161,14 @@ class Con360AV:
         negative_caption: str = "",
         settings: SamplerConfig | None = None,
     ) -> list[Clip]:
-        """Clips sampled as one batch over the mesh, one per caption.
+        """Generates clips as one batch over the mesh, one per caption.
 
         Args:
             captions: one per clip.
             viewpoints: one per clip; None generates without control (the audio-visual baseline).
             saliencies: one per clip, see `control`; needs viewpoints.
             seeds: one per clip, 0 if left out; a clip depends on its own seed only.
-            negative_caption: what all clips move away from.
+            negative_caption: negative caption of all clips.
             settings: steps and guidance; `config.sampler` if left out.
 
         Raises:
@@ -181,7 +181,7 @@ class Con360AV:
             if values is not None and len(values) != count:
                 raise ConfigError(f"{count} captions but {len(values)} {name}: give one for each clip")
         if saliencies is not None and viewpoints is None:
-            raise GeometryError("saliency was given without a viewpoint: give the viewpoint it should be seen from")
+            raise GeometryError("saliency was given without a viewpoint; give a viewpoint as well")
         controls = [
             self.control(viewpoint, saliency)
             for viewpoint, saliency in zip(viewpoints or [], saliencies or [None] * count, strict=False)
@@ -217,7 +217,7 @@ def sampler_settings(
     map_guidance: float | Mapping[str, float] | None,
     timestep_gamma: float | None,
 ) -> SamplerConfig:
-    """`config` with everything that is given; raises ConfigError if a scale lacks a modality."""
+    """Replaces settings of `config` by those that are not None; raises ConfigError if a scale lacks a modality."""
     if isinstance(map_guidance, int | float):
         map_guidance = dict.fromkeys(MODALITIES, float(map_guidance))
     scales = {"text_guidance": guidance, "map_guidance": map_guidance}
@@ -236,12 +236,12 @@ def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, 
 
     Args:
         path: the folder.
-        ema: of a run, the moving average of the trained weights (True) or the weights themselves.
-        mesh: devices to spread over; one device if left out. A checkpoint opens on any mesh.
-        local: of several processes each has a model of its own, on its own devices.
+        ema: for a run, load the moving average of the trained weights (True) or the weights themselves.
+        mesh: device mesh; one device if left out. A checkpoint opens on any mesh.
+        local: in a run of several processes, each loads its own model on its own devices.
 
     Raises:
-        CheckpointError: there is nothing to open, it is damaged, or its frozen base is missing or another one.
+        CheckpointError: nothing to open, corrupt files, or the frozen base is missing or a different one.
         ShardingError: the mesh does not fit the devices or the parameters.
     """
     path, devices = Path(path), make_mesh(mesh or MeshConfig(), local)

@@ -1,6 +1,6 @@
 """Sampling in batches: noise from seeds, guided DDIM compiled once per batch shape, clips on disk.
 
-The noise of a sample is a function of its seed alone, so a sample does not depend on the batch it is drawn in.
+The noise of a sample is a function of its seed alone, so a sample does not depend on the rest of its batch.
 """
 
 import math
@@ -51,18 +51,18 @@ class Clip:
     """Saliency and BASD that the model saw; None without control."""
 
     def save(self, path: str | Path) -> None:
-        """Writes video and audio to one .mp4, replaced in one step; raises MediaError for another suffix."""
+        """Writes video and audio to one .mp4 atomically; raises MediaError for another suffix."""
         if Path(path).suffix != ".mp4":
-            raise MediaError(f"{path}: a clip is written as .mp4, give a name that ends so")
+            raise MediaError(f"{path}: a clip is written as .mp4; give a name that ends in .mp4")
         write_clip(path, self.video, self.frames_per_second, self.audio, self.sample_rate)
 
     def save_control(self, path: str | Path) -> None:
-        """Writes what steered the clip to an .npz: saliency and basd (frame height width 1), viewpoint (frame 4).
+        """Writes the control to an .npz: saliency and basd (frame height width 1), viewpoint (frame 4).
 
         Raises MediaError if the clip was generated without control.
         """
         if self.maps is None or self.viewpoint is None:
-            raise MediaError(f"{path}: this clip was generated without maps, there is no control to save")
+            raise MediaError(f"{path}: this clip was generated without control, so there is none to save")
         with replacing(path, MediaError) as aside, aside.open("wb") as file:
             np.savez_compressed(file, saliency=self.maps[..., :1], basd=self.maps[..., 1:], viewpoint=self.viewpoint)
 
@@ -107,7 +107,7 @@ class BatchSampler:
         maps: Float[Array | np.ndarray, "batch frame height width 2"] | None,
         settings: SamplerConfig,
     ) -> Latents:
-        """Latents of both modalities; a batch that does not divide over the mesh is filled up and cut again."""
+        """Latents of both modalities; a batch that does not divide over the mesh is padded, and the result cut."""
         count = next(iter(noise_latents.values())).shape[0]
         parts = math.prod(self.mesh.shape[name] for name in BATCH_AXES)
         rows = np.minimum(np.arange(math.ceil(count / parts) * parts), count - 1)

@@ -1,4 +1,4 @@
-"""Where arrays live: the device mesh and the ordered rules that split parameters over it.
+"""The device mesh and the ordered rules that split parameters over it.
 
 Mesh axes: `data` (copies of the model, each with a part of the batch), `fsdp` (parts of a parameter, and of the batch
 as well), `tensor` (heads and channels). A rule's PartitionSpec names the *last* dimensions of a parameter, so that one
@@ -19,8 +19,8 @@ from con360av_jax.models.functional import Params, flatten, unflatten
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 REPLICATED = P()
-# A matrix into heads or a hidden layer is split over `tensor` by output, the one out of it by input: what lies between
-# stays local.
+# A matrix into heads or a hidden layer is split over `tensor` by output, the matrix out of it by input: the activations
+# between them stay local.
 INTO = P("fsdp", "tensor")
 OUT_OF = P("tensor", "fsdp")
 INPUT_CHANNELS = P("fsdp", None)
@@ -34,9 +34,9 @@ RULES: Rules = (
     (r"environment_encoder/video/temporal/.*/ff/proj_in/proj/kernel", INPUT_CHANNELS),
     (r"environment_encoder/video/temporal/.*/ff/proj_out/kernel", OUTPUT_CHANNELS),
     (r"environment_encoder/video/temporal/.*/bias/.*/kernel", REPLICATED),
-    # The LSTM reads this small matrix at every frame. Cut, all rows of the batch would be sent around at every frame.
+    # The LSTM reads this small matrix at every frame. If it were split, all rows would be communicated at every frame.
     (r"map_encoder/lstm/hidden/kernel", REPLICATED),
-    # Keys and values lie side by side: cutting the output would part them.
+    # Keys and values are concatenated: splitting the output would separate them.
     (r".*/to_kv/kernel", INPUT_CHANNELS),
     (r".*/to_(q|k|v)/kernel", INTO),
     (r".*/to_out/kernel", OUT_OF),
@@ -86,7 +86,7 @@ def shardings_for(params: Params, mesh: Mesh, rules: Rules = RULES) -> Params:
 
 
 def partition_spec(path: str, ndim: int, rules: Rules = RULES) -> P | None:
-    """How the rules split the parameter at "a/b/c", whatever the mesh; None if none matches."""
+    """PartitionSpec of the parameter at "a/b/c" by the rules, for any mesh; None if no rule matches."""
     spec = _first_match(path, rules)
     return None if spec is None or len(spec) > ndim else _from_the_right(spec, ndim)
 
@@ -101,7 +101,7 @@ def _from_the_right(spec: P, ndim: int) -> P:
 
 
 def _misfits(spec: P, shape: tuple[int, ...], mesh: Mesh) -> list[str]:
-    """What keeps `spec` from splitting an array of this shape."""
+    """Reasons why `spec` cannot split an array of this shape."""
     if len(spec) > len(shape):
         return [f"has {len(shape)} dimensions, its rule {spec} names {len(spec)}; replicate it"]
     misfits = []
@@ -115,7 +115,7 @@ def _misfits(spec: P, shape: tuple[int, ...], mesh: Mesh) -> list[str]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis of every array of a batch, split over data and fsdp."""
+    """Sharding of a batch: the leading axis is split over data and fsdp."""
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
@@ -129,5 +129,5 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
 
 
 def replicate(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Sharding that keeps the whole array on every device."""
     return NamedSharding(mesh, REPLICATED)

@@ -1,4 +1,4 @@
-"""The networks of a pretrained folder by name, and how each is built from a config."""
+"""Names of a pretrained folder's networks, and their factories from a config."""
 
 from collections.abc import Callable
 
@@ -17,16 +17,16 @@ PARTS = ("joint", "vae_audio", "vae_video", "text_audio", "text_video", "vocoder
 
 
 def part_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:
-    """What builds the network of `part` (one of PARTS) with float32 parameters."""
+    """Factory of the network `part` (one of PARTS) with float32 parameters."""
     if part == "joint":
         return lambda rngs: JointModel(config.model, rngs=rngs)
     return codec_factory(part, config.model)
 
 
 def codec_factory(part: str, model: ModelConfig, dtype: DTypeLike = jnp.float32) -> Callable[[nnx.Rngs], nnx.Module]:
-    """What builds the network of a part: vae_audio, vae_video, text_audio, text_video or vocoder.
+    """Factory of vae_audio, vae_video, text_audio, text_video or vocoder.
 
-    `dtype` is that of activations; parameters and what comes out are float32.
+    `dtype` is that of activations; parameters and outputs are float32.
     """
     factories: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {
         "vae_audio": lambda rngs: AutoencoderKL(model.vae.audio, rngs=rngs, dtype=dtype),

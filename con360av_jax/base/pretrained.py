@@ -1,4 +1,4 @@
-"""The frozen base on disk: every network's weights, both tokenizers, the config and a report with a hash per tensor.
+"""The pretrained folder: weights of every network, both tokenizers, the config and a report with a hash per tensor.
 
 FOLDER/config.json              all settings
 FOLDER/params/PART/CHUNK/       Orbax checkpoints of at most 0.5 GiB; a part opens alone, or part of it, on any mesh
@@ -43,14 +43,14 @@ class Pretrained:
     folder: Path
     config: Config
     tokenizers: Mapping[str, TextTokenizer]
-    """By modality: "audio" is CLAP's, "video" CLIP's."""
+    """Tokenizers by modality: "audio" is CLAP's, "video" CLIP's."""
     report: Mapping[str, object] = field(repr=False)
 
     def params(self, part: str, shardings: Params | None = None, below: tuple[str, ...] = ()) -> Params:
-        """Reads one of PARTS, or of it only what lies `below` a path such as ("unet", "audio").
+        """Reads one of PARTS, or only its parameters below the path `below`, such as ("unet", "audio").
 
-        `shardings` is a nested dict like the result, which is then read straight into them.
-        Raises CheckpointError if the part is missing or damaged, or if it has nothing below that path.
+        `shardings`, a nested dict like the result, places the parameters while they are read.
+        Raises CheckpointError if the part is missing or corrupt, or has nothing below that path.
         """
         chunks = self._chunks(part, shardings, below)
         return unflatten({path: leaf for chunk in chunks for path, leaf in chunk.items()})
@@ -67,7 +67,7 @@ class Pretrained:
     def _chunks(
         self, part: str, shardings: Params | None = None, below: tuple[str, ...] = ()
     ) -> Iterator[dict[str, jax.Array]]:
-        """The wanted parameters, chunk by chunk and flat; chunks without any are not opened."""
+        """Yields the wanted parameters, flat and chunk by chunk; chunks without any are not opened."""
         folder = self.folder / "params" / part
         prefix, here = "".join(f"{name}/" for name in below), SingleDeviceSharding(jax.local_devices()[0])
         places = flatten(shardings) if shardings else {}
@@ -96,7 +96,7 @@ def _restore(chunk: Path, wanted: Params) -> dict[str, jax.Array]:
             found = flatten(checkpointer.restore(chunk.resolve(), args=args))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(chunk.parent, first_line(error)) from error
-    # A partial restore hands back what it was asked with where a chunk has no such parameter.
+    # A partial restore returns the requested placeholder if a chunk has no such parameter.
     for path in wanted:
         if not isinstance(found[path], jax.Array):
             raise _damaged(chunk.parent, f"{path} is not in chunk {chunk.name}")
@@ -104,8 +104,8 @@ def _restore(chunk: Path, wanted: Params) -> dict[str, jax.Array]:
 
 
 def _require_intact(part: Path, chunks: Collection[str]) -> None:
-    """Raises CheckpointError if files are missing in a part or foreign to it, or those of `chunks` were changed."""
-    # Orbax answers damaged bytes with exceptions of every kind, so it is not shown any.
+    """Raises CheckpointError if a part has missing or extra files, or if files of `chunks` were changed."""
+    # Orbax raises exceptions of every kind for corrupt bytes, so hashes are checked before it reads them.
     try:
         wanted: dict[str, str] = json.loads(part.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -116,15 +116,15 @@ def _require_intact(part: Path, chunks: Collection[str]) -> None:
 
 
 def _damaged(part: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{part} is damaged ({why}): make or convert the pretrained folder again")
+    return CheckpointError(f"{part} is corrupt ({why}): make or convert the pretrained folder again")
 
 
 def open_pretrained(folder: str | Path, verify: bool = False) -> Pretrained:
     """Opens a pretrained folder; `verify` also reads all weights and compares their hashes.
 
-    The hashes of config.json and the tokenizers are always compared, a part's files when it is read.
+    The hashes of config.json and the tokenizers are always compared, those of a part when it is read.
 
-    Raises CheckpointError if it is missing, incomplete or damaged, ConfigError if its config.json is not valid.
+    Raises CheckpointError if it is missing, incomplete or corrupt, ConfigError if its config.json is not valid.
     """
     folder = Path(folder)
     missing = [name for name in ("report.json", "config.json") if not (folder / name).is_file()]
@@ -152,7 +152,7 @@ def open_pretrained(folder: str | Path, verify: bool = False) -> Pretrained:
 
 
 def base_hash(folder: str | Path) -> str:
-    """sha256 of report.json, which holds the hash of all else; raises CheckpointError if there is none."""
+    """sha256 of report.json, which holds the hashes of all other files; raises CheckpointError if it is missing."""
     path = Path(folder) / "report.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} is no pretrained folder (report.json is missing)")
@@ -167,12 +167,12 @@ def write_pretrained(
     origin: str,
     describe: Callable[[str, str], Mapping[str, object]] = lambda part, path: {},
 ) -> None:
-    """Writes a pretrained folder aside and moves it into place once it is complete; parts are written one by one.
+    """Writes a pretrained folder atomically, part by part.
 
-    A part's leaves are arrays, or functions that return one: these are called in the order of their paths, and what
-    they return is held until a chunk of CHUNK_BYTES is full and written.
-    `describe(part, path)` gives what report.json says of a tensor besides its shape, dtype and hash.
-    Raises CheckpointError if `folder` exists or cannot be written; then nothing of it is left.
+    A part's leaves are arrays, or functions that return one: these are called in the order of their paths, and
+    their results are held until a chunk of CHUNK_BYTES is full and written.
+    `describe(part, path)` returns further fields of a tensor in report.json.
+    Raises CheckpointError if `folder` exists or cannot be written; then nothing is left behind.
     """
     folder = Path(folder)
     refuse_existing(folder)
@@ -184,14 +184,14 @@ def write_pretrained(
         with ocp.StandardCheckpointer() as checkpointer:
             for part, params in parts:
                 flat = flatten(params)
-                # Else the part stands in memory as a whole until the next one does.
+                # Otherwise the whole part stays in memory until the next one is read.
                 del params
                 totals[part] = {"tensors": len(flat), "parameters": 0}
                 for number, chunk in enumerate(_full_chunks(flat)):
                     totals[part]["parameters"] += sum(leaf.size for leaf in chunk.values())
                     rows += [{**_row(part, number, path, leaf), **describe(part, path)} for path, leaf in chunk.items()]
                     _save(checkpointer, aside / "params" / part / str(number), unflatten(chunk), folder)
-                    chunk.clear()  # `del` would not do: enumerate holds on to it while the next one is read.
+                    chunk.clear()  # `del` is not enough: enumerate keeps a reference while the next one is read.
         for checkpoint in sorted((aside / "params").iterdir()):
             hashes = {name: file_sha256(checkpoint / name) for name in _files(checkpoint)}
             write_text(checkpoint.with_suffix(".json"), json.dumps(hashes, indent=1) + "\n")
@@ -207,12 +207,12 @@ def _save(checkpointer: ocp.StandardCheckpointer, path: Path, chunk: Params, fol
         checkpointer.save(path.resolve(), chunk)
         checkpointer.wait_until_finished()
     except (OSError, ValueError, RuntimeError) as error:
-        # Orbax's storage layer answers a full disk with any of these.
+        # Orbax's storage layer raises any of these when the disk is full.
         raise CheckpointError(f"{folder} cannot be written: {first_line(error)}") from error
 
 
 def _remove(folder: Path) -> None:
-    # After a failure Orbax's threads still write for a while and put files back; on a busy machine it takes longer.
+    # After a failure Orbax's threads still write files for a while, longer on a busy machine.
     gone = 0
     while gone < 40:
         shutil.rmtree(folder, ignore_errors=True)
@@ -221,13 +221,13 @@ def _remove(folder: Path) -> None:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raises CheckpointError if there is anything at `folder`."""
+    """Raises CheckpointError if `folder` exists."""
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: remove it or choose another folder")
 
 
 def _full_chunks(flat: Params) -> Iterator[dict[str, np.ndarray]]:
-    """Empties `flat` in the order of its paths, cut where a chunk would hold more than CHUNK_BYTES: Orbax copies."""
+    """Empties `flat` in path order into chunks of at most CHUNK_BYTES, because Orbax copies what it writes."""
     chunk: dict[str, np.ndarray] = {}
     size = 0
     for path in sorted(flat):

@@ -1,4 +1,4 @@
-"""A pretrained folder with random weights for every part: what small models, tests and the demo start from."""
+"""A pretrained folder with random weights for every part: the start of small models, tests and the demo."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,11 +19,11 @@ from con360av_jax.models.functional import Params
 
 
 def create_random(folder: str | Path, config: Config, seed: int) -> Pretrained:
-    """Makes a pretrained folder with random weights for every part, to train small models from nothing.
+    """Makes a pretrained folder with random weights for every part, to train small models from scratch.
 
-    Tokenizers are trained on captions of procedural scenes. Autoencoders are calibrated (models/calibrate.py) on smooth
-    random pictures and mels, so that latents have about unit variance under the config's scaling_factor; published
-    weights carry a factor that was measured for them. The same seed gives the same weights.
+    Tokenizers are trained on captions of procedural scenes. Autoencoders are calibrated (models/calibrate.py) on
+    smooth random frames and mels, so that latents have about unit variance under the config's scaling_factor. The
+    same seed gives the same weights.
 
     Raises CheckpointError if `folder` exists, ConfigError if a vocabulary is too small.
     """
@@ -51,7 +51,7 @@ def _calibrated(params: Params, part: str, config: Config, random: np.random.Gen
         inputs = -5 + 2 * _smooth(random, (1, mel_frames(config), config.mel.bands, 1), 4)
         latent = (1, *latent)
     noise = random.standard_normal(latent).astype(np.float32)
-    # The codecs' own compiled programs at their own shapes: the encoding that follows finds them in the cache.
+    # The compiled programs of `Codecs` at the same shapes: encoding finds them in the cache afterwards.
     encode, decode = compiled_vae(part, config.model)
     return calibrate(params, encode, decode, inputs, noise, vae.scaling_factor)
 

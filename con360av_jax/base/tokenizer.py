@@ -1,4 +1,4 @@
-"""The two tokenizers: loaded from files, or trained offline on procedural captions so that a word is about one token.
+"""The two tokenizers, loaded from files or trained offline on procedural captions (about one token per word).
 
 A trained tokenizer has the class, byte alphabet, order of the vocabulary and special tokens of the original:
 CLIP      bytes, bytes that end a word, merges, <|startoftext|>, <|endoftext|> (also the padding); lower-cases
@@ -22,7 +22,7 @@ from con360av_jax.scenes.synthetic import captions_corpus
 TextTokenizer: TypeAlias = CLIPTokenizer | RobertaTokenizer
 
 CLASSES = {"audio": RobertaTokenizer, "video": CLIPTokenizer}
-# The scenes know some sixty words; each occurs many times in this many captions.
+# Captions of procedural scenes use some sixty words; each occurs many times in this many captions.
 CORPUS = 300
 ROBERTA_FIRST, ROBERTA_LAST = ("<s>", "<pad>", "</s>", "<unk>"), ("<mask>",)
 CLIP_LAST = ("<|startoftext|>", "<|endoftext|>")
@@ -61,7 +61,7 @@ def _numbered(*tokens: str) -> dict[str, int]:
 
 
 def _merges(like: TextTokenizer, corpus: Sequence[str], alphabet: Sequence[str], size: int, word_end: str) -> list:
-    """The pairs that byte-pair encoding joins, most frequent first, at most `size - len(alphabet)`."""
+    """Merges of byte-pair encoding, most frequent first, at most `size - len(alphabet)`."""
     if size < len(alphabet):
         raise ConfigError(
             f"a {type(like).__name__} needs a vocabulary of at least {len(alphabet)} bytes and its special tokens, "
@@ -70,7 +70,7 @@ def _merges(like: TextTokenizer, corpus: Sequence[str], alphabet: Sequence[str],
     learner = Tokenizer(models.BPE(end_of_word_suffix=word_end))
     learner.normalizer = like.backend_tokenizer.normalizer
     learner.pre_tokenizer = like.backend_tokenizer.pre_tokenizer
-    # Naming the alphabet fixes its numbers, by which the trainer breaks ties: otherwise they change from run to run.
+    # A given alphabet fixes its ids, by which the trainer breaks ties; otherwise merges change from run to run.
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=list(alphabet), end_of_word_suffix=word_end, show_progress=False
     )
@@ -79,7 +79,7 @@ def _merges(like: TextTokenizer, corpus: Sequence[str], alphabet: Sequence[str],
 
 
 def load_tokenizer(folder: Path, modality: str) -> TextTokenizer:
-    """Reads `folder` (transformers' files) without network; raises CheckpointError if it is missing or damaged."""
+    """Reads `folder` (transformers' files) without network; raises CheckpointError if it is missing or corrupt."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: make or convert the pretrained folder again")
     try:

@@ -1,4 +1,4 @@
-"""Guidance by text and by maps with a scale of their own per modality, in one batched call of the model.
+"""Guidance by text and by maps, with a separate scale per modality, in one batched call of the model.
 
 With e_tm the prediction with caption and maps, e_0m with the negative caption, e_00 without maps as well:
 
@@ -25,17 +25,17 @@ Guided: TypeAlias = Callable[[Latents, Timesteps, Latents], Latents]
 
 
 class Pass(NamedTuple):
-    """Which conditions one prediction sees."""
+    """Conditions that one prediction sees."""
 
     text: bool
-    """The caption; else the negative caption."""
+    """True: the caption; False: the negative caption."""
     maps: bool
 
 
 def pass_weights(
     text_scales: Mapping[str, float], map_scales: Mapping[str, float], with_maps: bool
 ) -> dict[Pass, dict[str, float]]:
-    """Weights per pass and modality of equation (1), or of (2) if not `with_maps`; only the passes that count."""
+    """Weights per pass and modality of equation (1), or of (2) if not `with_maps`; passes of weight 0 are left out."""
     weights: dict[Pass, dict[str, float]] = {}
     for name, g_text in text_scales.items():
         g_map = map_scales[name]
@@ -71,8 +71,8 @@ def guided(
 ) -> Guided:
     """The guided prediction as a function that calls `denoise` once.
 
-    Every pass sees the same latents and clean estimates; as in the public baseline's sampler, the environment encoders
-    look at the current latents at the current timesteps.
+    Every pass sees the same latents and clean estimates. As in the public baseline's sampler, the environment
+    encoders read the current latents at the current timesteps.
     """
     weights = pass_weights(text_scales, map_scales, with_maps=maps is not None)
     passes = tuple(weights)
@@ -80,7 +80,7 @@ def guided(
     def spread(x: Array) -> Array:
         return repeat(x, "batch ... -> (batch passes) ...", passes=len(passes))
 
-    # Passes of one sample lie next to each other, so a batch that is split over devices stays where it is.
+    # Passes of one sample are adjacent, so a batch that is split over devices stays in place.
     every_text = {
         name: rearrange(
             [text[name] if which.text else negative_text[name] for which in passes],

@@ -3,8 +3,8 @@
 For modality m with clean latent x_0 = mean + std z, noise eps, a = alpha_bar of m at a timestep:
 
     (1) x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps            t: one per sample, the same for all modalities
-    (2) x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) eps            s: of its own per sample and modality, same noise
-    (3) c   = x_0 that the model finds with c = 0, without gradient, for a share of the samples; else 0
+    (2) x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) eps            s: independent per sample and modality, same noise
+    (3) c   = x_0 predicted by the model with c = 0, without gradient, for a share of the samples; else 0
     (4) L   = sum_m mean |model(x_t, t; x_s, s, c) - eps|^2
 
 Source: Ishii et al. 2024 (arXiv 2409.17550) and the training loop of its public code, from which (2) keeps the shared
@@ -28,7 +28,7 @@ TIMESTEP_BUCKETS = 4
 
 
 class Batch(TypedDict):
-    """What the loader gives; every array has a leading batch axis."""
+    """A batch of the loader; every array has a leading batch axis."""
 
     moments: dict[str, dict[str, Array]]
     """Per modality "mean" and "std" of the scaled latent."""
@@ -39,7 +39,7 @@ class Batch(TypedDict):
 
 
 class Draws(NamedTuple):
-    """Everything that chance decides about one batch."""
+    """All random draws for one batch."""
 
     clean: Latents
     noise: Latents
@@ -64,7 +64,7 @@ def _train_steps(schedules: PerModality[NoiseSchedule]) -> int:
 def draw(
     batch: Batch, null_text: Text, key: Key[Array, ""], schedules: PerModality[NoiseSchedule], config: TrainConfig
 ) -> Draws:
-    """Latents from moments, noise, timesteps and dropped conditions, each from a key of its own name.
+    """Draws latents from moments, noise, timesteps and dropped conditions, each with a key of its own name.
 
     `null_text` is the empty caption's embedding per modality, without batch axis; a dropped caption is dropped for both
     modalities. Rows dropped from the maps get `map_mask` False.
@@ -110,7 +110,7 @@ def training_loss(
     schedules: PerModality[NoiseSchedule],
     config: TrainConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Draws and `denoising_loss` of them."""
+    """`denoising_loss` of fresh draws; returns (loss, metrics)."""
     drawn = draw(batch, null_text, key, schedules, config)
     return denoising_loss(denoiser, params, drawn, batch["maps"], schedules, config)
 

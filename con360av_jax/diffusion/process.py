@@ -66,7 +66,7 @@ def convert(given: Prediction, wanted: Prediction, prediction: Latents, x_t: Lat
 
 
 def named_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:
-    """The key of one purpose or modality: independent of how many others there are and of their order."""
+    """Key for one purpose or modality, independent of the number and order of the others."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 

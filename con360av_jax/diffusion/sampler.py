@@ -21,7 +21,7 @@ from con360av_jax.diffusion.schedule import ADJUSTMENT_POWER, Trajectory, by_mod
 
 
 def trajectories(schedules: PerModality[NoiseSchedule], config: SamplerConfig) -> dict[str, Trajectory]:
-    """The timesteps that each modality visits; of equal length, at different paces."""
+    """Timesteps visited by each modality; the lengths are equal, the spacing differs."""
     return {
         name: trajectory(schedule, config.steps, exponent=config.timestep_gamma ** ADJUSTMENT_POWER[name])
         for name, schedule in by_modality(schedules).items()

@@ -20,15 +20,15 @@ from con360av_jax.config.settings import NoiseSchedule, PerModality, require
 
 T = TypeVar("T")
 
-# Equation (4): g = gamma ** power. The picture lingers at small t, the sound at large t.
+# Equation (4): g = gamma ** power. For gamma > 1 video spends more steps at small t, audio at large t.
 ADJUSTMENT_POWER = {"audio": -0.5, "video": 0.5}
 
 
 class Trajectory(NamedTuple):
-    """What one modality's sampler visits, from noise to data; one entry per step."""
+    """Steps of one modality's sampler, from noise to data."""
 
     timesteps: Int[np.ndarray, "step"]
-    """int32 timestep that the model is told."""
+    """Timestep given to the model, int32."""
     alpha_bar: Float[np.ndarray, "step"]
     """a_t at that timestep."""
     previous_alpha_bar: Float[np.ndarray, "step"]
@@ -36,7 +36,7 @@ class Trajectory(NamedTuple):
 
 
 def by_modality(values: PerModality[T]) -> dict[str, T]:
-    """The two entries of a PerModality setting as a dict, to map over together with latents."""
+    """A PerModality setting as a dict over modalities, like latents."""
     return {"audio": values.audio, "video": values.video}
 
 
@@ -60,7 +60,7 @@ def sampling_timesteps(schedule: NoiseSchedule, steps: int) -> Int[np.ndarray, "
     Source: Lin et al. 2023 (arXiv 2305.08891), table 2.
     """
     total = schedule.train_steps
-    require(1 <= steps <= total, f"{steps} sampling steps asked for, but 1 to {total} are possible")
+    require(1 <= steps <= total, f"{steps} sampling steps requested, but 1 to {total} are possible")
     if schedule.spacing == "linspace":
         timesteps = np.linspace(0, total - 1, steps).round()[::-1].astype(np.int64)
     elif schedule.spacing == "leading":

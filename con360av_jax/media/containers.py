@@ -1,4 +1,4 @@
-"""Media containers opened, decoded and encoded with PyAV, with every failure turned into one clear MediaError."""
+"""Opens, decodes and encodes media containers with PyAV; every failure becomes a MediaError that names the file."""
 
 import platform
 from collections.abc import Generator, Iterator
@@ -23,14 +23,15 @@ MICROSECONDS = 1_000_000
 # Decoding starts this much before an excerpt, so that decoders that overlap packets have settled, s.
 SEEK_MARGIN = 1.0
 PLAYABLE = "give a video that a player can open"
-# Sound packets that lie this close to their place are joined without gap: container clocks are rounded (1 ms in webm).
+# Audio packets this close to their expected position are joined without gap, s: container clocks are rounded (1 ms in
+# webm).
 JITTER_TOLERANCE = 0.02
 AUDIO_LAYOUTS = {1: "mono", 2: "stereo", 4: "quad"}
-# H.264's number for BT.709, written into the file so that players and `rgb` undo the same conversion.
+# H.264's code for BT.709, written into the file so that players and `rgb` invert the same conversion.
 BT709 = 1
 LIMITED_RANGE = 1
-# One thread, and no newer vector code than SSE4.2: what libx264's AVX-512 code writes depends on more than the
-# pictures, so that the same clip has other bytes now and then. It is no slower without.
+# One thread and no vector code newer than SSE4.2: the output of libx264's AVX-512 code depends on more than the frames,
+# so the same clip sometimes gets different bytes. Encoding is no slower without it.
 H264_OPTIONS = {"crf": "18", "preset": "veryfast", "threads": "1"}
 if platform.machine() in {"x86_64", "AMD64"}:
     H264_OPTIONS["x264-params"] = "asm=SSE4.2"
@@ -38,7 +39,7 @@ if platform.machine() in {"x86_64", "AMD64"}:
 
 @contextmanager
 def opened(path: str | Path) -> Generator[InputContainer]:
-    """The container at `path`; FFmpeg's errors inside the block become a MediaError that names the file."""
+    """Opens the container at `path`; FFmpeg errors inside the block become a MediaError that names the file."""
     try:
         _check_file(Path(path))
         # Playlists may name remote files: only local ones are followed.
@@ -47,7 +48,7 @@ def opened(path: str | Path) -> Generator[InputContainer]:
     except PermissionError as error:
         raise MediaError(f"{path}: may not be read; change its permissions") from error
     except InvalidDataError as error:
-        raise MediaError(f"{path}: is not a media file, or is damaged; {PLAYABLE}") from error
+        raise MediaError(f"{path}: is not a media file, or is corrupt; {PLAYABLE}") from error
     except FFmpegError as error:
         raise MediaError(f"{path}: cannot be decoded ({error.strerror}); {PLAYABLE}") from error
     except OSError as error:
@@ -56,7 +57,7 @@ def opened(path: str | Path) -> Generator[InputContainer]:
 
 def _check_file(path: Path) -> None:
     if path.is_symlink() and not path.exists():
-        raise MediaError(f"{path}: is a link to a file that is not there; was it moved? Correct the link")
+        raise MediaError(f"{path}: is a link to a file that is not there; correct the link")
     if not path.exists():
         raise MediaError(f"{path}: no such file; check the path")
     if not path.is_file():
@@ -64,34 +65,34 @@ def _check_file(path: Path) -> None:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The first picture stream that is not a cover image."""
+    """The first video stream that is not a cover image."""
     moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
     return next(moving, None)
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """The first sound stream; raises MediaError if FFmpeg has no decoder for it."""
+    """The first audio stream; raises MediaError if FFmpeg has no decoder for it."""
     stream = next(iter(container.streams.audio), None)
-    # PyAV's stub does not say that it may lack one.
+    # PyAV's type stub omits that the codec may be missing.
     if stream is not None and getattr(stream, "codec_context", None) is None:
-        raise MediaError(f"{container.name.removeprefix('file:')}: its sound is in an unknown codec; {PLAYABLE}")
+        raise MediaError(f"{container.name.removeprefix('file:')}: its audio is in an unknown codec; {PLAYABLE}")
     return stream
 
 
 def clock_start(container: InputContainer) -> float:
-    """The container's time that counts as 0 s: the start of its earliest stream."""
+    """Start of the container's earliest stream, s: the zero of the file's clock."""
     return (container.start_time or 0) / MICROSECONDS
 
 
 def stream_end(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
-    """Where the header says that the stream ends, s; None if it does not say."""
+    """End of the stream according to the header, s; None if the header does not state it."""
     if stream.duration is None or stream.time_base is None:
         return None
     return float((stream.start_time or 0) + stream.duration) * float(stream.time_base) - clock_start(container)
 
 
 def duration(container: InputContainer) -> float:
-    """Length of all streams together, s, from the header or, where that does not say, from the last packet."""
+    """Length of all streams together, s, from the header or else from the last packet."""
     if container.duration is not None and container.duration > 0:
         return container.duration / MICROSECONDS
     streams = [stream for stream in (video_stream(container), audio_stream(container)) if stream]
@@ -108,7 +109,7 @@ def _seek(container: InputContainer, stream: VideoStream | AudioStream, start: f
 
 
 def video_frames(container: InputContainer, stream: VideoStream, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    """(time, picture) in order of time, s on the file's clock, from a key picture at or before `start` onwards."""
+    """Yields (time in s on the file's clock, frame) in time order from a key frame at or before `start`."""
     stream.thread_type = "AUTO"
     _seek(container, stream, start)
     zero, interval = clock_start(container), 1 / float(stream.average_rate or 25)
@@ -121,7 +122,7 @@ def video_frames(container: InputContainer, stream: VideoStream, start: float) -
 def audio_blocks(
     container: InputContainer, stream: AudioStream, start: float
 ) -> Iterator[tuple[int, Num[np.ndarray, "sample channel"]]]:
-    """(position on the file's clock in samples, raw channels as float32) from at or before `start` onwards."""
+    """Yields (position on the file's clock in samples, raw channels as float32) from at or before `start`."""
     _seek(container, stream, start)
     zero, rate = clock_start(container), stream.codec_context.sample_rate
     channels = stream.codec_context.layout.nb_channels
@@ -129,7 +130,7 @@ def audio_blocks(
     for frame in container.decode(stream):
         if frame.sample_rate != rate or frame.layout.nb_channels != channels:
             raise MediaError(
-                f"{container.name.removeprefix('file:')}: its sound changes from {channels} channels at {rate} Hz to "
+                f"{container.name.removeprefix('file:')}: its audio changes from {channels} channels at {rate} Hz to "
                 f"{frame.layout.nb_channels} at {frame.sample_rate} Hz; encode it anew"
             )
         stamp = position if frame.time is None else round((frame.time - zero) * rate)
@@ -141,7 +142,7 @@ def audio_blocks(
 
 
 def _channels_last(frame: av.AudioFrame) -> Num[np.ndarray, "sample channel"]:
-    """One decoded block as float32 in [-1, 1], whatever its sample format."""
+    """One decoded block as float32 in [-1, 1] for every sample format."""
     planes = frame.to_ndarray()
     pattern = "channel sample -> sample channel" if frame.format.is_planar else "1 (sample channel) -> sample channel"
     block = rearrange(planes, pattern, channel=frame.layout.nb_channels)
@@ -152,9 +153,9 @@ def _channels_last(frame: av.AudioFrame) -> Num[np.ndarray, "sample channel"]:
 
 
 def rgb(frame: av.VideoFrame, name: str | Path, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """A decoded picture stretched to (height, width); raises MediaError if the decoder marked it as damaged."""
+    """A decoded frame stretched to (height, width); raises MediaError if the decoder marked it as corrupt."""
     if frame.is_corrupt:
-        raise MediaError(f"{name}: the picture at {frame.time or 0:.2f} s is damaged; give an undamaged file")
+        raise MediaError(f"{name}: the frame at {frame.time or 0:.2f} s is corrupt; give an intact file")
     shrinking = height <= frame.height and width <= frame.width
     interpolation = Interpolation.AREA if shrinking else Interpolation.BICUBIC
     return frame.reformat(width, height, "rgb24", interpolation=interpolation).to_ndarray()
@@ -162,7 +163,7 @@ def rgb(frame: av.VideoFrame, name: str | Path, height: int, width: int) -> UInt
 
 @contextmanager
 def created(aside: Path, name: str | Path) -> Generator[OutputContainer]:
-    """An empty mp4 at `aside`; FFmpeg's errors inside the block become a MediaError that names `name`."""
+    """Opens an empty mp4 at `aside`; FFmpeg errors inside the block become a MediaError that names `name`."""
     try:
         with av.open(f"file:{aside}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
             yield container
@@ -174,31 +175,31 @@ def encode(
     container: OutputContainer,
     video: UInt8[np.ndarray, "frame height width 3"],
     frames_per_second: Fraction,
-    sound: Int16[np.ndarray, "sample channel"] | None,
+    audio: Int16[np.ndarray, "sample channel"] | None,
     sample_rate: int,
     audio_codec: str,
 ) -> None:
-    """Encodes and interleaves pictures of even size and sound into `container`."""
-    pictures = _video_encoder(container, video.shape[1], video.shape[2], frames_per_second)
-    voices = None if sound is None else container.add_stream(audio_codec, rate=sample_rate)
-    sound = np.zeros((0, 1), np.int16) if sound is None else sound
-    if isinstance(voices, AudioStream):
-        voices.codec_context.layout = AUDIO_LAYOUTS[sound.shape[1]]
+    """Encodes and interleaves frames of even size and audio into `container`."""
+    video_encoder = _video_encoder(container, video.shape[1], video.shape[2], frames_per_second)
+    audio_encoder = None if audio is None else container.add_stream(audio_codec, rate=sample_rate)
+    audio = np.zeros((0, 1), np.int16) if audio is None else audio
+    if isinstance(audio_encoder, AudioStream):
+        audio_encoder.codec_context.layout = AUDIO_LAYOUTS[audio.shape[1]]
     written = 0
-    for number, picture in enumerate(video):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+    for number, image in enumerate(video):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709
         )
         frame.pts, frame.time_base = number, 1 / frames_per_second
-        container.mux(pictures.encode(frame))
+        container.mux(video_encoder.encode(frame))
         last = number == len(video) - 1
-        until = len(sound) if last else int((number + 1) / frames_per_second * sample_rate)
-        if isinstance(voices, AudioStream) and len(sound[written:until]):
-            container.mux(voices.encode(_audio_frame(sound[written:until], written, sample_rate)))
+        until = len(audio) if last else int((number + 1) / frames_per_second * sample_rate)
+        if isinstance(audio_encoder, AudioStream) and len(audio[written:until]):
+            container.mux(audio_encoder.encode(_audio_frame(audio[written:until], written, sample_rate)))
             written = until
-    container.mux(pictures.encode(None))
-    if isinstance(voices, AudioStream):
-        container.mux(voices.encode(None))
+    container.mux(video_encoder.encode(None))
+    if isinstance(audio_encoder, AudioStream):
+        container.mux(audio_encoder.encode(None))
 
 
 def _video_encoder(container: OutputContainer, height: int, width: int, frames_per_second: Fraction) -> VideoStream:

@@ -1,4 +1,4 @@
-"""An excerpt of a file's sound: as it is stored, for those who judge it, and resampled, for those who use it."""
+"""An excerpt of a file's audio at its own rate (for quality checks) and resampled (for use)."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from scipy.signal import resample_poly
 
 @dataclass(frozen=True, kw_only=True)
 class AudioExcerpt:
-    """Part of a file's sound as it is stored, with what is needed on both sides to resample it."""
+    """Part of a file's audio at its own rate, with the margins on both sides that resampling needs."""
 
     native: Float32[np.ndarray, "sample channel"]
-    """At the file's own rate, with the margins."""
+    """Samples at the file's own rate, including the margins."""
     margin: int
-    """Samples before and after the excerpt that serve only resampling."""
+    """Samples before and after the excerpt, used by resampling only."""
     up: int
     down: int
-    """The wanted rate is up / down of the file's."""
+    """The target rate is up / down times the file's rate."""
     count: int
-    """Samples of the excerpt at the wanted rate."""
+    """Samples of the excerpt at the target rate."""
 
     @property
     def stored(self) -> Float32[np.ndarray, "sample channel"]:
@@ -27,7 +27,7 @@ class AudioExcerpt:
         return self.native[self.margin : len(self.native) - self.margin]
 
     def resampled(self) -> Float32[np.ndarray, "sample channel"]:
-        """The excerpt at the wanted rate, each channel by itself."""
+        """The excerpt at the target rate, each channel resampled alone."""
         if self.up == self.down:
             return self.native[: self.count]
         first = self.margin // self.down * self.up

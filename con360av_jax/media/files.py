@@ -1,7 +1,7 @@
-"""Reading and writing video and sound files with PyAV: pictures chosen by timestamps, channels of sound never mixed.
+"""Reads and writes video and audio files with PyAV: frames are selected by timestamp, audio channels are never mixed.
 
-Every time is in seconds on the file's common clock, which starts with its earliest stream: picture and sound that were
-recorded together stay together even where one stream starts later than the other.
+Times are in seconds on the file's clock, which starts with its earliest stream: video and audio that were recorded
+together stay in sync even if one stream starts later than the other.
 """
 
 import math
@@ -22,15 +22,15 @@ from con360av_jax.media.excerpt import AudioExcerpt
 from con360av_jax.media.spherical_metadata import spherical_metadata
 from con360av_jax.runtime.files import replacing
 
-# A stream may end this much before the length that its header promises, s; more means that data are missing.
+# A stream may end this much before the end stated in its header, s; a larger gap means that data are missing.
 TAIL_TOLERANCE = 0.5
-# Extra sound on both sides of a resampled excerpt, so that it equals the same part of the whole file resampled, s.
+# Extra audio on both sides of a resampled excerpt, s: the excerpt then equals that part of the whole file resampled.
 RESAMPLE_MARGIN = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaInfo:
-    """What a media file holds; fields of a missing stream are 0 or empty."""
+    """Streams and metadata of a media file; fields of a missing stream are 0 or empty."""
 
     path: Path
     duration: float
@@ -44,35 +44,35 @@ class MediaInfo:
     channels: int
     audio_codec: str
     layout: str = ""
-    """FFmpeg's name of the channels' layout, such as "stereo", "quad" or "ambisonic 1"; ambisonics are often "quad"."""
+    """FFmpeg's name of the channel layout, such as "stereo", "quad" or "ambisonic 1"; ambisonics are often "quad"."""
     projection: str = ""
-    """Of the sphere, by the file's metadata: a name of `spherical.PROJECTIONS`; empty if they do not say."""
+    """Projection of the sphere in the file's metadata, one of `spherical_metadata.PROJECTIONS`; empty if not stated."""
     stereo: str = ""
-    """How two eyes share the picture, by the file's metadata: a name of `spherical.STEREO_MODES`; empty likewise."""
+    """Stereo mode in the file's metadata, one of `spherical_metadata.STEREO_MODES`; empty if not stated."""
     streams: tuple[str, ...] = ()
     """Kind of every stream in the file: "video", "audio", "subtitle", "data"."""
 
     @property
     def has_video(self) -> bool:
-        """Whether there is a picture stream."""
+        """Whether there is a video stream."""
         return bool(self.video_codec)
 
     @property
     def has_audio(self) -> bool:
-        """Whether there is a sound stream."""
+        """Whether there is an audio stream."""
         return bool(self.audio_codec)
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """What the file at `path` holds, by its header and its first picture.
+    """Reads streams and metadata of a media file from its header and its first frame.
 
     Raises:
-        MediaError: missing, a folder, not a media file, or damaged before its first picture or sound.
+        MediaError: missing, a folder, not a media file, or corrupt before its first frame or audio.
     """
     with containers.opened(path) as container:
-        video, sound = containers.video_stream(container), containers.audio_stream(container)
-        if video is None and sound is None:
-            raise MediaError(f"{path}: holds neither pictures nor sound; give a video file such as an mp4")
+        video, audio = containers.video_stream(container), containers.audio_stream(container)
+        if video is None and audio is None:
+            raise MediaError(f"{path}: has neither video nor audio; give a video file such as an mp4")
         rate = (video.average_rate or video.guessed_rate or 0) if video else 0
         # First, for it may have to read all packets and rewind.
         duration = containers.duration(container)
@@ -84,10 +84,10 @@ def probe(path: str | Path) -> MediaInfo:
             height=video.codec_context.height if video else 0,
             frames_per_second=float(rate),
             video_codec=video.codec_context.name if video else "",
-            sample_rate=(sound.codec_context.sample_rate or 0) if sound else 0,
-            channels=sound.codec_context.layout.nb_channels if sound else 0,
-            audio_codec=sound.codec_context.name if sound else "",
-            layout=sound.codec_context.layout.name if sound else "",
+            sample_rate=(audio.codec_context.sample_rate or 0) if audio else 0,
+            channels=audio.codec_context.layout.nb_channels if audio else 0,
+            audio_codec=audio.codec_context.name if audio else "",
+            layout=audio.codec_context.layout.name if audio else "",
             projection=projection,
             stereo=stereo,
             streams=tuple(stream.type for stream in container.streams),
@@ -102,26 +102,26 @@ def read_frames(
     size: tuple[int, int] | None = None,
     longest_gap: float = math.inf,
 ) -> UInt8[np.ndarray, "frame height width 3"]:
-    """RGB pictures at `start + k / frames_per_second`: at each instant the most recent picture of the file.
+    """Reads RGB frames at times `start + k / frames_per_second`: each is the most recent frame of the file.
 
     Args:
-        path: a media file with pictures.
-        frames_per_second: rate of the result, whatever the file's own.
-        start: time of the first picture, s.
-        seconds: length, s; None reads to the end. Before the first and after the last picture these are repeated.
+        path: a media file with video.
+        frames_per_second: rate of the result, independent of the file's own.
+        start: time of the first frame, s.
+        seconds: length, s; None reads to the end. The first and last frame are repeated beyond the ends.
         size: (height, width) to stretch to; None keeps the file's.
-        longest_gap: time within the excerpt for which one picture may stand, s.
+        longest_gap: longest time within the excerpt without a new frame, s.
 
     Raises:
-        MediaError: as `probe`; or no picture stream, `start` behind the end, data that are damaged or missing, or a
-            picture that stands for too long.
+        MediaError: as `probe`; or no video stream, `start` after the end, corrupt or missing data, or a gap longer
+            than `longest_gap`.
     """
     if frames_per_second <= 0:
         raise MediaError(f"frames_per_second is {frames_per_second}; give a positive rate")
     with containers.opened(path) as container:
         stream = containers.video_stream(container)
         if stream is None:
-            raise MediaError(f"{path}: has no picture stream, but pictures are needed; give a video file")
+            raise MediaError(f"{path}: has no video stream, but video is needed; give a video file")
         seconds = _checked_length(path, container, start, seconds)
         height, width = size or (stream.codec_context.height, stream.codec_context.width)
         count = max(1, round(seconds * frames_per_second))
@@ -138,9 +138,9 @@ def read_frames(
             if filled == count:
                 return video
         if held is None:
-            raise MediaError(f"{path}: no picture could be decoded at {start:g} s; the file is damaged or cut off")
+            raise MediaError(f"{path}: no frame could be decoded at {start:g} s; the file is corrupt or cut off")
         slack = max(TAIL_TOLERANCE, 2 / float(stream.average_rate or frames_per_second))
-        _check_tail(path, container, stream, "pictures", last_time, start + seconds, slack)
+        _check_tail(path, container, stream, "video", last_time, start + seconds, slack)
         _check_gap(path, max(last_time, start), start + seconds, longest_gap)
         video[filled:] = containers.rgb(held, path, height, width)
         return video
@@ -149,7 +149,7 @@ def read_frames(
 def read_audio(
     path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None
 ) -> Float32[np.ndarray, "sample channel"]:
-    """The raw decoded channels, resampled one by one and never mixed; four channels are ambisonic ACN W, Y, Z, X.
+    """Reads the raw channels, each resampled alone and never mixed; four channels are ambisonic ACN W, Y, Z, X.
 
     Arguments and errors are those of `read_excerpt`.
     """
@@ -157,25 +157,25 @@ def read_audio(
 
 
 def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds: float | None = None) -> AudioExcerpt:
-    """Sound as it is stored, ready to be resampled.
+    """Reads audio at the file's own rate, ready to be resampled.
 
     Args:
-        path: a media file with sound.
-        sample_rate: that it will be resampled to, Hz.
+        path: a media file with audio.
+        sample_rate: target rate of the later resampling, Hz.
         start: time of the first sample, s.
-        seconds: length, s; None reads to the end. What the file lacks at either end is silence.
+        seconds: length, s; None reads to the end. Time beyond either end of the file is silence.
 
     Raises:
-        MediaError: as `probe`; or no sound stream, `start` behind the end, or data that are damaged or missing.
+        MediaError: as `probe`; or no audio stream, `start` after the end, or corrupt or missing data.
     """
     with containers.opened(path) as container:
         stream = containers.audio_stream(container)
         if stream is None:
-            raise MediaError(f"{path}: has no sound stream, but sound is needed; give a video with sound")
+            raise MediaError(f"{path}: has no audio stream, but audio is needed; give a video with audio")
         seconds = _checked_length(path, container, start, seconds)
         rate = stream.codec_context.sample_rate
         if not rate:
-            raise MediaError(f"{path}: its sound stream states no sample rate; the file is damaged")
+            raise MediaError(f"{path}: its audio stream states no sample rate; the file is corrupt")
         common = math.gcd(rate, sample_rate)
         up, down = sample_rate // common, rate // common
         periods = 0 if up == down else math.ceil(RESAMPLE_MARGIN * rate / down)
@@ -191,8 +191,8 @@ def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds
             if begin >= len(native):
                 break
         if math.isinf(end):
-            raise MediaError(f"{path}: no sound could be decoded at {start:g} s; the file is damaged or cut off")
-        _check_tail(path, container, stream, "sound", end / rate, start + seconds, TAIL_TOLERANCE)
+            raise MediaError(f"{path}: no audio could be decoded at {start:g} s; the file is corrupt or cut off")
+        _check_tail(path, container, stream, "audio", end / rate, start + seconds, TAIL_TOLERANCE)
         return AudioExcerpt(native=native, margin=margin, up=up, down=down, count=count)
 
 
@@ -200,33 +200,33 @@ def write_clip(
     path: str | Path,
     video: UInt8[np.ndarray, "frame height width 3"],
     frames_per_second: float,
-    sound: Shaped[np.ndarray, "sample ..."] | None,
+    audio: Shaped[np.ndarray, "sample ..."] | None,
     sample_rate: int,
     lossless_audio: bool = False,
 ) -> None:
-    """Writes an mp4: H.264 pictures and AAC sound, or FLAC sound that `read_audio` gives back bit for bit as int16.
+    """Writes an mp4: H.264 video and AAC audio, or FLAC audio that `read_audio` returns bit for bit as int16.
 
-    Sizes that are odd, which H.264's colour planes cannot hold, gain one repeated row or column.
+    H.264's colour planes need even sizes: an odd height or width gains one repeated row or column.
 
     Args:
-        path: the file; replaced in one step when complete.
-        video: RGB pictures.
-        frames_per_second: of the pictures.
-        sound: (sample,) or (sample, channel), int16 or floating point in [-1, 1]; None writes no sound stream.
-        sample_rate: of the sound, Hz.
+        path: the file; replaced atomically when complete.
+        video: RGB frames.
+        frames_per_second: frame rate, Hz.
+        audio: (sample,) or (sample, channel), int16 or floating point in [-1, 1]; None writes no audio stream.
+        sample_rate: rate of `audio`, Hz.
         lossless_audio: FLAC instead of AAC; four ambisonic channels (ACN W, Y, Z, X) need it.
 
     Raises:
-        MediaError: pictures or sound of another shape or type, or a file that cannot be written.
+        MediaError: wrong shape or type of video or audio, or a file that cannot be written.
     """
     if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or not len(video):
-        raise MediaError(f"{path}: pictures must be uint8 (frame, height, width, 3), given {video.dtype} {video.shape}")
-    pulses = None if sound is None else _int16(sound)
+        raise MediaError(f"{path}: video must be uint8 (frame, height, width, 3), given {video.dtype} {video.shape}")
+    pulses = None if audio is None else _int16(audio)
     channels = 0 if pulses is None else pulses.shape[1]
     if pulses is not None and channels not in containers.AUDIO_LAYOUTS:
-        raise MediaError(f"{path}: sound has {channels} channels; write 1, 2 or 4")
+        raise MediaError(f"{path}: audio has {channels} channels; write 1, 2 or 4")
     if channels == 4 and not lossless_audio:
-        raise MediaError(f"{path}: AAC would damage 4-channel ambisonic sound; pass lossless_audio=True")
+        raise MediaError(f"{path}: AAC would damage 4-channel ambisonic audio; pass lossless_audio=True")
     odd_rows, odd_columns = video.shape[1] % 2, video.shape[2] % 2
     if odd_rows or odd_columns:
         video = np.pad(video, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
@@ -235,29 +235,29 @@ def write_clip(
                 "flac" if lossless_audio else "aac")  # fmt: skip
 
 
-def write_wav(path: str | Path, sound: Shaped[np.ndarray, "sample ..."], sample_rate: int) -> None:
-    """Writes 16-bit PCM; `sound` is (sample,) or (sample, channel), int16 or floating point in [-1, 1]."""
+def write_wav(path: str | Path, audio: Shaped[np.ndarray, "sample ..."], sample_rate: int) -> None:
+    """Writes 16-bit PCM; `audio` is (sample,) or (sample, channel), int16 or floating point in [-1, 1]."""
     with replacing(path, MediaError) as aside:
-        wavfile.write(aside, sample_rate, _int16(sound))
+        wavfile.write(aside, sample_rate, _int16(audio))
 
 
 def _checked_length(path: str | Path, container: InputContainer, start: float, seconds: float | None) -> float:
-    """The length to read, s; raises MediaError if the interval is empty or begins outside the file."""
+    """Returns the length to read, s; raises MediaError if the interval is empty or starts outside the file."""
     available = containers.duration(container)
     if not 0 <= start < available:
         raise MediaError(f"{path}: is {available:.2f} s long, but {start:g} s was asked for; start inside the file")
     seconds = available - start if seconds is None else seconds
     if seconds <= 0:
-        raise MediaError(f"{path}: {seconds:g} s were asked for; ask for a positive length")
+        raise MediaError(f"{path}: a length of {seconds:g} s was requested; request a positive length")
     return seconds
 
 
 def _check_gap(path: str | Path, begin: float, end: float, longest: float) -> None:
-    """Raises MediaError if there is no new picture for longer than `longest`, s."""
+    """Raises MediaError if there is no new frame for longer than `longest`, s."""
     if end - begin > longest:
         raise MediaError(
-            f"{path}: has no new picture from {begin:.2f} s to {end:.2f} s, a gap of more than {longest:g} s; "
-            "give a video without missing pictures"
+            f"{path}: has no new frame from {begin:.2f} s to {end:.2f} s, a gap of more than {longest:g} s; "
+            "give a video without missing frames"
         )
 
 
@@ -270,22 +270,22 @@ def _check_tail(
     wanted: float,
     slack: float,
 ) -> None:
-    """Raises MediaError if decoding stopped before both the wanted and the promised end."""
+    """Raises MediaError if decoding stopped before both the wanted end and the end stated in the header."""
     promised = containers.stream_end(container, stream)
     if promised is not None and reached < min(promised, wanted) - slack:
         raise MediaError(
-            f"{path}: is cut off or damaged: no {kind} after {max(reached, 0):.2f} s of {promised:.2f} s; "
+            f"{path}: is cut off or corrupt: no {kind} after {max(reached, 0):.2f} s of {promised:.2f} s; "
             "give a complete file"
         )
 
 
-def _int16(sound: Shaped[np.ndarray, "sample ..."]) -> Int16[np.ndarray, "sample channel"]:
-    """Sound as 16-bit samples (sample, channel); floating point is scaled by 32768, rounded and clipped."""
-    if sound.ndim not in (1, 2) or not len(sound):
-        raise MediaError(f"sound must be (sample,) or (sample, channel), given shape {sound.shape}")
-    columns = sound[:, None] if sound.ndim == 1 else sound
+def _int16(audio: Shaped[np.ndarray, "sample ..."]) -> Int16[np.ndarray, "sample channel"]:
+    """Audio as 16-bit samples (sample, channel); floating point is scaled by 32768, rounded and clipped."""
+    if audio.ndim not in (1, 2) or not len(audio):
+        raise MediaError(f"audio must be (sample,) or (sample, channel), given shape {audio.shape}")
+    columns = audio[:, None] if audio.ndim == 1 else audio
     if columns.dtype == np.int16:
         return columns
     if not np.issubdtype(columns.dtype, np.floating) or not np.isfinite(columns).all():
-        raise MediaError(f"sound must be int16 or finite floating point in [-1, 1], given {columns.dtype}")
+        raise MediaError(f"audio must be int16 or finite floating point in [-1, 1], given {columns.dtype}")
     return np.clip(np.round(columns.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)

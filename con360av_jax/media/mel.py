@@ -1,4 +1,4 @@
-"""The mel front end of AudioLDM: sound to natural-log mel magnitudes, in numpy.
+"""The mel front end of AudioLDM: audio to natural-log mel magnitudes, in numpy.
 
 (1) frames    x_t[n] = hann[n] * pad(x)[t * hop + n],  n = 0 .. window-1; pad: window/2 reflected samples; hann periodic
 (2) magnitude S[t, f] = |sum_n x_t[n] exp(-2 pi i f n / window)|
@@ -35,18 +35,18 @@ def filter_bank(config: MelConfig) -> Float[ndarray, "frequency mel"]:
     )
 
 
-def log_mel(sound: Float[ndarray, " sample"], config: MelConfig) -> Float[ndarray, "time mel"]:
-    """Log-mel spectrogram of mono sound at `config.sample_rate`, exactly `len(sound) // config.hop` frames, float32.
+def log_mel(audio: Float[ndarray, " sample"], config: MelConfig) -> Float[ndarray, "time mel"]:
+    """Log-mel spectrogram of mono audio at `config.sample_rate`, exactly `len(audio) // config.hop` frames, float32.
 
     Frame t is centred on sample t * hop; the frame that a centred transform would add at the very end is left out.
-    Raises MediaError for sound that is not mono or shorter than one hop.
+    Raises MediaError for audio that is not mono or shorter than one hop.
     """
-    if sound.ndim != 1 or len(sound) < config.hop:
+    if audio.ndim != 1 or len(audio) < config.hop:
         raise MediaError(
-            f"sound of shape {sound.shape} has no mel frames: give one channel of at least {config.hop} samples"
+            f"audio of shape {audio.shape} has no mel frames: give one channel of at least {config.hop} samples"
         )
-    padded = np.pad(sound.astype(np.float64), config.window // 2, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, config.window)[:: config.hop][: len(sound) // config.hop]
+    padded = np.pad(audio.astype(np.float64), config.window // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, config.window)[:: config.hop][: len(audio) // config.hop]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.window) / config.window)
     magnitude = np.abs(np.fft.rfft(frames * hann, axis=-1))
     return np.log(np.maximum(magnitude @ filter_bank(config), config.floor)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""What a file's own metadata say about its pictures: how the sphere is projected, and how two eyes share a picture.
+"""Spherical metadata of a video file: projection of the sphere and stereo mode.
 
 FFmpeg reads them from the boxes `sv3d` and `st3d` and the older `uuid` XML of mp4, from Matroska's Projection and
-StereoMode and from H.264's frame packing messages, and hands them all out with the first picture:
+StereoMode and from H.264's frame packing messages, and reports all of them with the first frame:
     AVSphericalMapping = int projection, ...        AVStereo3D = int type, ...
 """
 
@@ -36,11 +36,11 @@ STEREO_MODES = (
 
 
 def spherical_metadata(container: InputContainer, stream: VideoStream) -> tuple[str, str]:
-    """(projection, stereo mode) by the names above, "" for what is not said; decodes one picture and stays there."""
+    """Returns (projection, stereo mode) by the names above, "" if not stated; decodes one frame and stays there."""
     frame = next(iter(container.decode(stream)), None)
     if frame is None:
         return "", ""
-    # PyAV's stub calls this a dictionary by name; what iterating over it gives depends on PyAV's version.
+    # PyAV's stub types this as a dictionary by name; what iteration yields depends on PyAV's version.
     sides = cast(SideDataContainer, cast(object, frame.side_data))
     return _named(PROJECTIONS, sides.get(Type.SPHERICAL)), _named(STEREO_MODES, sides.get(Type.STEREO3D))
 
@@ -49,5 +49,5 @@ def _named(names: tuple[str, ...], side: SideData | None) -> str:
     if side is None:
         return ""
     (number,) = struct.unpack_from("=i", bytes(side))
-    # A later FFmpeg may know more kinds than this table.
+    # A later FFmpeg may have more kinds than this table.
     return names[number] if 0 <= number < len(names) else f"kind {number}"

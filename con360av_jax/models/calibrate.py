@@ -1,10 +1,10 @@
-"""Data-dependent start of a random autoencoder, so that an untrained one behaves like a trained one to diffusion.
+"""Data-dependent initialisation of a random autoencoder: its latents get the statistics of a trained one's.
 
 (1) latents   quant_conv is scaled and shifted per channel: means have mean 0 and variance 1 / scaling_factor^2
 (2) posterior quant_conv's log-variances are shifted to the mean of ln (POSTERIOR_STD / scaling_factor)^2
 (3) decoding  conv_out is scaled and shifted: latents of that variance decode to the inputs' mean and variance
 
-Published weights need none of this. After the idea of layer-sequential unit-variance initialisation (arXiv 1511.06422).
+Published weights need no calibration. Idea: layer-sequential unit-variance initialisation (arXiv 1511.06422).
 """
 
 from collections.abc import Callable
@@ -31,15 +31,15 @@ def calibrate(
     latents: Float[ndarray, "batch low_h low_w latent"],
     scaling_factor: float,
 ) -> Params:
-    """Parameters of the same autoencoder after equations 1 to 3.
+    """Returns the autoencoder's parameters after equations 1 to 3.
 
     Args:
-        params: of an AutoencoderKL.
+        params: parameters of an AutoencoderKL.
         encode: its encoder; latents are UNSCALED.
         decode: its decoder, of UNSCALED latents.
-        inputs: pictures in [-1, 1] or log-mels of the kind that it will see.
-        latents: standard normal, of a shape that it decodes.
-        scaling_factor: of its config.
+        inputs: typical inputs, frames in [-1, 1] or log-mels.
+        latents: standard normal, of a shape that `decode` accepts.
+        scaling_factor: the autoencoder's scaling factor in the config.
     """
     mean, std = (np.asarray(moment, np.float64) for moment in encode(params, inputs))
     axes = (0, 1, 2)

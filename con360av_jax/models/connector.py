@@ -4,7 +4,8 @@
     y = LN1(W_in GroupNorm(x));   y = attn1(y + p) + y;   y = (1 + scale) y + shift                                (2)
     y = LN2(y);  y = attn2(y) + y;   y = LN3(y);  y = FF(y) + y;   output = x + W_out y                            (3)
 
-s is the other modality's sequence; scale and shift come from the maps (film.py) or are absent. Arxiv 2409.17550.
+s is the other modality's sequence; scale and shift come from the maps (film.py) or are absent.
+Source: Ishii et al. 2024 (arXiv 2409.17550).
 """
 
 from typing import Literal
@@ -57,7 +58,7 @@ class Connector(nnx.Module):
         self.attn2 = Attention(width, heads=heads, rngs=rngs, dtype=dtype)
         self.norm3 = LayerNorm(width, dtype=dtype)
         self.ff = FeedForward(width, width, rngs=rngs, dtype=dtype)
-        # Not started at zero as in the reference: FiLM inside starts there, and behind a zero it would get no gradient.
+        # Unlike in the reference, not zero at the start: FiLM inside is, and a zero here would block its gradient.
         self.proj_out = linear(width, width, rngs=rngs, dtype=dtype)
 
     def __call__(
@@ -66,7 +67,7 @@ class Connector(nnx.Module):
         sequence: Float[Array, "batch time sequence_channel"],
         modulation: Modulation | None = None,
     ) -> Float[Array, "batch frame height width channel"]:
-        """`sequence` is what the other modality's environment encoder made; time is `time_axis` of `x`."""
+        """`sequence` is the output of the other modality's environment encoder; time is `time_axis` of `x`."""
         frames, height = x.shape[1:3]
         # Kept from the reference: this norm runs over all frames of a clip.
         y = self.norm1(self.proj_in(self.norm(x, axes=(-4, -3, -2))))

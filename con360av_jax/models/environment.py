@@ -1,11 +1,11 @@
-"""Environment encoders: what each modality tells the other, a sequence over its own time.
+"""Environment encoders: summarise each modality for the other as a sequence over its own time.
 
     s = conv_out(silu(norm(block_2(down(block_1(conv_in([noisy latent, clean estimate])))))))                      (1)
     sequence = mean over space of s, divided by its L2 norm along time                                             (2)
     mean_w sum_b k_b x[w + b - 1]  =  sum_b k_b (mean_w x[w + b - 1]),  x zero outside                             (3)
 
 By (3) the mean of a convolution is a convolution of three means: exact, and cheap where space is large.
-For the picture each residual block is followed by a temporal block (attention over frames with a learned bias of
+For video, each residual block is followed by a temporal block (attention over frames with a learned bias of
 their distance, a feed-forward, and a convolution whose channels are delayed by 0 to 7 frames).
 """
 
@@ -24,10 +24,10 @@ from con360av_jax.models.connector import TimeAxis
 from con360av_jax.models.layers import GEGLU, GroupNorm, conv, linear, per_channel
 from con360av_jax.models.resnet import Downsample, ResnetBlock
 
-# The reference's GroupNorms here, and the smallest variance of its own norms.
+# Eps of the reference's GroupNorms here, and the smallest variance in ClampedNorm.
 ENVIRONMENT_EPS = 1e-5
 TEMPORAL_HEADS = 8
-# The temporal encoding counts seconds at this rate whatever the clip's own rate is.
+# The temporal encoding counts seconds at this rate, independent of the clip's own rate.
 REFERENCE_FRAMES_PER_SECOND = 8
 
 
@@ -175,7 +175,7 @@ class EnvironmentEncoder(nnx.Module):
         embedding: Float[Array, "batch embedding"],
         stages: list[Array] | None = None,
     ) -> Float[Array, "batch time sequence_channel"]:
-        """The sequence. `stages`, if given, is filled with the output of each stage of equation (1)."""
+        """Returns the sequence. `stages`, if given, is filled with the output of each stage of equation (1)."""
         y = self.conv_in(x)
         found = [y]
         for number, resnet in enumerate(self.resnets):
@@ -197,7 +197,7 @@ class EnvironmentEncoder(nnx.Module):
 def mean_of_convolution(
     convolution: nnx.Conv, x: Float[Array, "batch frame height width channel"], time_axis: TimeAxis
 ) -> Float[Array, "batch time out"]:
-    """The mean over space of a 3x3 `convolution` of `x`, by equation (3), f32; sound is one frame, its time down."""
+    """Mean over space of a 3x3 `convolution` of `x`, by equation (3), f32; audio is one frame whose height is time."""
     dtype = jnp.dtype(convolution.dtype or x.dtype)
     means = _tap_means(x.astype(jnp.float32), axis=-2)
     if time_axis == "frame":
@@ -215,7 +215,7 @@ def mean_of_convolution(
 
 
 def _tap_means(x: Array, axis: int) -> Array:
-    """What each of a kernel's three taps sees of `axis`, padded by one zero at both ends, on average."""
+    """Mean input of each of a kernel's three taps along `axis`, padded by one zero at both ends."""
     first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, x.shape[axis] - 1))
     total = jnp.sum(x, axis, keepdims=True)
     return jnp.concatenate([total - last, total, total - first], axis) / x.shape[axis]

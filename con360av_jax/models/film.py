@@ -54,7 +54,7 @@ class Modulation:
         return y * (jnp.asarray(1, y.dtype) + self.scale) + self.shift
 
     def along_height(self) -> "Modulation":
-        """The same over the height axis instead of the frame axis: sound keeps its time there."""
+        """The same modulation over the height axis instead of the frame axis: audio has its time there."""
         return Modulation(*(rearrange(part, "b f 1 w c -> b 1 f w c") for part in (self.scale, self.shift)))
 
 

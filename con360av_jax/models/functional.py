@@ -1,4 +1,4 @@
-"""The one place where NNX modules become (graphdef, params) and back; all else sees pure functions over params."""
+"""Converts NNX modules to (graphdef, params) and back; all other code uses pure functions of params."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ def apply(graphdef: "nnx.GraphDef[Module]", params: Params, *args: object, **kwa
 
 
 class KeyStream(nnx.Rngs):
-    """Stands in for nnx.Rngs while a module is built: key number n is fold_in(key, n).
+    """Replaces nnx.Rngs while a module is built: key number n is fold_in(key, n).
 
     nnx.Rngs keeps its counters in variables, and under a trace each draw then costs more than the one before.
     """
@@ -50,7 +50,7 @@ class KeyStream(nnx.Rngs):
 
 
 def init(factory: Callable[[nnx.Rngs], nnx.Module], key: jax.Array) -> Params:
-    """Fresh parameters of the module that `factory` builds, on the default device.
+    """Initial parameters of the module that `factory` builds, on the default device.
 
     Call it outside jit: compiling a thousand draws takes minutes, drawing them takes a second (layers.uniform).
     """

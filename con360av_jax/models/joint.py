@@ -1,4 +1,4 @@
-"""The joint model: two U-Nets side by side, connectors between them, maps of the panorama steering both by FiLM."""
+"""The joint model: two U-Nets, connectors between them, and FiLM by maps of the panorama on both."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -23,7 +23,7 @@ from con360av_jax.models.map_encoder import MapEncoder
 from con360av_jax.models.remat import run
 from con360av_jax.models.unet import AtSite, UNet
 
-# Where connectors sit: a block's name and the U-Net level whose width it has.
+# Sites of connectors: a block's name and the U-Net level whose width it has.
 SITES = {"down_2": 2, "down_3": 3, "up_0": 3, "up_1": 2}
 TIME_AXIS: dict[str, TimeAxis] = {"audio": "height", "video": "frame"}
 OTHER = {"audio": "video", "video": "audio"}
@@ -84,7 +84,7 @@ class JointModel(nnx.Module):
         return outputs
 
     def _features(self, latents: Latents, modalities: Sequence[str]) -> Latents:
-        """Both modalities as (batch, frame, height, width, channel): sound is one frame, its time padded with zeros."""
+        """Modalities as (batch, frame, height, width, channel): audio is one frame, its time padded with zeros."""
         features = {name: latents[name].astype(self.compute_dtype) for name in modalities}
         if "audio" in features:
             time = features["audio"].shape[1]
@@ -95,11 +95,11 @@ class JointModel(nnx.Module):
     def _sequences(
         self, latents: Latents, clean: Latents | None, timesteps: dict[str, Array], taps: dict[str, Array] | None
     ) -> dict[str, Array]:
-        """What each modality tells the other: (batch, its time, channel)."""
+        """Environment encoders' outputs by modality, each (batch, its time, channel)."""
         sequences = {}
         for name, noisy in latents.items():
             estimate = jnp.zeros_like(noisy) if clean is None else clean[name]
-            # The frozen U-Net's time embedding, for sound without the class embedding.
+            # The frozen U-Net's time embedding; audio's class embedding is left out.
             embedding = self.unet[name].time_embedding(timesteps[name])
             encoder = self.environment_encoder[name]
             stages = None if taps is None else []
@@ -123,7 +123,7 @@ class JointModel(nnx.Module):
                 return x
             modulation = None
             if map_features is not None:
-                # Sound has no place in the view: it gets each time step's average over all of the panorama.
+                # Audio has no position in the view: it gets each time step's average over the whole panorama.
                 frames, height, width = x.shape[1:4]
                 grid = (height, 1, 1) if name == "audio" else (frames, height, width)
                 modulation = self.film[name][site](map_features, grid, map_mask)
@@ -153,7 +153,7 @@ def joint_model(config: Config) -> tuple[Denoiser, Params]:
 
 
 class Additions(TypedDict):
-    """What builds each part that the joint model adds to the two U-Nets; the dicts are over modalities (and sites)."""
+    """Builders of the parts that the joint model adds to the two U-Nets; dicts are over modalities (and sites)."""
 
     environment_encoder: Callable[[], nnx.Dict]
     connector: Callable[[], nnx.Dict]
@@ -162,7 +162,7 @@ class Additions(TypedDict):
 
 
 def additions(config: ModelConfig, *, rngs: nnx.Rngs, compute_dtype: DTypeLike = jnp.float32) -> Additions:
-    """Builders of fresh modules of one joint model."""
+    """Builders of freshly initialised modules for one joint model."""
     unets: dict[str, AudioUNetConfig | VideoUNetConfig] = {"audio": config.unet_audio, "video": config.unet_video}
 
     def at_sites(make: Callable[[str, int], nnx.Module]) -> nnx.Dict:

@@ -139,7 +139,7 @@ class GroupNorm(nnx.Module):
     def __call__(
         self, x: Float[Array, "... channel"], *, axes: tuple[int, ...] = (-3, -2), silu: bool = False
     ) -> Float[Array, "... channel"]:
-        """Normalises over `axes` and each group's channels; the default is one picture (height, width)."""
+        """Normalises over `axes` and each group's channels; the default is (height, width)."""
         x = x.astype(jnp.float32)
         mean_c = jnp.mean(x, axes, keepdims=True)
         var_c = jnp.mean(jnp.square(x - mean_c), axes, keepdims=True)
@@ -202,7 +202,7 @@ class FeedForward(nnx.Module):
 
 
 class TimestepEmbedding(nnx.Module):
-    """Equation (4) and a two-layer MLP: how a U-Net reads the noise level."""
+    """Embedding of the noise level: equation (4) and a two-layer MLP."""
 
     def __init__(self, width: int, out_width: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.width = width

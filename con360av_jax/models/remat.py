@@ -1,4 +1,4 @@
-"""What the backward pass computes again instead of keeping, by named policy.
+"""Rematerialisation policies: which activations the backward pass recomputes instead of storing.
 
 "products" keeps the outputs of convolutions and matrix products and computes norms, activations and softmax again:
 much less memory for a few per cent of time. "blocks" keeps only what goes into a block (residual block, transformer,

@@ -1,4 +1,4 @@
-"""Residual blocks with a timestep embedding, and the layers that halve and double a picture.
+"""Residual blocks with a timestep embedding, and the layers that halve and double height and width.
 
 y = skip(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + W silu(e))))                                            (1)
 """

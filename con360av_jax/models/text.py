@@ -1,11 +1,11 @@
-"""The frozen text encoders: CLIP's transformer for the picture, CLAP's RoBERTa tower for the sound.
+"""The frozen text encoders: CLIP's transformer for video, CLAP's RoBERTa tower for audio.
 
 (1) attention    softmax(q k^T / sqrt(head width) + mask) v, softmax in float32
 (2) quick_gelu   x sigmoid(1.702 x);  gelu: x Phi(x), exact
 (3) positions    CLIP: 0, 1, 2, ...;  RoBERTa: pad + 1, pad + 2, ... over tokens that are not padding, pad elsewhere
 
 Structure, numerics and attribute names are those of transformers' CLIPTextModel and ClapTextModelWithProjection.
-`dtype` is that of activations; norms, softmax and what comes out are float32.
+`dtype` is that of activations; norms, softmax and outputs are float32.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ AttentionMask = Bool[Array, "batch 1 query key"]
 
 
 def embedding(rows: int, width: int, bound: float, *, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.Embed:
-    """A table that starts uniform within +-bound: tokens count for more than positions, so captions differ."""
+    """Embedding table, initially uniform within +-bound; tokens have a larger bound than positions."""
     return nnx.Embed(
         rows,
         width,
@@ -97,7 +97,7 @@ class ClipLayer(nnx.Module):
 
 
 class ClipEmbeddings(nnx.Module):
-    """Token plus learned position."""
+    """Sum of token and learned position embeddings."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.token_embedding = embedding(config.vocabulary, config.width, 1.0, rngs=rngs, dtype=dtype)
@@ -120,7 +120,7 @@ class ClipEncoder(nnx.Module):
 
 
 class ClipTextModel(nnx.Module):
-    """Tokens to hidden states after the final layer norm: what the video U-Net's cross-attention reads."""
+    """Tokens to hidden states after the final layer norm, the context of the video U-Net's cross-attention."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.embeddings = ClipEmbeddings(config, rngs=rngs, dtype=dtype)
@@ -128,7 +128,7 @@ class ClipTextModel(nnx.Module):
         self.final_layer_norm = _layer_norm(config, FLOAT32)
 
     def __call__(self, tokens: Tokens, mask: TokenMask | None = None) -> Hidden:
-        """Every token sees itself and those before; Stable Diffusion gives no `mask`, so that padding is read too."""
+        """Causal attention; Stable Diffusion passes no `mask`, so padding is read too."""
         length = tokens.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
         if mask is not None:
@@ -137,7 +137,7 @@ class ClipTextModel(nnx.Module):
 
 
 class ClapEmbeddings(nnx.Module):
-    """Token plus position plus the one token type, normalised."""
+    """Normalised sum of token, position and the single token type's embeddings."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.pad_token = config.pad_token
@@ -188,7 +188,7 @@ class ClapAttention(nnx.Module):
 
 
 class Dense(nnx.Module):
-    """One linear layer, wrapped as the original wraps it."""
+    """One linear layer, nested as in the original."""
 
     def __init__(self, in_width: int, out_width: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.dense = linear(in_width, out_width, rngs=rngs, dtype=dtype)
@@ -237,7 +237,7 @@ class Roberta(nnx.Module):
 
 
 class ClapProjection(nnx.Module):
-    """Pooled state to the space shared with sound."""
+    """Projects the pooled state to the space shared with audio."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.linear1 = linear(config.width, config.projection, rngs=rngs, dtype=dtype)
@@ -248,7 +248,7 @@ class ClapProjection(nnx.Module):
 
 
 class ClapTextModel(nnx.Module):
-    """Tokens to one embedding of unit length per caption: what the audio U-Net takes as its class."""
+    """Tokens to one embedding of unit length per caption, the class embedding of the audio U-Net."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.text_model = Roberta(config, rngs=rngs, dtype=dtype)

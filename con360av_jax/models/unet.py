@@ -1,7 +1,7 @@
 """The U-Net of both modalities: AudioLDM's and Stable Diffusion 1.5's with AnimateDiff motion modules.
 
-Features are "batch frame height width channel" throughout. Sound is one frame whose height is time and whose width is
-mel, so that both modalities share every line. Attribute names are those of diffusers' UNet2DConditionModel and
+Features are "batch frame height width channel" throughout. Audio is one frame whose height is time and whose width is
+mel, so both modalities share all code. Attribute names are those of diffusers' UNet2DConditionModel and
 UNetMotionModel.
 """
 
@@ -20,13 +20,13 @@ from con360av_jax.models.motion import MotionModule
 from con360av_jax.models.remat import run
 from con360av_jax.models.resnet import Downsample, ResnetBlock, Upsample
 
-# Called with a site's name ("down_0" .. "down_3", "up_0" .. "up_3") and the block's output; returns what replaces it.
+# Called with a site's name ("down_0" .. "down_3", "up_0" .. "up_3") and the block's output; returns its replacement.
 AtSite = Callable[[str, Array], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Builder:
-    """Makes the parts of one U-Net's blocks from what they have in common."""
+    """Builds the parts of one U-Net's blocks from their common settings."""
 
     config: AudioUNetConfig | VideoUNetConfig
     rngs: nnx.Rngs
@@ -39,7 +39,7 @@ class Builder:
 
     @property
     def embedding_width(self) -> int:
-        """Width of what residual blocks read: the time, and for sound the caption's class embedding behind it."""
+        """Width of the residual blocks' embedding: time, for audio followed by the caption's class embedding."""
         return self.time_width * (2 if isinstance(self.config, AudioUNetConfig) else 1)
 
     def resnet(self, in_width: int, out_width: int) -> ResnetBlock:
@@ -55,7 +55,7 @@ class Builder:
         )
 
     def attention(self, level: UNetLevel) -> SpatialTransformer:
-        """A spatial transformer; only the picture's reads a context."""
+        """A spatial transformer; only video's reads a context."""
         return SpatialTransformer(
             level.width,
             heads=level.heads,
@@ -66,7 +66,7 @@ class Builder:
         )
 
     def motions(self, width: int, count: int) -> list[MotionModule]:
-        """`count` motion modules for the picture, none for the sound."""
+        """`count` motion modules for video, none for audio."""
         if not isinstance(self.config, VideoUNetConfig):
             return []
         return [
@@ -92,7 +92,7 @@ class Block(nnx.Module):
         self.motion_modules = nnx.List(build.motions(level.width, len(in_widths)))
 
     def layer(self, number: int, x: Array, embedding: Array, context: Array | None) -> Array:
-        """Residual block `number` and what follows it."""
+        """Residual block `number` with its transformer and motion module."""
         x = run(self.resnets[number], x, embedding, remat=self.remat)
         if self.attentions:
             x = run(self.attentions[number], x, context, remat=self.remat)
@@ -102,7 +102,7 @@ class Block(nnx.Module):
 
 
 class DownBlock(Block):
-    """Layers of one resolution; all but the deepest end in a halving."""
+    """Layers of one resolution; all levels but the deepest end by halving height and width."""
 
     def __init__(self, level: UNetLevel, in_width: int, build: Builder, *, last: bool, remat: Remat):
         in_widths = [in_width] + [level.width] * (level.layers - 1)
@@ -141,7 +141,7 @@ class MidBlock(nnx.Module):
 
 
 class UpBlock(Block):
-    """Layers of one resolution, each reading a skip feature beside its input; all but the last end in a doubling."""
+    """Layers of one resolution, each reading a skip feature as well; all levels but the last end by doubling."""
 
     def __init__(
         self, level: UNetLevel, in_width: int, skip_widths: Sequence[int], build: Builder, *, last: bool, remat: Remat
@@ -199,7 +199,7 @@ class UNet(nnx.Module):
         text: Float[Array, "batch text_channel"] | Float[Array, "batch token text_channel"],
         at_site: AtSite | None = None,
     ) -> Float[Array, "batch frame height width channel"]:
-        """Noise prediction; `text` is the class embedding (sound) or the context (picture).
+        """Noise prediction; `text` is the class embedding (audio) or the context (video).
 
         `at_site` may replace each block's output, and with it the last skip feature of a down block.
         """

@@ -1,12 +1,12 @@
-"""The latent-diffusion autoencoder of picture frames (Stable Diffusion) and of log-mel pictures (AudioLDM).
+"""The latent-diffusion autoencoder of video frames (Stable Diffusion) and of log-mels (AudioLDM).
 
 (1) moments  (mu, ln s^2) = quant_conv(encoder(x)),  ln s^2 clamped to [-30, 20]
 (2) latent   z = scaling_factor * (mu + s * noise)
 (3) decoding x = decoder(post_quant_conv(z / scaling_factor))
 
 Structure, numerics and attribute names are those of diffusers' AutoencoderKL; layout is channels-last. `dtype` is that
-of activations; norms and softmax are float32, and so are moments and decoded pictures: in bfloat16 they would have no
-more levels than the bytes of a picture.
+of activations; norms and softmax are float32, and so are moments and decoded frames: bfloat16 has no more
+levels than the bytes of a frame.
 """
 
 import jax.numpy as jnp
@@ -148,7 +148,7 @@ class MidBlock(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Picture to twice the latent channels."""
+    """Frame to twice the latent channels."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         widths = config.widths
@@ -171,7 +171,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Latent to picture."""
+    """Latent to frame."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         widths = config.widths[::-1]
@@ -194,7 +194,7 @@ class Decoder(nnx.Module):
 
 
 class AutoencoderKL(nnx.Module):
-    """Encodes to UNSCALED moments, decodes UNSCALED latents; `codecs.Codecs` applies the factor (2, 3)."""
+    """Encodes to UNSCALED moments, decodes UNSCALED latents; `base.codecs` applies the scaling factor (2, 3)."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.config = config

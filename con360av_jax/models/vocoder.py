@@ -28,7 +28,7 @@ FLOAT32 = jnp.dtype(jnp.float32)
 
 
 def _kernel_init(gain: float) -> Callable[[Array, Sequence[int], DTypeLike], Array]:
-    """Uniform with variance gain / fan_in; 1 keeps the signal's size where torch's default (1/3) lets it fade."""
+    """Uniform with variance gain / fan_in; 1 keeps the signal's variance, torch's default (1/3) shrinks it."""
     return lambda key, shape, dtype: (3 * gain) ** 0.5 * uniform(key, shape, dtype)
 
 
@@ -139,7 +139,7 @@ class HiFiGAN(nnx.Module):
             x = upsample(jax.nn.leaky_relu(x, self.config.leaky_slope))
             blocks = self.resblocks[level * kernels : (level + 1) * kernels]
             x = sum((block(x) for block in blocks[1:]), start=blocks[0](x)) / kernels
-        # kept from the original: the last activation has torch's default slope, not the config's
+        # Kept from the reference: the last activation has torch's default slope, not the config's.
         x = self.conv_post(jax.nn.leaky_relu(x, 0.01))
         samples = log_mel.shape[1] * int(np.prod(self.config.upsample_rates))
         return jnp.tanh(x[:, :samples, 0])

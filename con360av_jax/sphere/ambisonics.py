@@ -1,4 +1,4 @@
-"""First-order ambisonics (ACN order, SN3D scale) in numpy: encode, rotate, down-mix and find where sound comes from.
+"""First-order ambisonics (ACN order, SN3D scale) in NumPy: encoding, rotation, down-mix and direction of arrival.
 
 A sound field is (sample, 4) with the channels W, Y, Z, X. Azimuth is positive to the left and elevation positive up,
 radians; in the world frame of geometry.py (x right, y up, z forward) a source at yaw has the azimuth -yaw.
@@ -28,23 +28,23 @@ from con360av_jax.sphere.geometry import Angle, angles_from_direction, direction
 
 _DEAD = 1e-3  # -60 dB under W: with a live channel this is an angle below 1e-3 rad during the whole recording
 
-# Equation 8: sigma, rad, which tells sources apart that are farther from each other; and iterations.
+# Equation 8: sigma, rad, which separates sources farther apart than that; and iterations.
 _BREADTH = 0.35
 _STEPS = 10
-# Bins of frequency over which a bin's intensity is averaged, for one bin alone always looks like one source.
+# Frequency bins over which intensity is averaged: a single bin always looks like one source.
 _NEIGHBOURS = 3
-# Bins that are counted, and those of them that are tried as starts.
+# Bins that are used, and how many of them serve as starting points.
 _HEAVIEST = 20_000
 _STARTS = 300
 
 
 class Arrival(NamedTuple):
-    """Where the sound of each block comes from."""
+    """Direction of arrival of each block."""
 
     azimuth: Float[np.ndarray, "block"]
-    """rad, positive to the left, in [-pi, pi]."""
+    """Azimuth in [-pi, pi], rad, positive to the left."""
     elevation: Float[np.ndarray, "block"]
-    """rad, positive up, in [-pi/2, pi/2]."""
+    """Elevation in [-pi/2, pi/2], rad, positive up."""
     weight: Float[np.ndarray, "block"]
     """Length of the intensity vector, square of the sound's unit: a plane wave's power, 0 for silence."""
     live: Bool[np.ndarray, "3"]
@@ -120,13 +120,13 @@ def intensity_direction(sound: Num[np.ndarray, "sample 4"], frame: int) -> Arriv
 
 
 def sound_direction(sound: Num[np.ndarray, "sample 4"], window: int = 1024) -> tuple[float, float]:
-    """Azimuth and elevation, rad, where most of the sound comes from (equations 7 and 8); silence is ahead.
+    """Azimuth and elevation, rad, from which most sound arrives (equations 7 and 8); (0, 0) for silence.
 
-    Among sources that sound at once the spectrum separates those of different pitch, and what one source alone makes
-    counts most. Of a source that moves it is where that is loudest.
+    Simultaneous sources of different pitch are separated by the spectrum, and bins with a single source weigh most.
+    For a moving source the result is its direction where it is loudest.
 
     Args:
-        sound: W, Y, Z, X.
+        sound: channels W, Y, Z, X.
         window: samples of one spectrum, about 60 ms.
 
     Raises MediaError unless there are four channels, a sample and a window of at least 2.

@@ -1,6 +1,6 @@
-"""Exact distance from each pixel of a panorama to the outline of a mask, in numpy.
+"""Exact distance from each pixel of a panorama to the outline of a mask, in NumPy.
 
-Lengths are counted in half pixels, so that all squares are whole numbers. Pixel (r, c) has its centre at
+Lengths are counted in half pixels, so all squares are integers. Pixel (r, c) has its centre at
 (2 r + 1, 2 c + 1); the outline is made of pixel sides. An upright side right of (r, c) lies at column 2 c + 2, a level
 side below (r, c) at row 2 r + 2; both are 2 long. With R, C the pixel whose distance is asked for:
 (1) upright   down = max(2 |R - r| - 1, 0)      across = |2 C + 1 - (2 c + 2)|
@@ -12,7 +12,7 @@ since `down` depends on the row of a side alone. Columns wrap around.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-# Sums held at once: a thread's share of a processor's cache.
+# Sums computed at once, sized to a thread's share of the cache.
 _BLOCK = 2**17
 
 

@@ -1,4 +1,4 @@
-"""The sphere, its equirectangular (ERP) panorama and perspective views of it, in numpy.
+"""The sphere, its equirectangular (ERP) panorama and perspective views of it, in NumPy.
 
 World frame: x right, y up, z forward. Angles in radians: yaw (longitude) positive to the right, pitch (latitude)
 positive up, roll positive clockwise. A panorama has H x W pixels, a view h x w, both counted from the top left corner.
@@ -10,7 +10,7 @@ positive up, roll positive clockwise. A panorama has H x W pixels, a view h x w,
 (6) BASD        s(p) = +-min |p - b| over the points b of the footprint's outline, + inside; then min-max per clip
 (7) solid angle pixel: 2 pi / W (sin lat_top - sin lat_bottom);  view: 4 asin(sin(hfov / 2) sin(vfov / 2))
 
-The viewpoint itself, in degrees, and trajectories are in viewpoint.py. Source: Con360-AV (arXiv 2510.06060), "bounding
+Viewpoints in degrees and trajectories are in viewpoint.py. Source: Con360-AV (arXiv 2510.06060), "bounding
 box-aware signed distance" (BASD).
 """
 
@@ -73,7 +73,7 @@ def directions(height: int, width: int) -> Float[np.ndarray, "height width 3"]:
 
 @lru_cache(maxsize=4)
 def _directions(height: int, width: int) -> Float[np.ndarray, "height width 3"]:
-    """`directions`, computed once: they are most of the work of a footprint. Read-only, for all callers share them."""
+    """`directions`, cached: they are most of the work of a footprint. Read-only, because callers share them."""
     rays = directions(height, width)
     rays.flags.writeable = False
     return rays
@@ -113,7 +113,7 @@ def view_directions(
     x = (2 * (np.arange(width) + 0.5) / width - 1) * np.tan(half_width)
     y = (1 - 2 * (np.arange(height) + 0.5) / height) * np.tan(half_height)
     right, up, forward = rotation(yaw, pitch, roll).T[..., None, None]
-    # Axis by axis: numpy takes several times as long where the innermost axis has three entries.
+    # Axis by axis: NumPy is several times slower if the innermost axis has three entries.
     return np.moveaxis(x[None, :] * right + y[:, None] * up + forward, 0, -1)
 
 
@@ -142,10 +142,10 @@ def _padded(panorama: Panorama) -> Num[np.ndarray, "padded_row padded_column *ch
 def sample_erp(
     panorama: Panorama, directions: Float[np.ndarray, "*point 3"], interpolation: Interpolation = "linear"
 ) -> Num[np.ndarray, "..."]:
-    """Values of a panorama where vectors of any length point, of shape (*point, *channel), in the panorama's dtype.
+    """Values of a panorama in the directions of vectors of any length: (*point, *channel), the panorama's dtype.
 
-    Interpolation wraps around in longitude and over the poles. The error for a smooth picture falls with the square of
-    the pixel's size for "linear"; OpenCV's "cubic" (a = -0.75) is sharper to the eye but off by up to 0.05 of the
+    Interpolation wraps around in longitude and over the poles. The error for a smooth image falls with the square of
+    the pixel size for "linear"; OpenCV's "cubic" (a = -0.75) looks sharper but is off by up to 0.05 of the
     difference between neighbouring pixels, even on a plain slope. OpenCV before 5 also rounds every position to 1/32
     pixel.
 
@@ -158,21 +158,21 @@ def sample_erp(
 
 @dataclass(frozen=True)
 class Places:
-    """Where vectors meet panoramas of one size: found once, then sampled from any number of them."""
+    """Positions of vectors on panoramas of one size, computed once and sampled from any number of them."""
 
     height: int
     width: int
     shape: tuple[int, ...]
-    """Of the points."""
+    """Shape of the points."""
     x: Float[np.ndarray, "row column"]
-    """Columns of the padded panorama, float32; the points laid out as a picture, its end filled up."""
+    """Columns of the padded panorama, float32; the points as a 2-D array, padded at its end."""
     y: Float[np.ndarray, "row column"]
 
     @classmethod
     def seen_along(cls, directions: Float[np.ndarray, "*point 3"], height: int, width: int) -> "Places":
-        """Those of vectors of any length on height x width panoramas (equation 2)."""
+        """Positions of vectors of any length on height x width panoramas (equation 2)."""
         longitude, latitude = angles_from_direction(directions)
-        # OpenCV bounds the sides of its output, as of its input.
+        # OpenCV limits the sides of its output as well as of its input.
         rows = max(1, math.ceil(longitude.size / _REMAP_COLUMNS))
         columns = math.ceil(longitude.size / rows)
         x = (longitude / (2 * np.pi) + 0.5) * width - 0.5 + _PADDING
@@ -182,7 +182,7 @@ class Places:
         return cls(height, width, longitude.shape, x, y)
 
     def sample(self, panorama: Panorama, interpolation: Interpolation = "linear") -> Num[np.ndarray, "..."]:
-        """What `sample_erp` gives for the same vectors; raises GeometryError as it does and for another size."""
+        """`sample_erp` for the same vectors; also raises GeometryError for a panorama of another size."""
         padded = _padded(panorama)
         if panorama.shape[:2] != (self.height, self.width):
             raise GeometryError(f"a panorama of shape {panorama.shape}: give one of {self.width}x{self.height} pixels")
@@ -235,7 +235,7 @@ def footprint(
     width: int,
     roll: Angle = 0.0,
 ) -> Bool[np.ndarray, "height width"]:
-    """Which pixels of a height x width panorama a view sees (equation 5); a pixel centre on the edge is inside.
+    """Mask of a panorama's pixels that a view sees (equation 5); a pixel centre on the edge is inside.
 
     Raises GeometryError unless both fields of view lie in (0, pi).
     """
@@ -249,7 +249,7 @@ def _viewpoint_mask(viewpoint: Float[np.ndarray, "4"], height: int, width: int) 
     yaw, pitch, horizontal_fov, vertical_fov = viewpoint
     mask = footprint(yaw, pitch, horizontal_fov, vertical_fov, height, width)
     if not mask.any():
-        # A view narrower than a pixel still tells where it looks.
+        # A view narrower than a pixel still marks its direction.
         nearest = (_directions(height, width) @ direction_from_angles(yaw, pitch)).argmax()
         mask.flat[nearest] = True
     return mask
@@ -268,7 +268,7 @@ def basd(viewpoint: Float[np.ndarray, "frame 4"], height: int, width: int) -> Fl
             f"a viewpoint track of shape {track.shape}: give (frames, 4), yaw, pitch and two fields of view"
         )
     if (track == track[0]).all():
-        # The usual case, and one that needs no copy per frame.
+        # The usual case; it needs no copy per frame.
         still = minmax(signed_distance(_viewpoint_mask(track[0], height, width)))
         return np.broadcast_to(still, (len(track), height, width))
     distinct, of_frame = np.unique(track, axis=0, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Where a view looks, in a user's degrees, and how that moves over time; as arrays both become radians.
+"""Viewpoints and trajectories in degrees, converted to tracks in radians.
 
 Yaw is positive to the right, pitch positive up. A track is (frame, 4): yaw, pitch, horizontal and vertical field of
 view in radians, float32.
@@ -18,7 +18,7 @@ from con360av_jax.errors import GeometryError
 Track: TypeAlias = Float[np.ndarray, "frame 4"]
 
 _RANGES = {"yaw": (-180.0, 180.0), "pitch": (-90.0, 90.0)}
-_LARGEST_FOV = 170.0  # degrees; beyond it a flat picture is nearly all border
+_LARGEST_FOV = 170.0  # degrees; beyond it a perspective view is nearly all border
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ class Viewpoint:
     """
 
     yaw: float = 0.0
-    """To the right of the panorama's centre, -180 to 180."""
+    """Longitude, positive to the right of the panorama's centre, -180 to 180."""
     pitch: float = 0.0
-    """Above the horizon, -90 to 90."""
+    """Latitude, positive above the horizon, -90 to 90."""
     fov: float = 90.0
     """Horizontal field of view, above 0 and at most 170."""
     vertical_fov: float | None = None
@@ -50,7 +50,7 @@ class Viewpoint:
 
     @classmethod
     def parse(cls, text: str) -> "Viewpoint":
-        """A viewpoint from the command line: `yaw=30,pitch=0,fov=90`; names left out keep their defaults.
+        """Parses `yaw=30,pitch=0,fov=90`; omitted names keep their defaults.
 
         Raises GeometryError for an unknown or repeated name, a value that is no number, or one out of range.
         """
@@ -74,13 +74,13 @@ class Viewpoint:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A viewpoint that moves: its key positions, in order of time.
+    """A moving viewpoint given by key positions in order of time.
 
     Raises GeometryError if there is none or times do not increase.
     """
 
     times: tuple[float, ...]
-    """s."""
+    """Times of the key positions, s."""
     viewpoints: tuple[Viewpoint, ...]
 
     def __post_init__(self):
@@ -90,10 +90,10 @@ class Trajectory:
             raise GeometryError(f"times must increase from line to line, but are {list(self.times)}")
 
     def track(self, frames: int, frames_per_second: float, start: float = 0.0) -> Track:
-        """Frame i as it is seen at start + i / frames_per_second seconds, rad.
+        """Viewpoints at start + i / frames_per_second seconds for frame i, rad.
 
-        Between two key positions all values change linearly, yaw the short way around (also across +-180); before the
-        first and after the last they stay.
+        All values change linearly between key positions, yaw the short way around (also across +-180), and are constant
+        before the first and after the last.
         """
         positions = np.concatenate([viewpoint.track(1) for viewpoint in self.viewpoints]).astype(np.float64)
         positions[:, 0] = np.unwrap(positions[:, 0])
@@ -105,21 +105,21 @@ class Trajectory:
 
 
 def read_trajectory(csv_path: str | Path, frames: int, frames_per_second: float) -> Track:
-    """A viewpoint that moves: a CSV file with the columns time (s), yaw, pitch, fov (degrees) and, if it differs from
-    fov, vertical_fov; one line per key position. In between it moves as `Trajectory.track` says.
+    """Reads a trajectory from CSV: columns time (s), yaw, pitch, fov (degrees) and optionally vertical_fov.
 
-    Raises GeometryError for a missing or empty file, a missing or unknown column, a value that is no number or out of
-    range, and times that do not increase.
+    Each line is one key position; see `Trajectory.track` for interpolation.
+
+    Raises GeometryError for a missing or empty file, a missing or unknown column, a value that is not a number or out
+    of range, and times that do not increase.
     """
     (trajectory,) = read_trajectories(csv_path, ()).values()
     return trajectory.track(frames, frames_per_second)
 
 
 def read_trajectories(csv_path: str | Path, names: tuple[str, ...]) -> dict[tuple[str, ...], Trajectory]:
-    """Many trajectories of one CSV file, each called by its values in the columns `names`, in order of first lines.
+    """Reads several trajectories from one CSV, keyed by the values in the columns `names`, in order of first lines.
 
-    The other columns are those of `read_trajectory`, and errors are its errors; lines of different trajectories may
-    alternate.
+    The other columns and the errors are those of `read_trajectory`; lines of different trajectories may alternate.
     """
     path, rows = Path(csv_path), dict[tuple[str, ...], list[tuple[float, Viewpoint]]]()
     for name, time, viewpoint in _read_rows(path, names):
@@ -135,7 +135,7 @@ def read_trajectories(csv_path: str | Path, names: tuple[str, ...]) -> dict[tupl
 
 
 def _read_rows(path: Path, names: tuple[str, ...]) -> list[tuple[tuple[str, ...], float, Viewpoint]]:
-    """Name, time and viewpoint of every line."""
+    """Returns name, time and viewpoint of every line."""
     needed = (*names, "time", "yaw", "pitch", "fov")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -54,9 +54,8 @@ class EncodeBatch(Protocol):
 def make_encode(config: Config, dtype: DTypeLike) -> EncodeBatch:
     """A pure function (params, raw batch) -> batch for `jax.jit`; `params` holds the parameters of each of ENCODERS.
 
-    The encoders compute in `dtype`; a batch is float32.
-
-    Frame after frame goes through the VAE, each with the whole batch: memory is that of one frame per sample.
+    The encoders compute in `dtype`; a batch is float32. The VAE encodes frame after frame, each for the whole batch:
+    memory is that of one frame per sample.
     """
     vae = config.model.vae
     encode_mel, _ = vae_functions("vae_audio", config.model, dtype)

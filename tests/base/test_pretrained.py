@@ -212,12 +212,12 @@ def test_a_missing_folder_is_one_clear_line(tmp_path: Path):
 def test_damaged_weights_are_found(damaged: Path):
     chunks = sorted((damaged / "params" / "vocoder").rglob("d/*"), key=lambda path: path.stat().st_size)
     chunks[-1].write_bytes(chunks[-1].read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="params/vocoder is damaged"):
+    with pytest.raises(CheckpointError, match="params/vocoder is corrupt"):
         open_pretrained(damaged).params("vocoder")
     for content in ("{", None):
         listing = damaged / "params" / "joint.json"
         listing.unlink() if content is None else listing.write_text(content)
-        with pytest.raises(CheckpointError, match="params/joint is damaged"):
+        with pytest.raises(CheckpointError, match="params/joint is corrupt"):
             open_pretrained(damaged).params("joint")
 
 

@@ -99,10 +99,10 @@ def test_chunks_outside_a_subtree_are_not_read(in_chunks: Pretrained):
     data.write_bytes(b"damaged")
     assert in_chunks.params("joint", below=("two",))["net"]["3"] == 23
     for below in ((), ("one",)):
-        with pytest.raises(CheckpointError, match=r"params/joint is damaged \(its files are not those"):
+        with pytest.raises(CheckpointError, match=r"params/joint is corrupt \(its files are not those"):
             in_chunks.params("joint", below=below)
     data.unlink()
-    with pytest.raises(CheckpointError, match="params/joint is damaged"):
+    with pytest.raises(CheckpointError, match="params/joint is corrupt"):
         in_chunks.params("joint", below=("two",))
 
 
@@ -116,5 +116,5 @@ def test_a_parameter_that_its_chunk_lacks_is_found(in_chunks: Pretrained):
     """Orbax says nothing where only some of a checkpoint are asked for."""
     report = json.loads(json.dumps(in_chunks.report))
     report["tensors"].append(report["tensors"][0] | {"path": "one/stranger"})
-    with pytest.raises(CheckpointError, match="params/joint is damaged .one/stranger is not in chunk 0"):
+    with pytest.raises(CheckpointError, match="params/joint is corrupt .one/stranger is not in chunk 0"):
         replace(in_chunks, report=report).params("joint", below=("one",))

@@ -1,4 +1,4 @@
-"""Media: timestamps decide which picture is seen, channels of sound come out raw, damaged files are told apart."""
+"""Media: frames follow timestamps, audio channels stay raw, corrupt files are told apart."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -196,10 +196,10 @@ def test_unusable_files_give_one_clear_line(tmp_path, ramp):
         (lambda: probe(tmp_path), "not a file"),
         (lambda: probe(tmp_path / "text.mp4"), "not a media file"),
         (lambda: probe(tmp_path / "empty.mp4"), "not a media file"),
-        (lambda: read_frames(tmp_path / "blind.wav", 8), "no picture stream"),
-        (lambda: read_audio(tmp_path / "silent.mp4", 16_000), "no sound stream"),
-        (lambda: read_frames(cut, 10), "cut off or damaged|is damaged|cannot be decoded"),
-        (lambda: read_audio(cut, 16_000), "cut off or damaged|is damaged|cannot be decoded"),
+        (lambda: read_frames(tmp_path / "blind.wav", 8), "no video stream"),
+        (lambda: read_audio(tmp_path / "silent.mp4", 16_000), "no audio stream"),
+        (lambda: read_frames(cut, 10), "cut off or corrupt|is corrupt|cannot be decoded"),
+        (lambda: read_audio(cut, 16_000), "cut off or corrupt|is corrupt|cannot be decoded"),
         (lambda: read_frames(ramp, 10, start=2.5), "start inside the file"),
         (lambda: read_audio(ramp, 16_000, start=1, seconds=0), "positive length"),
         (lambda: read_frames(ramp, 0), "positive rate"),

@@ -62,7 +62,7 @@ def moved(path: Path) -> None:
 # Of each kind: how its file is made; its name's ending; the stage; the segment or None; the reason after the name.
 Kind = tuple[Callable[[Path], object], str, str, int | None, str]
 KINDS: dict[str, Kind] = {
-    "not a video": (noise_bytes, ".mp4", "standardise", None, f"is not a media file, or is damaged; {MEND}"),
+    "not a video": (noise_bytes, ".mp4", "standardise", None, f"is not a media file, or is corrupt; {MEND}"),
     "truncated": (
         cut_off,
         ".mp4",
@@ -75,7 +75,7 @@ KINDS: dict[str, Kind] = {
         ".mov",
         "standardise",
         None,
-        f"is not a media file, or is damaged; {MEND}",
+        f"is not a media file, or is corrupt; {MEND}",
     ),
     "no pictures": (
         lambda path: write_panorama(path, times=(), sound=hiss()),
@@ -85,7 +85,7 @@ KINDS: dict[str, Kind] = {
         "its video stream is empty; give a complete file",
     ),
     "no sound": (write_panorama, ".mkv", "standardise", None, f"has no audio stream; {AUDIO}"),
-    "unknown sound": (unknown_sound, ".mov", "standardise", None, f"its sound is in an unknown codec; {MEND}"),
+    "unknown sound": (unknown_sound, ".mov", "standardise", None, f"its audio is in an unknown codec; {MEND}"),
     "silent": (
         lambda path: write_panorama(path, sound=changed(slice(RATE, None), 0)),
         ".mkv",
@@ -127,14 +127,14 @@ KINDS: dict[str, Kind] = {
         ".mkv",
         "segment",
         1,
-        "has no new picture from 1.12 s to 1.75 s, a gap of more than 0.5 s; give a video without missing pictures",
+        "has no new frame from 1.12 s to 1.75 s, a gap of more than 0.5 s; give a video without missing frames",
     ),
     "moved": (
         moved,
         ".mp4",
         "standardise",
         None,
-        "is a link to a file that is not there; was it moved? Correct the link",
+        "is a link to a file that is not there; correct the link",
     ),
     "folder": (Path.mkdir, ".mp4", "standardise", None, "is not a file; give a video file such as an mp4"),
     "deleted": (lambda path: None, ".mp4", "standardise", None, "no such file; check the path"),

@@ -179,7 +179,7 @@ REASONS = {
     "pictureless": "no video stream",
     "square": "no 2:1 panorama",
     "short": "shorter than a segment",
-    "corrupt": "not a media file, or is damaged",
+    "corrupt": "not a media file, or is corrupt",
     "truncated": "cut off",
 }
 
