@@ -3,17 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
-# The torch extra holds the original libraries that parity tests compare with; EXTRAS=dev,docs,features,preprocess leaves it out.
+# The torch extra holds the original libraries, which parity tests compare with; to leave it out:
+# EXTRAS=dev,docs,features,preprocess
 EXTRAS ?= dev,docs,features,preprocess,torch
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: help setup setup-dev demo test test-full docs lint types clean
 
 help:
-	@echo "make demo [VIDEO=path/to/360.mp4]  the whole system on one clip, in $(OUT); with MODELS=FOLDER evaluated, too"
+	@echo "make demo [VIDEO=path/to/360.mp4]  the whole system on one video, in $(OUT); with MODELS=FOLDER evaluated, too"
 	@echo "make test                          lint, types and tests"
 	@echo "make test-full                     the same with the slow full-size tests"
+	@echo "make lint, make types              one of the checks alone"
 	@echo "make docs                          the documentation as a site, in out/site"
+	@echo "make setup, make setup-dev         a virtual environment in $(VENV): to use the system, or to work on it"
+	@echo "make clean                         remove out, build and *.egg-info"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,7 +34,7 @@ setup-dev: $(VENV)/.installed-dev
 
 # Features are extracted by PyTorch and LiteRT, which setup alone leaves out.
 demo: $(if $(MODELS),setup-dev,setup)
-	$(BIN)/python benchmarks/demo.py --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(MODELS),--models "$(MODELS)")
+	$(BIN)/con360av demo --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(MODELS),--models "$(MODELS)")
 
 # A dead link or an undocumented public name fails.
 docs: setup-dev

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from con360av_jax.commands.bench import Bench
+from con360av_jax.commands.demo import Demo
 from con360av_jax.commands.evaluate import Evaluate
 from con360av_jax.commands.init import Init
 from con360av_jax.commands.plan import Plan
@@ -15,6 +16,7 @@ from con360av_jax.commands.train import Train
 
 ABOUT = "Controllable audio-visual generation from 360° video: audio and video of one viewpoint."
 COMMANDS = {
+    "demo": Demo,
     "synth": Synth,
     "init": Init,
     "train": Train,

@@ -9,7 +9,7 @@ import tyro
 
 from con360av_jax.config.files import load_config, unstructure
 from con360av_jax.config.settings import Config
-from con360av_jax.runtime.compile_flags import fast_run_flags, quick_compile_flags
+from con360av_jax.runtime.compile_flags import quick_compile_flags, user_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +71,9 @@ class Plan:
 
 def simulate(devices: int) -> None:
     """Makes JAX simulate so many CPU devices; has to come before its first computation."""
-    given = os.environ.get("XLA_FLAGS", "")
-    # The program is never run: whatever makes it faster only makes compiling slower.
-    given = "" if given == fast_run_flags() else given
+    # The program is never run: flags that make it faster only make compiling slower.
     flags = (
-        f"{given} --xla_force_host_platform_device_count={max(devices, 1)} {quick_compile_flags(0)} "
+        f"{user_flags()} --xla_force_host_platform_device_count={max(devices, 1)} {quick_compile_flags(0)} "
         "--xla_llvm_disable_expensive_passes=true"
     )
     os.environ["XLA_FLAGS"] = flags.strip()

@@ -38,6 +38,12 @@ def fast_run_flags() -> str:
     return "--xla_cpu_experimental_ynn_fusion_type=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 
 
+def user_flags() -> str:
+    """XLA_FLAGS as the user set them: empty if `choose_fast_run` did."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return "" if flags == fast_run_flags() else flags
+
+
 def choose_fast_run() -> None:
     """Sets XLA_FLAGS to `fast_run_flags` unless it is set; call it before the first computation of JAX."""
     if flags := fast_run_flags():

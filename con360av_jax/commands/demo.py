@@ -1,9 +1,5 @@
-"""The demo: one 360° clip through the whole system at debug width, each step timed as its own process.
+"""con360av demo: the whole system at debug width on one 360° video, each step timed as a process of its own."""
 
-`make demo` calls this; every step is a command that a user could type, and is printed before it runs.
-"""
-
-import argparse
 import json
 import os
 import resource
@@ -17,36 +13,39 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from con360av_jax.runtime.compile_flags import quick_compile_flags
+from con360av_jax.errors import ConfigError
+from con360av_jax.runtime.compile_flags import quick_compile_flags, user_flags
 
-BIN = Path(sys.executable).parent
-ROOT = Path(__file__).resolve().parents[1]
-XLA_FLAGS = os.environ.get("XLA_FLAGS", quick_compile_flags(1))
-# The files of protocol small, as their authors call them.
+# How the programs of the steps are started, also where they are not on the PATH.
+PROGRAMS = {"con360av": ("-m", "con360av_jax.cli"), "python": ()}
+# Files of the networks of protocol small, as published.
 SMALL_NETWORKS = {"fastgaze": "fastgaze.vxm", "yamnet": "yamnet.tflite"}
-# What earlier demos wrote, and all that a new one may remove.
+# Files and folders that a demo writes, and that the next one removes.
 PRODUCTS = ("scene", "pretrained", "dataset", "run", "timings.json", "report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One command of the demo; `arguments` follow the program's name."""
+    """One command of the demo."""
 
     name: str
     arguments: tuple[str, ...]
+    """The program and its arguments."""
 
     @property
     def command(self) -> str:
+        """The command as a user would type it."""
         return " ".join(self.arguments)
 
     def run(self) -> None:
+        """Runs the command in a process of its own; raises CalledProcessError if it fails."""
         program, *rest = self.arguments
-        executable = [sys.executable] if program == "python" else [str(BIN / program)]
-        subprocess.run([*executable, *rest], check=True, cwd=ROOT, env={**os.environ, "XLA_FLAGS": XLA_FLAGS})
+        flags = user_flags() or quick_compile_flags(1)
+        subprocess.run([sys.executable, *PROGRAMS[program], *rest], check=True, env={**os.environ, "XLA_FLAGS": flags})
 
 
 def demo_steps(out: Path, video: Path | None) -> tuple[Step, ...]:
-    """The demo's commands, in order, up to the report."""
+    """Steps up to the sampling of clips, in order."""
     videos, captions = (video, "template") if video else (out / "scene", "file")
     clip = video.stem if video else "scene_000000"
     dataset, base, run = out / "dataset", out / "pretrained", out / "run"
@@ -82,7 +81,7 @@ def demo_steps(out: Path, video: Path | None) -> tuple[Step, ...]:
 
 
 def evaluation_step(out: Path, video: Path | None, models: Path) -> Step:
-    """Measures the run with the two small networks; what is where is known of the procedural scene only."""
+    """Evaluation of the run with two small networks; only the procedural video has a ground truth."""
     weights = [f"{name}={models / file}" for name, file in SMALL_NETWORKS.items()]
     return Step(
         name="Evaluate",
@@ -95,7 +94,7 @@ def evaluation_step(out: Path, video: Path | None, models: Path) -> Step:
 
 
 def report_step(out: Path) -> Step:
-    """The last command: the page over all that the others made."""
+    """Page about everything that the other steps made."""
     return Step(
         name="Report",
         arguments=(
@@ -107,12 +106,41 @@ def report_step(out: Path) -> Step:
 
 
 def clear(out: Path) -> None:
-    """Removes what an earlier demo left in `out`, and nothing else."""
+    """Removes the products of an earlier demo from `out`, and nothing else."""
     for path in (*(out / name for name in PRODUCTS), *out.glob("viewpoint_*")):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.exists():
             path.unlink()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Run the whole system at debug width on one 360° video, each step as a process of its own.
+
+    Every step is a command that can be typed, and is shown before it runs. The last one writes OUT/report.html.
+    """
+
+    out: Path = Path("out/demo")
+    """Folder for everything that the demo makes. What an earlier demo left there is removed."""
+    video: Path | None = None
+    """360° video to use. Left out: a procedural one."""
+    models: Path | None = None
+    """Folder with fastgaze.vxm and yamnet.tflite, to evaluate the run, too."""
+
+    def execute(self) -> int:
+        """Runs all steps; returns 0, or the exit code of the step that failed."""
+        video, models = self.video and self.video.resolve(), self.models and self.models.resolve()
+        given = [*([video] if video else ()), *(models / name for name in SMALL_NETWORKS.values() if models)]
+        missing = [str(file) for file in given if not file.is_file()]
+        if missing:
+            raise ConfigError(f"no such file: {', '.join(missing)}")
+        try:
+            run_demo(self.out.resolve(), video, models, Console())
+        except subprocess.CalledProcessError as failure:
+            # The step has said on stderr what went wrong.
+            return failure.returncode
+        return 0
 
 
 def run_demo(out: Path, video: Path | None, models: Path | None, console: Console) -> None:
@@ -146,29 +174,3 @@ def run_demo(out: Path, video: Path | None, models: Path | None, console: Consol
     console.print(
         f"{os.cpu_count()} cores, largest process {peak:.1f} GiB. Open {out / 'report.html'}", highlight=False
     )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for everything the demo makes")
-    parser.add_argument("--video", type=Path, help="a 360° video to use instead of a procedural scene")
-    parser.add_argument(
-        "--models", type=Path, help=f"folder with {' and '.join(SMALL_NETWORKS.values())}: evaluates the run, too"
-    )
-    arguments = parser.parse_args()
-    console, video, models = Console(), arguments.video, arguments.models
-    given = [*([video] if video else ()), *(models / name for name in SMALL_NETWORKS.values() if models)]
-    missing = [str(file) for file in given if not file.is_file()]
-    if missing:
-        Console(stderr=True).print(f"demo: error: no such file: {', '.join(missing)}", soft_wrap=True, highlight=False)
-        return 2
-    try:
-        run_demo(arguments.out.resolve(), video and video.resolve(), models and models.resolve(), console)
-    except subprocess.CalledProcessError as failure:
-        # The step has said on stderr what went wrong.
-        return failure.returncode
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
