@@ -30,7 +30,7 @@ from con360av_jax.runtime.compile_flags import choose_fast_run
 from con360av_jax.runtime.files import write_text
 
 Programs = Mapping[str, Callable[[], object]]
-Json = dict[str, object]
+Json = bench.Json
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers")
 # Prefix of the names of our programs.
 OURS = "jax"
