@@ -1,1 +1,1 @@
-"""How fast a part of training is on this machine."""
+"""Benchmarks of parts of training on this machine."""

@@ -1,4 +1,4 @@
-"""What a training run changes: step, trainable parameters, their moving average and the optimizer's state."""
+"""State of a training run: step, trained parameters, their moving average and the optimizer's state."""
 
 import dataclasses
 
