@@ -82,7 +82,7 @@ class Evaluate:
     map_scales: tuple[str, ...] = ()
     """Values of --map-guidance for a guidance study."""
     cluster: tyro.conf.OmitArgPrefixes[Cluster] = Cluster()
-    """How the processes of one run find each other."""
+    """Options by which the processes of one run find each other."""
 
     def execute(self) -> None:
         """Evaluates, compares or studies, and shows the results."""

@@ -38,7 +38,7 @@ class Train:
     allow: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """With --resume, the path of a setting that may differ from the run's, such as train.learning_rate."""
     cluster: tyro.conf.OmitArgPrefixes[Cluster] = Cluster()
-    """How the processes of one run find each other."""
+    """Options by which the processes of one run find each other."""
 
     def starting_config(self) -> Config:
         """The config whose settings are options; raises CheckpointError if there is none."""
