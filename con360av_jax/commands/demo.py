@@ -29,6 +29,7 @@ class Step:
     """One command of the demo."""
 
     name: str
+    """Title of the step."""
     arguments: tuple[str, ...]
     """The program and its arguments."""
 
