@@ -26,7 +26,7 @@ class Plan:
     """Number of devices of the run. If the config's mesh has another number of devices, every device holds one copy of
     the model."""
     device_memory: str = "80GiB"
-    """Memory of one device, with its unit (KiB, MiB, GiB or TiB)."""
+    """Memory of one device, with its unit (GiB, MiB, GB or MB)."""
     quick: bool = False
     """Compile only the step of this config, and suggest no other settings."""
     peak_tflops: float = 312.0

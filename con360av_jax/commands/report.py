@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -10,7 +11,7 @@ import tyro
 class Report:
     """Write one HTML page about a training run: losses, clips beside their targets, throughput, settings."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a training run, finished or not."""
     out: Path | None = None
     """Page to write (.html). Left out: report.html in the run's folder."""

@@ -1,26 +1,30 @@
-"""python -m preprocess doctor: checks finished datasets and makes a page to look at."""
+"""python -m preprocess doctor: checks finished datasets and writes a page with findings and samples."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Check finished datasets, each by itself and against each other, and write a page to look at."""
+    """Check finished datasets, each by itself and against the others, and write a page with findings and samples.
 
-    datasets: tyro.conf.Positional[tuple[Path, ...]]
-    """Dataset folders; several, such as train and validation, are also searched for what they share."""
+    The exit code is 1 if there are errors; warnings do not change it.
+    """
+
+    datasets: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATASET ...")]
+    """Dataset folders. Several, such as train and validation, are also searched for shared content."""
     html: Path | None = None
-    """The page to write. Left out: <first dataset>.doctor.html beside its folder."""
+    """Page to write. Left out: <first dataset>.doctor.html beside its folder."""
     samples: int = 12
-    """How many samples of each dataset the page shows, spread evenly."""
+    """Number of samples of each dataset on the page, spread evenly."""
     json: Path | None = None
-    """Also write all findings here, for a program to read."""
+    """JSON file to write all findings to."""
 
     def execute(self) -> int:
-        """Checks and writes; returns the exit code: 0, or 1 if errors were found, whatever the warnings.
+        """Checks and writes the page; returns 1 if there are errors, else 0.
 
         Raises:
             ConfigError: no dataset is given, or a negative number of samples.

@@ -13,7 +13,7 @@ from preprocess.choices import SplitName, Stereo
 class List:
     """Describe every 360° video in a CSV file, which can be edited and given to `run`."""
 
-    videos: tyro.conf.Positional[tuple[Path, ...]]
+    videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS ...")]
     """Files, folders that are searched for videos, or CSV files with a column "file"."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """CSV file to write; must not exist."""

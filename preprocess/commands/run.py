@@ -30,7 +30,7 @@ class Run:
 
     if_interrupted: ClassVar = "the same command goes on from here"
 
-    videos: tyro.conf.Positional[tuple[Path, ...]]
+    videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS ...")]
     """Files, folders that are searched for videos, or CSV files as `list` writes them."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the dataset. A dataset that exists, also an unfinished one, is continued."""
