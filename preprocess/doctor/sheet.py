@@ -24,7 +24,7 @@ MEL_SIZE = (320, 160)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Image:
     """One image of a row and its description."""
 
     uri: str
@@ -40,10 +40,10 @@ class Row:
     """Colour of the viewpoint's outline."""
     angles: str
     """Direction and field of view in the middle of the segment, as text."""
-    panorama: Picture | None
-    views: Sequence[Picture]
-    maps: Sequence[Picture]
-    sound: str
+    panorama: Image | None
+    views: Sequence[Image]
+    maps: Sequence[Image]
+    audio: str
     """WAV file as data URI; empty if the dataset keeps no audio."""
     level: str
     failed: Sequence[str]
@@ -56,16 +56,16 @@ def make_row(
     """The row of one sample, made from its intact arrays."""
     track = arrays.get("viewpoint")
     middle = None if track is None else track[len(track) // 2]
-    sound = arrays.get("sound")
+    audio = arrays.get("sound")
     return Row(
         entry=entry,
         colour=viewpoint_colour(entry.viewpoint_index),
         angles="" if track is None else _angles(track),
         panorama=_panorama(entry, arrays, middle, folder),
         views=_views(arrays),
-        maps=[*_maps(entry, arrays, middle), *_audio_pictures(arrays)],
-        sound="" if sound is None else _wav(sound, config.mel.sample_rate),
-        level="" if sound is None else f"{loudness(sound):.0f} dBFS",
+        maps=[*_maps(entry, arrays, middle), *_audio_images(arrays)],
+        audio="" if audio is None else _wav(audio, config.mel.sample_rate),
+        level="" if audio is None else f"{loudness(audio):.0f} dBFS",
         failed=failed,
     )
 
@@ -78,27 +78,27 @@ def _angles(track: Float[np.ndarray, "frame 4"]) -> str:
 
 def _panorama(
     entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.ndarray | None, folder: Path
-) -> Picture | None:
+) -> Image | None:
     """The segment's panorama, or without previews its saliency, with the outline of the viewpoint."""
     size = (PANORAMA_WIDTH, PANORAMA_WIDTH // 2)
     file = folder / "previews" / f"{entry.clip}_{entry.segment}.jpg"
     preview = cv2.imread(str(file)) if file.is_file() else None
     if preview is not None:
-        picture = cv2.resize(cv2.cvtColor(preview, cv2.COLOR_BGR2RGB), size, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(cv2.cvtColor(preview, cv2.COLOR_BGR2RGB), size, interpolation=cv2.INTER_AREA)
         about = "panorama"
     elif "saliency" in arrays:
         dark = np.zeros((size[1], size[0], 3), np.uint8)
-        picture = saliency_overlay(dark, _middle(arrays["saliency"])[..., 0], strength=1.0)
+        image = saliency_overlay(dark, _middle(arrays["saliency"])[..., 0], strength=1.0)
         about = "saliency: the dataset has no previews of its panoramas"
     else:
         return None
     if viewpoint is not None:
-        picture = draw_footprint(picture, viewpoint, entry.viewpoint_index)
+        image = draw_footprint(image, viewpoint, entry.viewpoint_index)
         about += ", with the outline of the view"
-    return Picture(uri=image_uri(picture), about=about)
+    return Image(uri=image_uri(image), about=about)
 
 
-def _views(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
+def _views(arrays: Mapping[str, np.ndarray]) -> list[Image]:
     """First, middle and last frame; false colours of the latents if no frames are kept."""
     if "video" in arrays:
         frames, kind = arrays["video"], ""
@@ -108,7 +108,7 @@ def _views(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
         return []
     names = {"first": 0, "middle": len(frames) // 2, "last": len(frames) - 1}
     return [
-        Picture(uri=image_uri(_enlarged(frames[number], VIEW_SIZE, VIEW_SIZE)), about=f"{name}{kind or ' frame'}")
+        Image(uri=image_uri(_enlarged(frames[number], VIEW_SIZE, VIEW_SIZE)), about=f"{name}{kind or ' frame'}")
         for name, number in names.items()
     ]
 
@@ -120,21 +120,21 @@ def _false_colours(latents: Float[np.ndarray, "frame height width channel"]) -> 
     return np.ascontiguousarray((scaled * 255).astype(np.uint8))
 
 
-def _maps(entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.ndarray | None) -> list[Picture]:
-    pictures = []
+def _maps(entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.ndarray | None) -> list[Image]:
+    images = []
     height = MAP_WIDTH // 2
     if "saliency" in arrays:
-        picture = _coloured(_enlarged(_middle(arrays["saliency"])[..., 0], MAP_WIDTH, height), "inferno")
-        pictures.append(Picture(uri=image_uri(picture), about="saliency, middle frame"))
+        image = _coloured(_enlarged(_middle(arrays["saliency"])[..., 0], MAP_WIDTH, height), "inferno")
+        images.append(Image(uri=image_uri(image), about="saliency, middle frame"))
     if viewpoint is not None:
         track = np.asarray(viewpoint)[None]
         drawn = _coloured(basd(track, height, MAP_WIDTH)[0], "viridis")
-        picture = draw_footprint(drawn, viewpoint, entry.viewpoint_index, thickness=1)
-        pictures.append(Picture(uri=image_uri(picture), about="BASD: bright inside the view"))
-    return pictures
+        image = draw_footprint(drawn, viewpoint, entry.viewpoint_index, thickness=1)
+        images.append(Image(uri=image_uri(image), about="BASD: bright inside the view"))
+    return images
 
 
-def _audio_pictures(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
+def _audio_images(arrays: Mapping[str, np.ndarray]) -> list[Image]:
     if "mel" in arrays:
         values, about = arrays["mel"], "log-mel: time to the right, frequency up"
     elif "audio_latent_mean" in arrays:
@@ -146,24 +146,24 @@ def _audio_pictures(arrays: Mapping[str, np.ndarray]) -> list[Picture]:
         return []
     low, high = np.percentile(values, (1, 99.8))
     scaled = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
-    picture = _coloured(_enlarged(np.ascontiguousarray(scaled.T[::-1]), *MEL_SIZE), "magma")
-    return [Picture(uri=image_uri(picture), about=about)]
+    image = _coloured(_enlarged(np.ascontiguousarray(scaled.T[::-1]), *MEL_SIZE), "magma")
+    return [Image(uri=image_uri(image), about=about)]
 
 
 def _middle(frames: np.ndarray) -> np.ndarray:
     return frames[len(frames) // 2]
 
 
-def _enlarged(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    shrinks = picture.shape[1] > width
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+def _enlarged(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    shrinks = image.shape[1] > width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def _coloured(values: Float[np.ndarray, "height width"], colours: str) -> UInt8[np.ndarray, "height width 3"]:
     return (colormaps[colours](np.clip(values, 0, 1))[..., :3] * 255).astype(np.uint8)
 
 
-def _wav(sound: np.ndarray, sample_rate: int) -> str:
+def _wav(audio: np.ndarray, sample_rate: int) -> str:
     file = io.BytesIO()
-    wavfile.write(file, sample_rate, sound)
+    wavfile.write(file, sample_rate, audio)
     return data_uri(file.getvalue(), "audio/wav")

@@ -45,12 +45,12 @@ class Statistics:
         self.directions[row, int((yaw + 180) // CELL) % columns] += 1
         _count(self.fields_of_view, FOV_EDGES, width)
 
-    def add_segment(self, caption: str, sound: np.ndarray | None) -> None:
+    def add_segment(self, caption: str, audio: np.ndarray | None) -> None:
         """Counts the caption and loudness of a segment, which its viewpoints share."""
         self.segments += 1
         _count(self.words, WORD_EDGES, len(caption.split()))
-        if sound is not None:
-            _count(self.levels, LEVEL_EDGES, loudness(sound))
+        if audio is not None:
+            _count(self.levels, LEVEL_EDGES, loudness(audio))
 
 
 def _count(counts: Int[np.ndarray, "bin"], edges: Sequence[int], value: float) -> None:

@@ -42,34 +42,34 @@ class CLAP:
         """Sample rate of the input, Hz; 48,000 in the published models."""
         return int(self.extractor.sampling_rate)
 
-    def __call__(self, sounds: Sequence[Float32[np.ndarray, "sample"]]) -> Float32[np.ndarray, "sound width"]:
-        """One embedding of unit length per sound, 512 wide in the published models.
+    def __call__(self, waveforms: Sequence[Float32[np.ndarray, "sample"]]) -> Float32[np.ndarray, "waveform width"]:
+        """One embedding of unit length per waveform, 512 wide in the published models.
 
-        A sound shorter than the model's window (10 s) is repeated as often as it fits whole, then padded with zeros. Of
-        a longer one the first window is used, where the published code takes a random one.
+        A waveform shorter than the model's window (10 s) is repeated as often as it fits whole, then padded with
+        zeros. Of a longer one the first window is used, where the published code takes a random one.
 
         Args:
-            sounds: mono audio of any length at `sample_rate`, in [-1, 1].
+            waveforms: mono audio of any length at `sample_rate`, in [-1, 1].
 
         Raises MediaError for audio that is empty, has several channels or another dtype, or holds NaN or infinity.
         """
-        for sound in sounds:
-            if sound.ndim != 1 or sound.dtype != np.float32 or not len(sound) or not np.isfinite(sound).all():
+        for audio in waveforms:
+            if audio.ndim != 1 or audio.dtype != np.float32 or not len(audio) or not np.isfinite(audio).all():
                 raise MediaError(
-                    f"a sound of {sound.dtype} {sound.shape}: wanted float32 (sample,), at least one, all finite; mix "
-                    "or choose a channel and convert it"
+                    f"a waveform of {audio.dtype} {audio.shape}: wanted float32 (sample,), not empty, all finite; mix or "
+                    "choose a channel and convert it"
                 )
         window = int(self.extractor.nb_max_samples)
         embeddings = [np.zeros((0, self.model.config.projection_dim), np.float32)]
-        for first in range(0, len(sounds), WAVEFORMS_AT_ONCE):
+        for first in range(0, len(waveforms), WAVEFORMS_AT_ONCE):
             given = self.extractor(
-                [sound[:window] for sound in sounds[first : first + WAVEFORMS_AT_ONCE]],
+                [waveform[:window] for waveform in waveforms[first : first + WAVEFORMS_AT_ONCE]],
                 sampling_rate=self.sample_rate,
                 padding="repeatpad",
                 return_tensors="pt",
             )
             with torch.inference_mode():
-                # Set here, because the extractor marks a random sound if none is longer than a window.
+                # Set here, because the extractor marks a random waveform if none is longer than a window.
                 longer = torch.zeros_like(given["is_longer"], device=self.device)
                 answer: Any = self.model.get_audio_features(given["input_features"].to(self.device), is_longer=longer)
             vectors: Tensor = answer.pooler_output

@@ -58,7 +58,7 @@ class Blur(nn.Module):
         self.register_buffer("taps", taps / taps.sum(), persistent=False)
         self.taps: Tensor
 
-    def forward(self, x: Float[Tensor, "picture 1 row column"]) -> Float[Tensor, "picture 1 row column"]:
+    def forward(self, x: Float[Tensor, "image 1 row column"]) -> Float[Tensor, "image 1 row column"]:
         """Blurs along columns, then along rows, with zero padding."""
         x = conv2d(x, self.taps[None, None, :, None], padding=(BLUR_TAPS // 2, 0))
         return conv2d(x, self.taps[None, None, None, :], padding=(0, BLUR_TAPS // 2))
@@ -82,15 +82,15 @@ class FastGazeNetwork(nn.Module):
         self.register_buffer("means", torch.tensor(MEANS, device="cpu")[:, None, None], persistent=False)
         self.means: Tensor
 
-    def forward(self, pictures: Float[Tensor, "picture 3 height width"]) -> Float[Tensor, "picture row column"]:
+    def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image row column"]:
         """Densities that sum to 1 over an image's cells of STRIDE x STRIDE pixels.
 
         Args:
-            pictures: RGB in [0, 255], with sides that are multiples of STRIDE.
+            images: RGB in [0, 255], with sides that are multiples of STRIDE.
         """
-        scores = self.layers(pictures - self.means)
-        cells = rearrange(scores, "picture 1 row column -> picture (row column)").softmax(dim=1)
-        return rearrange(cells, "picture (row column) -> picture row column", row=scores.shape[2])
+        scores = self.layers(images - self.means)
+        cells = rearrange(scores, "image 1 row column -> image (row column)").softmax(dim=1)
+        return rearrange(cells, "image (row column) -> image row column", row=scores.shape[2])
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class FastGaze:
     network: FastGazeNetwork
     device: str = "cpu"
 
-    def __call__(self, pictures: UInt8[np.ndarray, "frame height width 3"]) -> Float32[np.ndarray, "frame row column"]:
+    def __call__(self, images: UInt8[np.ndarray, "frame height width 3"]) -> Float32[np.ndarray, "frame row column"]:
         """The density of each RGB frame, 0 or more and summing to 1, on cells of STRIDE pixels of the resized frame.
 
         Frames are resized (by area where they shrink, bilinearly where they grow) so that the shorter side has
@@ -109,14 +109,12 @@ class FastGaze:
 
         Raises MediaError for frames of another shape or dtype, or without pixels.
         """
-        if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or not all(pictures.shape[1:3]):
-            raise MediaError(f"pictures are {pictures.dtype} {pictures.shape}; wanted uint8 (frame, height, width, 3)")
-        height, width = resized_shape(pictures.shape[1], pictures.shape[2])
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not all(images.shape[1:3]):
+            raise MediaError(f"images are {images.dtype} {images.shape}; wanted uint8 (frame, height, width, 3)")
+        height, width = resized_shape(images.shape[1], images.shape[2])
         densities = [np.zeros((0, height // STRIDE, width // STRIDE), np.float32)]
-        for first in range(0, len(pictures), FRAMES_AT_ONCE):
-            resized = np.stack(
-                [_resized(picture, height, width) for picture in pictures[first : first + FRAMES_AT_ONCE]]
-            )
+        for first in range(0, len(images), FRAMES_AT_ONCE):
+            resized = np.stack([_resized(image, height, width) for image in images[first : first + FRAMES_AT_ONCE]])
             with torch.inference_mode():
                 batch = rearrange(torch.from_numpy(resized).to(self.device), "n row column rgb -> n rgb row column")
                 densities.append(self.network(batch.float()).cpu().numpy())
@@ -166,8 +164,6 @@ def resized_shape(height: int, width: int) -> tuple[int, int]:
     return STRIDE * round(height * scale / STRIDE), STRIDE * round(width * scale / STRIDE)
 
 
-def _resized(
-    picture: UInt8[np.ndarray, "row column 3"], height: int, width: int
-) -> UInt8[np.ndarray, "height width 3"]:
-    shrinks = picture.shape[0] > height or picture.shape[1] > width
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+def _resized(image: UInt8[np.ndarray, "row column 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    shrinks = image.shape[0] > height or image.shape[1] > width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

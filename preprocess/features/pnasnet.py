@@ -29,7 +29,7 @@ BRANCHES: tuple[tuple[tuple[str, int], tuple[str, int]], ...] = (
     (("separable 3", 0), ("same", 1)),
 )
 
-Map: TypeAlias = Float[Tensor, "picture channel row column"]
+Map: TypeAlias = Float[Tensor, "image channel row column"]
 Before: TypeAlias = Literal["as it is", "halved", "same size"]
 """Adaptation of the output of the cell before the last: none (first cell), halved, or a 1x1 convolution."""
 
@@ -144,13 +144,13 @@ class PNASNet(nn.Module):
         # Unused, but part of the published weights.
         self.classifier = nn.Linear(last, CLASSES)
 
-    def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> Taps:
+    def forward(self, images: Float[Tensor, "image 3 256 256"]) -> Taps:
         """Maps after the first convolution, after the stem's first cell, before each later halving, and at the end.
 
         Args:
-            pictures: RGB in [-1, 1].
+            images: RGB in [-1, 1].
         """
-        first = self.conv0_bn(self.conv0(pictures))
+        first = self.conv0_bn(self.conv0(images))
         before_last = self.stem1(first, first)
         found = [pad(first, (0, 1, 0, 1)), before_last]
         last = self.stem2(first, before_last)

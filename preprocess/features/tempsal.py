@@ -64,9 +64,9 @@ class Branch(nn.Module):
             self.add_module(f"deconv_layer{number}", Upsampled(before + tap, after))
         self.deconv_layer5 = _readout(DECODED[-1], *readout)
 
-    def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> tuple[Map, Taps, Map]:
+    def forward(self, images: Float[Tensor, "image 3 256 256"]) -> tuple[Map, Taps, Map]:
         """The prediction, the encoder's maps, and the decoder's map after its first step."""
-        taps = self.pnas(pictures)
+        taps = self.pnas(images)
         x = begun = self.deconv_layer0(taps.of_8)
         for number, tap in enumerate(reversed(taps[:-1]), start=1):
             x = self.get_submodule(f"deconv_layer{number}")(torch.cat([x, tap], dim=1))
@@ -86,25 +86,23 @@ class TempSALNetwork(nn.Module):
             self.add_module(f"deconv_layer{number}", Upsampled(before + tap + predictions, after))
         self.deconv_mix = _readout(DECODED[-1] + predictions, 16, 32, 1)
 
-    def forward(self, pictures: Float[Tensor, "picture 3 256 256"]) -> Float[Tensor, "picture 256 256"]:
+    def forward(self, images: Float[Tensor, "image 3 256 256"]) -> Float[Tensor, "image 256 256"]:
         """Saliency of the whole five seconds, 0 to 1.
 
         The published code divides the maps of single seconds by the largest value of the batch. Here it is each image's
         own largest value, which is the same for a batch of one.
 
         Args:
-            pictures: RGB in [-1, 1].
+            images: RGB in [-1, 1].
         """
-        at_all, _, _ = self.pnas_sal(pictures)
-        by_second, taps, x = self.pnas_vol(pictures)
+        at_all, _, _ = self.pnas_sal(images)
+        by_second, taps, x = self.pnas_vol(images)
         by_second = by_second / by_second.amax(dim=(1, 2, 3), keepdim=True)
         predictions = torch.cat([at_all, by_second], dim=1)
         for number, tap in enumerate(reversed(taps[:-1]), start=1):
             small = interpolate(predictions, size=tap.shape[2:], mode="bicubic", align_corners=False)
             x = self.get_submodule(f"deconv_layer{number}")(torch.cat([x, tap, small], dim=1))
-        return rearrange(
-            self.deconv_mix(torch.cat([x, predictions], dim=1)), "picture 1 row column -> picture row column"
-        )
+        return rearrange(self.deconv_mix(torch.cat([x, predictions], dim=1)), "image 1 row column -> image row column")
 
 
 @dataclass(frozen=True)
@@ -114,25 +112,25 @@ class TempSAL:
     network: TempSALNetwork
     device: str = "cpu"
 
-    def __call__(self, pictures: UInt8[np.ndarray, "frame height width 3"]) -> Float32[np.ndarray, "frame 256 256"]:
+    def __call__(self, images: UInt8[np.ndarray, "frame height width 3"]) -> Float32[np.ndarray, "frame 256 256"]:
         """Saliency of each RGB frame, which Pillow stretches to 256x256, bilinearly with antialiasing.
 
         Raises MediaError for frames of another shape or dtype, or without pixels.
         """
-        if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or not all(pictures.shape[1:3]):
-            raise MediaError(f"pictures are {pictures.dtype} {pictures.shape}; wanted uint8 (frame, height, width, 3)")
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not all(images.shape[1:3]):
+            raise MediaError(f"images are {images.dtype} {images.shape}; wanted uint8 (frame, height, width, 3)")
         maps = [np.zeros((0, SIDE, SIDE), np.float32)]
-        for first in range(0, len(pictures), FRAMES_AT_ONCE):
-            some = np.stack([stretched(picture) for picture in pictures[first : first + FRAMES_AT_ONCE]])
+        for first in range(0, len(images), FRAMES_AT_ONCE):
+            some = np.stack([stretched(image) for image in images[first : first + FRAMES_AT_ONCE]])
             with torch.inference_mode():
                 batch = rearrange(torch.from_numpy(some).to(self.device), "n row column rgb -> n rgb row column")
                 maps.append(self.network(batch.float() / 127.5 - 1).cpu().numpy())
         return np.concatenate(maps)
 
 
-def stretched(picture: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "256 256 3"]:
+def stretched(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "256 256 3"]:
     """An image stretched to the network's input size."""
-    return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def open_tempsal(weights: Path, device: str = "cpu") -> TempSAL:

@@ -110,10 +110,10 @@ def _local_contrast(view: Float32[np.ndarray, "size size channel"]) -> Float32[n
     return np.sqrt(np.maximum(square - mean**2, 0))
 
 
-def _smooth(picture: Float32[np.ndarray, "*size"], sigma: float) -> Float32[np.ndarray, "*size"]:
+def _smooth(image: Float32[np.ndarray, "*size"], sigma: float) -> Float32[np.ndarray, "*size"]:
     """Gaussian blur of `sigma` pixels, cut off at 4 sigma, with repeated borders."""
     side = 2 * round(4 * sigma) + 1
-    return cv2.GaussianBlur(picture, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
+    return cv2.GaussianBlur(image, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
 
 
 def _motion(lightness: Float32[np.ndarray, "frame view size size"]) -> Float32[np.ndarray, "frame view size size"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from con360av_jax.config.settings import require
 from con360av_jax.errors import MediaError
 
-# 16-bit sound's largest value is 0.99997; lossy codecs bring a sample that was clipped back within this of full scale.
+# The largest value of 16-bit audio is 0.99997; lossy codecs decode a clipped sample to within this of full scale.
 FULL_SCALE = 0.999
 
 

@@ -11,7 +11,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError, MediaError
 from con360av_jax.media.files import write_clip
 from preprocess.captions.template import template_caption
-from preprocess.inputs import find_inputs
+from preprocess.inputs import search
 from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
 from preprocess.stages.encode import NoEncoder
@@ -170,7 +170,7 @@ def listing(folder: Path, names: list[str]) -> Path:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_bad_file_leaves_one_line_that_says_where_and_why(tiny: Config, tmp_path: Path, kind: str):
     path, line = made(kind, tmp_path)
-    inputs = find_inputs([listing(tmp_path, [path.name])])
+    inputs = search([listing(tmp_path, [path.name])]).inputs
     ledger = Ledger()
     samples = list(pipeline(tiny).samples(inputs, ledger))
     assert ledger.rejected == [line]
@@ -187,7 +187,7 @@ def test_among_all_kinds_of_bad_files_every_good_one_comes_out_and_nothing_is_lo
         lines.append(line)
     ledger = Ledger()
     done: list[str] = []
-    inputs = find_inputs([listing(tmp_path, names)])
+    inputs = search([listing(tmp_path, names)]).inputs
     samples = list(pipeline(tiny).samples(inputs, ledger, lambda given: done.append(given.name)))
     assert done == [Path(name).stem for name in names]
     assert ledger.rejected == lines
@@ -202,7 +202,7 @@ def test_among_all_kinds_of_bad_files_every_good_one_comes_out_and_nothing_is_lo
 def test_a_file_that_vanishes_while_it_is_worked_on_loses_its_remaining_segments(tiny: Config, tmp_path: Path):
     path = write_panorama(tmp_path / "a.mkv", sound=hiss())
     ledger = Ledger()
-    samples = pipeline(tiny).samples(find_inputs([path]), ledger)
+    samples = pipeline(tiny).samples(search([path]).inputs, ledger)
     next(samples)
     path.unlink()
     assert list(samples) == []
@@ -214,7 +214,7 @@ def test_a_folder_gives_its_dangling_links_too(tmp_path: Path):
     moved(tmp_path / "a.mp4")
     (tmp_path / "b.mp4").mkdir()
     (tmp_path / "b.mp4" / "c.mp4").touch()
-    assert [given.name for given in find_inputs([tmp_path])] == ["a", "c"]
+    assert [given.name for given in search([tmp_path]).inputs] == ["a", "c"]
 
 
 @pytest.mark.parametrize(

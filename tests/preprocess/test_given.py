@@ -10,7 +10,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import DatasetError, MediaError
 from preprocess.captions.given import file_caption
 from preprocess.captions.template import template_caption
-from preprocess.inputs import find_inputs, split_of
+from preprocess.inputs import search, split_of
 from preprocess.saliency.given import FileSaliency
 from preprocess.stages.segment import Segment, Window
 from preprocess.stages.standardise import StandardClip
@@ -95,11 +95,11 @@ def test_inputs_are_sorted_named_apart_and_limited_to_the_list(tmp_path: Path):
     for name in ("b/a.mp4", "a.MOV", "c.mp4", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [given.name for given in find_inputs([tmp_path])] == ["a", "a~2", "c"]
+    assert [given.name for given in search([tmp_path]).inputs] == ["a", "a~2", "c"]
     listing = tmp_path / "list.txt"
     listing.write_text("c\nunknown\n")
-    assert [given.name for given in find_inputs([tmp_path], listed=listing)] == ["c"]
-    assert len(find_inputs([tmp_path], most=1)) == 1
+    assert [given.name for given in search([tmp_path], listed=listing).inputs] == ["c"]
+    assert len(search([tmp_path], most=1).inputs) == 1
     (tmp_path / "empty").mkdir()
     with pytest.raises(MediaError, match="holds no video"):
-        find_inputs([tmp_path / "empty"])
+        search([tmp_path / "empty"])

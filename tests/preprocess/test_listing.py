@@ -8,7 +8,7 @@ import pytest
 
 from con360av_jax.errors import ConfigError, MediaError
 from preprocess.commands.listing import List
-from preprocess.inputs import Leak, find_inputs, leak, search, split_of
+from preprocess.inputs import Leak, leak, search, split_of
 from preprocess.listing import COLUMNS
 from tests.support.panorama_files import hiss, write_panorama
 
@@ -37,20 +37,20 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_csv_names_files_relative_to_itself_whether_they_exist_or_not(tmp_path: Path):
     table = tmp_path / "clips.csv"
     table.write_text("\ufefffile,clip,source,split,remark\nin/a_10.mp4,,,,\n/far/b.mp4,first,film,test,nice\n", "utf-8")
-    one, two = find_inputs([table])
+    one, two = search([table]).inputs
     assert (one.path, one.name, one.source, one.split) == (tmp_path / "in/a_10.mp4", "a_10", "a", split_of("a_10"))
     assert (two.path, two.name, two.source, two.split) == (Path("/far/b.mp4"), "first", "film", "test")
-    assert find_inputs([table], split="test") == (two,)
+    assert search([table], split="test").inputs == (two,)
     listed = tmp_path / "list.txt"
     listed.write_text("first\n")
-    assert find_inputs([table], listed=listed) == (two,)
+    assert search([table], listed=listed).inputs == (two,)
 
 
 def test_a_file_that_several_places_give_is_used_once_with_what_the_first_says(tmp_path: Path):
     folder = touched(tmp_path / "in", "a", "b")
     table = tmp_path / "clips.csv"
     table.write_text("file,split\nin/b.mp4,test\nin/b.mp4,train\n")
-    found = find_inputs([table, folder, folder / "a.mp4"])
+    found = search([table, folder, folder / "a.mp4"]).inputs
     assert [(given.name, given.split) for given in found] == [("b", "test"), ("a", split_of("a"))]
 
 
@@ -71,7 +71,7 @@ def test_a_csv_that_cannot_be_used_names_its_line(tmp_path: Path, text: str | by
     table = tmp_path / "clips.csv"
     table.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(MediaError, match=reason):
-        find_inputs([table])
+        search([table])
 
 
 def test_another_seed_divides_the_same_videos_differently_and_each_seed_always_alike():
@@ -99,10 +99,10 @@ def test_the_published_split_is_taken_as_it_is_and_differences_are_counted(tmp_p
         "walk_20": "test",
     }
     assert (found.absent, found.unlisted) == (2, 1)
-    assert [given.name for given in find_inputs([videos], "train", published=lists)] == ["sea_5", "walk_0", "walk_10"]
-    test = find_inputs([videos], "test", published=lists)
+    assert [given.name for given in search([videos], "train", published=lists).inputs] == ["sea_5", "walk_0", "walk_10"]
+    test = search([videos], "test", published=lists).inputs
     assert [given.name for given in test] == ["park_0", "walk_20"]
-    assert find_inputs([videos], "validation", published=lists) == test
+    assert search([videos], "validation", published=lists).inputs == test
     assert leak(found.inputs) == Leak(clips=1, held_out=2, sources=1, held_out_sources=2)
 
 
@@ -119,7 +119,7 @@ def test_published_lists_that_are_missing_or_contradict_each_other_say_so(tmp_pa
 @pytest.mark.parametrize("seed", [0, 7])
 def test_a_split_by_source_video_never_leaks(tmp_path: Path, seed: int):
     names = [f"video{video}_{start}" for video in range(40) for start in (0, 10, 20)]
-    found = find_inputs([touched(tmp_path / "videos", *names)], seed=seed)
+    found = search([touched(tmp_path / "videos", *names)], seed=seed).inputs
     assert {given.split for given in found} == {"train", "validation"}
     shared = leak(found)
     assert (shared.clips, shared.sources) == (0, 0)

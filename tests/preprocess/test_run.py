@@ -12,16 +12,17 @@ from con360av_jax.config.settings import ClipConfig, Config
 from con360av_jax.data.schema import ENCODED_FIELDS, field_specs, validate
 from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import MediaError
-from con360av_jax.media.files import MediaInfo, write_clip, write_wav
+from con360av_jax.media.files import MediaInfo, write_clip
 from con360av_jax.media.mel import log_mel
 from preprocess.captions.template import template_caption
 from preprocess.cli import main
-from preprocess.inputs import find_inputs
+from preprocess.inputs import search
 from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
 from preprocess.stages.segment import cut, windows
 from preprocess.stages.standardise import StandardClip, packing_of, standardise
 from preprocess.stages.viewpoints import ViewpointSettings
+from tests.support.audio_files import write_wav
 
 RATE = 16_000
 
@@ -260,7 +261,7 @@ class CountingEncoder:
 def test_encoded_samples_hold_latents_and_maps_and_raw_arrays_only_if_kept(
     tiny: Config, tmp_path: Path, keep_raw: bool
 ):
-    (given,) = find_inputs([clip_file(tmp_path / "a.mp4")])
+    (given,) = search([clip_file(tmp_path / "a.mp4")]).inputs
     encoder = CountingEncoder(tiny)
     pipeline = Pipeline(
         config=tiny,

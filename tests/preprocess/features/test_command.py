@@ -15,8 +15,9 @@ import pytest
 
 from con360av_jax.evaluate.features import open_features, require_same_card
 from con360av_jax.evaluate.protocols import FADTK, PAPER, PROTOCOLS, SMALL, STYLEGANV, VIDEOGPT, parts
-from con360av_jax.media.files import read_audio, write_clip, write_wav
+from con360av_jax.media.files import read_audio, write_clip
 from preprocess.cli import main
+from tests.support.audio_files import write_wav
 from tests.support.small_networks import RATE, pictures, sound, write_clips
 from tests.support.vxm_file import random_entries, write_file
 

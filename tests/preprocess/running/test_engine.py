@@ -18,7 +18,7 @@ from con360av_jax.errors import ConfigError, DatasetError
 from con360av_jax.media.files import write_clip
 from preprocess.captions.template import template_caption
 from preprocess.cli import main
-from preprocess.inputs import find_inputs
+from preprocess.inputs import search
 from preprocess.running import outcomes, pipeline
 from preprocess.running.assemble import Made, make_dataset
 from preprocess.running.engine import Engine
@@ -100,7 +100,7 @@ def made(tiny: Config, out: Path, videos: Path, engine: Engine, captions=templat
         encoder=NoEncoder(),
         viewpoints=ViewpointSettings(count=1),
     )
-    return make_dataset(out, chain, find_inputs([videos]), {}, engine)
+    return make_dataset(out, chain, search([videos]).inputs, {}, engine)
 
 
 def test_two_workers_of_ray_write_the_same_files_as_this_process_alone(videos, config_path, whole, tmp_path):
@@ -242,7 +242,7 @@ def test_every_input_counts_once(tiny, videos, tmp_path):
     )
     told: list[int] = []
     make_dataset(
-        tmp_path / "data", chain, find_inputs([videos]), {}, HERE, begin=told.append,
+        tmp_path / "data", chain, search([videos]).inputs, {}, HERE, begin=told.append,
         done=lambda given: counted.update([given.name]),
     )  # fmt: skip
     assert told == [5] and set(counted.values()) == {1} and len(counted) == 5

@@ -8,7 +8,7 @@ import pytest
 
 from con360av_jax.media.files import write_clip
 from preprocess.captions.template import template_caption
-from preprocess.inputs import find_inputs
+from preprocess.inputs import search
 from preprocess.running.engine import Engine, Workers
 from preprocess.running.pipeline import Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
@@ -37,7 +37,7 @@ def test_groups_of_stages_in_processes_of_their_own_make_the_same_samples(tiny, 
         encoder=NoEncoder(),
         viewpoints=ViewpointSettings(count=2),
     )
-    inputs = [Work(given=given, number=number) for number, given in enumerate(find_inputs([videos]))]
+    inputs = [Work(given=given, number=number) for number, given in enumerate(search([videos]).inputs)]
     stages = tuple(
         # As if saliency and captions wanted a GPU.
         type(stage)(name=stage.name, run=stage.run, on_gpu=stage.name in ("saliency", "captions"))
