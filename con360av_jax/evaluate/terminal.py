@@ -12,14 +12,14 @@ from con360av_jax.evaluate.compare import Difference, NamedResults
 from con360av_jax.evaluate.results import Metric, Results
 
 
-def number(value: float | None) -> str:
+def _number(value: float | None) -> str:
     """Four significant digits, or a dash without a value."""
     return "—" if value is None else f"{value:.4g}"
 
 
-def interval(metric: Metric) -> str:
+def _interval(metric: Metric) -> str:
     """The 95 % interval, or "" without one."""
-    return "" if metric.low is None or metric.high is None else f"{number(metric.low)} … {number(metric.high)}"
+    return "" if metric.low is None or metric.high is None else f"{_number(metric.low)} … {_number(metric.high)}"
 
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
@@ -37,8 +37,8 @@ def show_results(results: Results, folder: Path, page: Path) -> None:
     for head, _ in more:
         table.add_column(head, justify="right")
     for metric in results.metrics:
-        cells = [number(metric.value), interval(metric), str(metric.clips)]
-        cells += [*(number(getattr(metric, attribute)) for _, attribute in more)]
+        cells = [_number(metric.value), _interval(metric), str(metric.clips)]
+        cells += [*(_number(getattr(metric, attribute)) for _, attribute in more)]
         table.add_row(_title(metric), *cells)
     console = Console()
     console.print(table)
@@ -90,10 +90,9 @@ def show_study(study: str, named: Sequence[NamedResults], found: Sequence[Differ
     for _, results in named:
         for metric in results.metrics:
             if "_to_viewpoint_" in metric.name:
-                said = (
-                    f"{metric.title}: {number(metric.value)}, 95 % {interval(metric)}; targets {number(metric.target)}"
-                )
-                _say(console, f"{said}{f' ({metric.note})' if metric.note else ''}")
+                values = f"{_number(metric.value)}, 95 % {_interval(metric)}; targets {_number(metric.target)}"
+                note = f" ({metric.note})" if metric.note else ""
+                _say(console, f"{metric.title}: {values}{note}")
     _say(console, f"Open {page}")
 
 
@@ -105,7 +104,7 @@ def _side_by_side(named: Sequence[NamedResults]) -> Table:
     for metric in named[0][1].metrics:
         if all(results.metric(metric.name) for _, results in named):
             values = [results.metric(metric.name) for _, results in named]
-            table.add_row(_title(metric), *(number(one.value) if one else "" for one in values))
+            table.add_row(_title(metric), *(_number(one.value) if one else "" for one in values))
     return table
 
 

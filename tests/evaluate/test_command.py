@@ -122,7 +122,7 @@ def test_rejected_clips_are_counted_and_told(
 ):
     extractor.silent["fake_000001_0_0"] = "its sound is silent"
     assert cli.main(given) == 0
-    assert "fad leaves out 1 clip: generated: its sound is silent" in capsys.readouterr().out
+    assert "fad excludes 1 clip: generated: its sound is silent" in capsys.readouterr().out
     fad = read_results(tmp_path / "eval").metric("fad")
     assert fad is not None and fad.clips == 4
 

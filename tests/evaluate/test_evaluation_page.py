@@ -114,7 +114,7 @@ def test_missing_and_corrupt_videos_are_named_and_never_linked(whole: Path, tmp_
     (tmp_path / found.clips[1].target).write_bytes(b"no video")
     page = page_of(tmp_path, found)
     assert f"{found.clips[0].generated} is missing" in page.text
-    assert "scene_1.mp4" in page.text and "damaged" in page.text
+    assert "scene_1.mp4" in page.text and "corrupt" in page.text
     assert "No saliency is shown" in page.text and page.count("img") == 2
     assert [file for file in page.files() if not (tmp_path / file).is_file()] == []
     assert page.count("video") == 3

@@ -22,7 +22,6 @@ from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from con360av_jax.config.settings import MelConfig
 from con360av_jax.errors import MetricError
-from con360av_jax.sphere.geometry import view_directions
 
 RANGE = 80.0  # dB
 MAXIMUM_WITHIN = 0.03  # seconds to either side
@@ -119,30 +118,6 @@ def av_align(
         raise MetricError(f"{frames_per_second:g} frames per second: give a rate above 0")
     peaks = flow_peaks(flow_magnitude(frames), frames_per_second)
     return onset_agreement(mel_onsets(mel, config), peaks, 1 / frames_per_second)
-
-
-def seen_directions(
-    presence: Float[np.ndarray, "frame height width"], track: Float[np.ndarray, "frame 4"]
-) -> Float[np.ndarray, "frame 3"]:
-    """World direction of an object's centre in each frame of a view, unit vectors; NaN in frames without it.
-
-    `presence` is the weight of each pixel for the object (a mask, or any weight >= 0), `track` the viewpoint in rad.
-    Pixels are weighted by their solid angle, which is smaller towards the edges of a view.
-
-    Raises MetricError if shapes do not match, or if presence is negative or not finite.
-    """
-    if presence.ndim != 3 or np.shape(track) != (len(presence), 4):
-        raise MetricError(f"presence of {presence.shape}, track of {np.shape(track)}: give one viewpoint per frame")
-    if not (np.isfinite(presence) & (presence >= 0)).all():
-        raise MetricError("presence is negative or not finite somewhere: give weights of 0 or more")
-    middles = np.full((len(presence), 3), np.nan)
-    for frame, (weights, viewpoint) in enumerate(zip(presence, track, strict=True)):
-        rays = view_directions(*viewpoint, *weights.shape)
-        length = np.linalg.norm(rays, axis=-1)
-        total = np.einsum("hw,hwd->d", weights / length**4, rays)  # unit vectors times solid angle, 1 / length^3
-        if total.any():
-            middles[frame] = total / np.linalg.norm(total)
-    return middles
 
 
 def direction_error(
