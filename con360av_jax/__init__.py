@@ -42,7 +42,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    # JAX and its friends take seconds to import: they come with the first name that needs them.
+    # Importing JAX takes seconds, so each name is imported when it is first used.
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,4 +1,4 @@
-"""Dataset folders: read back as written, whole or not at all, and every kind of damage is named."""
+"""Dataset folders: read back as written, complete or not there, and every kind of corruption is named."""
 
 import dataclasses
 import hashlib

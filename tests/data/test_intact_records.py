@@ -40,7 +40,7 @@ def broken(sample: Sample, number: int) -> Sample:
 
 
 def overwrite(shard: Path) -> None:
-    """Zeros over 200 bytes in the middle of a shard."""
+    """Overwrites 200 bytes in the middle of a shard with zeros."""
     data = bytearray(shard.read_bytes())
     data[500:700] = bytes(200)
     shard.write_bytes(data)

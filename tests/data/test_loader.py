@@ -12,7 +12,7 @@ from con360av_jax.data.fake import ALL_FIELDS, batch_spec, fake_batch, fake_samp
 from con360av_jax.data.loader import Loader, make_loader, sample_order
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS
 from con360av_jax.data.source import open_dataset
-from con360av_jax.data.transforms import CaptionTokens, RawExample, stack_maps, to_example, to_raw_example
+from con360av_jax.data.transforms import CaptionTokens, RawExample, stack_maps, to_example, to_parts
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import DatasetError
 from con360av_jax.sphere.geometry import basd
@@ -209,6 +209,7 @@ def test_a_dataset_of_raw_fields_gives_pictures_mels_and_tokens(tiny, tmp_path):
     loader = make_loader(dataset, tiny, 2, 0, tokenise=tokenise)
     batch = next(loader)
     loader.close()
-    expected = to_raw_example(sample, 0, tokenise)
+    expected = to_parts(sample, 0, tokenise)
+    expected["maps"] = stack_maps(sample.arrays["saliency"], sample.arrays["viewpoint"])
     assert_same(batch, jax.tree.map(lambda array: np.stack([array, array]), expected))
     assert bytes(cast(RawExample, batch)["tokens"]["video"]["ids"][1].tolist()).decode() == sample.caption

@@ -1,4 +1,4 @@
-"""A dataset written in several goes is the dataset written in one, byte for byte; clips can be added later."""
+"""A dataset written with interruptions equals one written without, byte for byte; recordings can be added later."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ CLIPS = ("a", "b", "c", "d")
 
 
 class Killed(BaseException):
-    """What no code under test catches."""
+    """Stop of a writer that no code under test catches."""
 
 
 def samples_of(clip: str, config: Config) -> Iterator[Sample]:
@@ -35,7 +35,7 @@ def samples_of(clip: str, config: Config) -> Iterator[Sample]:
 
 
 def write(folder: Path, config: Config, clips: Sequence[str], kill_at: int = -1, **options) -> int:
-    """Adds what is missing of `clips`, is killed before sample number `kill_at`; how many samples were made."""
+    """Adds what is missing of `clips`, killed before sample `kill_at`; returns the number of samples made."""
     writer, made = DatasetWriter(folder, config, FIELDS, SETTINGS, shard_records=4, **options), 0
     for clip in clips:
         if clip in writer.finished:

@@ -37,7 +37,7 @@ COST = {"none": (30.0, 4.0), "products": (20.0, 4.5), "blocks": (5.0, 6.0)}
 
 
 def fake_measure(config: Config) -> Requirements:
-    """10 GiB and COST per sample."""
+    """Requirements of 10 GiB plus COST per sample."""
     per_row, tera = COST[config.train.remat]
     total = round((10 + per_row * rows_of(config)) * GIB)
     reduced = Collective(kind="all-reduce", payload=4 * 10**9, group=8, runs=1, known=True, place="")

@@ -1,4 +1,4 @@
-"""What a number is quoted with."""
+"""Versions that are written beside measured numbers."""
 
 import importlib.metadata
 

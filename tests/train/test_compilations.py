@@ -18,7 +18,7 @@ TRACED = "/jax/core/compile/jaxpr_trace_duration"
 
 
 class Heard(list[tuple[int, str, str]]):
-    """(batches handed out so far, event, compiled function) in order, also for what came out of a cache."""
+    """Records (batches handed out so far, event, compiled function) in order, programs from a cache included."""
 
     batches = 0
 
@@ -31,8 +31,7 @@ class Heard(list[tuple[int, str, str]]):
 
 @pytest.fixture
 def heard(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Heard:
-    """What two epochs and a batch over five records compile, two at a time, with a line of metrics at each step and a
-    checkpoint at each second one."""
+    """Compilations of a run over two epochs and a batch, with a line of metrics per step and a checkpoint per two."""
     lean = tiny_world.lean(tiny)
     folders = tiny_world.base(lean), tiny_world.dataset(lean)
     config = tiny_world.with_train(lean, batch_size=2, steps=6, log_every=1, checkpoint_every=2)

@@ -1,4 +1,4 @@
-"""A dataset of pictures and sound alone trains on the same numbers as one whose records were encoded beforehand."""
+"""A dataset of raw video and audio trains on the same numbers as one with encoded records."""
 
 import dataclasses
 import itertools
@@ -38,7 +38,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def config(tiny) -> Config:
-    """Tiny, with latents that are scaled: a forgotten factor shows."""
+    """The tiny config with scaled latents, so that a forgotten factor shows."""
     vae = tiny.model.vae
     scaled = dataclasses.replace(
         vae,
@@ -55,7 +55,7 @@ def pretrained(config) -> Pretrained:
 
 @pytest.fixture(scope="module")
 def folders(config, pretrained, tmp_path_factory) -> tuple[Path, Path]:
-    """Two datasets of the same samples: raw fields alone, and what the codecs make of them."""
+    """Two datasets of the same samples: one with raw fields only, one with the outputs of the codecs."""
     codecs, folder = Codecs(pretrained), tmp_path_factory.mktemp("encode")
     raw = [
         dataclasses.replace(fake_sample(config, number, fields=RAW_FIELDS + MAP_FIELDS), caption=caption)

@@ -1,4 +1,4 @@
-"""A run that is killed at random moments, also while it saves, ends as if nothing had happened; so does a full disk."""
+"""A run that is killed at random moments, also while saving, or hits a full disk, ends like an uninterrupted one."""
 
 import json
 import random
@@ -26,7 +26,7 @@ SHORT_STEPS, LONG_STEPS = 16, 280
 
 @pytest.fixture(scope="module")
 def training(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, Network], Training]:
-    """A run of that network to that step, not begun; it saves at every step."""
+    """A run of `network` up to step `steps`, not started; it saves at every step."""
     lean = tiny_world.lean(tiny)
     base, dataset = tiny_world.base(lean), tiny_world.dataset(lean)
 
@@ -52,7 +52,7 @@ def finished(training: Training) -> Training:
 
 
 def beside(training: Training, name: str) -> Training:
-    """The same run in another folder, not begun."""
+    """The same run in another folder, not started."""
     return replace(training, run=training.run.parent / name)
 
 
@@ -95,7 +95,7 @@ def survives(training: Training, steps: int, events: tuple[Event, ...]) -> None:
 
 
 def full_disk(training: Training) -> str:
-    """Goes on where no file may grow beyond 8 KiB, which settings do not and a checkpoint does."""
+    """Continues the run while no file may exceed 8 KiB, which a checkpoint does and settings do not."""
     before = whole_steps(training)
     code, output = training.finish("bash", "-c", 'ulimit -f 8; exec "$@"', "bash")
     assert code == 2, output[-3000:]
@@ -109,13 +109,13 @@ def full_disk(training: Training) -> str:
 
 
 def whole_steps(training: Training) -> list[int]:
-    """A kill may leave an old checkpoint half removed, which is then no longer one of these."""
+    """Steps of the intact checkpoints: a kill may leave an old one half removed."""
     steps = checkpoint.finished_steps(training.run)
     return [step for step in steps if not checkpoint.corruption(training.run / "checkpoints" / str(step))]
 
 
 def test_kills_and_a_full_disk_change_nothing(training: Callable[[int, Network], Training]):
-    """All but the network itself, whose step is the same program in each piece of a run, is that of a real run."""
+    """Uses a stand-in network; everything else is as in a real run."""
     survives(training(SHORT_STEPS, "stand_in"), SHORT_STEPS, SHORT)
 
 

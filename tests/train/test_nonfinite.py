@@ -77,7 +77,7 @@ def compiled(config: Config) -> TrainStep:
 
 
 def train(run: Path, recipe: Config, bad: tuple[int, ...], on_nan: str = "skip", **changes: object) -> None:
-    """From the run's newest checkpoint to its last step; `changes` are no part of the compiled step."""
+    """Trains from the run's newest checkpoint to its last step; `changes` have no influence on the compiled step."""
     made = with_train(recipe, on_nan=on_nan)
     config, step = with_train(made, **changes), compiled(made)
     run.mkdir(exist_ok=True)

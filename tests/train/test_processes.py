@@ -1,4 +1,4 @@
-"""Two real processes train as one with two devices does: same losses, one checkpoint, both killed, resumed."""
+"""Two real processes train like one with two devices: equal losses, one checkpoint, also when killed and resumed."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def start(
 
 
 def finish(processes: list[subprocess.Popen]) -> list[int]:
-    """Their exit codes."""
+    """Returns the exit codes of the processes."""
     try:
         outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     except subprocess.TimeoutExpired:
@@ -114,7 +114,7 @@ def losses(run: Path) -> list[float]:
 def test_two_processes_train_as_one_with_two_devices_and_resume_after_both_were_killed(
     network: Network, config: Config, folders: tuple[Path, Path], tmp_path: Path
 ):
-    """The stand-in network's step sends the same between devices, the gradients and the loss (test_wire)."""
+    """Uses a stand-in network, whose step exchanges the same: gradients and loss (test_wire)."""
     settings, run = tmp_path / "config.json", tmp_path / "run"
     save_config(config, settings)
     with tiny_world.quick_compiles(), tiny_world.without_network() if network == "stand_in" else nullcontext():

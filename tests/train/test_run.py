@@ -32,7 +32,7 @@ TIMING = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compiles() -> Iterator[None]:
-    """Runs here differ in when they stop and save, which is no part of the compiled step: one for each mesh."""
+    """Caches compiled steps by mesh: runs here differ only in when they stop and save."""
     steps, build = {}, loop.compile_step
 
     def compile_step(config: Config, *arguments, **options) -> CompiledStep:
@@ -65,7 +65,7 @@ def uninterrupted(config: Config, folders: tuple[Path, Path], tmp_path_factory: 
 
 @pytest.fixture(scope="module")
 def stopped(config: Config, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that received SIGTERM in its second step, and then was killed while writing more metrics."""
+    """A run that received SIGTERM in its second step and was killed later while writing metrics."""
     run = tmp_path_factory.mktemp("stopped") / "run"
     place, calls = loop.on_mesh, []
 

@@ -50,7 +50,7 @@ def test_names_do_not_depend_on_the_order_of_the_tree():
 
 
 def test_adamw_on_stacks_is_adamw_on_each_parameter():
-    """Clipping included: the global norm is over the same numbers, summed in another order."""
+    """Also with clipping: the global norm sums the same numbers in another order."""
     chain = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(1e-2, weight_decay=0.1))
     params = wanted = _params()
     stacks, plain = on_stacks(chain), chain

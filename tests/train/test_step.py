@@ -1,4 +1,4 @@
-"""Selection of what learns, the optimizer, and whole training steps of a toy model on one and on eight devices."""
+"""Selection of trained parameters, the optimizer, and training steps of a toy model on one and on eight devices."""
 
 from dataclasses import replace
 from typing import cast
@@ -181,7 +181,7 @@ def test_metrics_are_float32_on_the_device(trained):
 
 
 def test_training_lowers_the_loss(trained):
-    """One batch, one draw of chance: the loss of a linear model must fall."""
+    """With one batch and fixed random numbers the loss of a linear model falls."""
     step, frozen, history = trained
     state = history[0][0]
     losses = []

@@ -1,4 +1,4 @@
-"""A signal is a note: one process reads it after the step, several agree on a step at which all of them ask."""
+"""A signal is recorded: one process stops after the step, several agree on a step at which all of them ask."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Checkpoints survive damage, disks that fill up and other meshes."""
+"""Training survives corrupt checkpoints and full disks; checkpoints open on other meshes."""
 
 import gc
 import itertools
@@ -36,7 +36,7 @@ MESHES = {
 
 @cache
 def noise_state(config: Config, seed: int = 0) -> TrainState:
-    """A state of the joint model's control, with noise in every array, in memory of the host."""
+    """A state with noise in every array, in host memory; Map Encoder and FiLM are trained."""
     trainable, _ = select(joint_model(config)[1], "control")
     shapes = jax.eval_shape(lambda tree: init_state(tree, make_optimizer(config.train)), trainable)
     random = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def truncate(step: Path) -> None:
 
 
 def flip(file: Path) -> None:
-    """One bit in the middle."""
+    """Flips one bit in the middle of a file."""
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
@@ -134,7 +134,7 @@ def test_a_flipped_bit_in_any_file_is_found(run: Path):
 
 
 def test_orbax_notes_may_be_corrupt(run: Path, tiny: Config):
-    """They lie beside the items and nothing is read from them."""
+    """Orbax keeps metadata beside the items, from which nothing is read."""
     note = run / "checkpoints" / "3" / "_CHECKPOINT_METADATA"
     note.write_text("{")
     assert checkpoint.step_to_resume(run) == 3
@@ -168,7 +168,7 @@ def test_a_run_without_checkpoints_starts_at_the_beginning(tmp_path: Path):
 
 @contextmanager
 def small_files(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond `size` bytes, as on a full disk."""
+    """Limits the files of this process to `size` bytes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""Metrics reach TensorBoard and Weights & Biases as they were logged; a resumed run hides what came after its start."""
+"""Metrics reach TensorBoard and Weights & Biases as they were logged; a resumed run hides later lines."""
 
 import struct
 import sys
