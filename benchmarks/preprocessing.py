@@ -30,7 +30,7 @@ from con360av_jax.media.files import write_clip
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.synthetic import render_clip
 from preprocess.captions.template import template_caption
-from preprocess.inputs import find_inputs
+from preprocess.inputs import search
 from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import ContrastSaliency
 from preprocess.stages.encode import open_encoder
@@ -58,15 +58,15 @@ def write(samples: Sequence[Sample], pipeline: Pipeline, folder: Path) -> None:
 
 def stages(pipeline: Pipeline, wanted: ViewpointSettings, path: Path, folder: Path) -> dict[str, Callable[[], object]]:
     """The timed programs by name; each does the work of the whole clip."""
-    config, (given,) = pipeline.config, find_inputs([path])
+    config, (given,) = pipeline.config, search([path]).inputs
     settings, rate = config.clip, config.mel.sample_rate
     read = partial(standardise, path, given.name, config, pipeline.panorama_height)
     clip = read()
     parts = windows(clip, settings)
     segments = [cut(window, config) for window in parts]
     maps = [pipeline.saliency(segment, config) for segment in segments]
-    search = partial(find_viewpoints, frames_per_second=settings.frames_per_second, settings=wanted)
-    tracks = [search(saliency) for saliency in maps]
+    tracked = partial(find_viewpoints, frames_per_second=settings.frames_per_second, settings=wanted)
+    tracks = [tracked(saliency) for saliency in maps]
     seen = list(zip(segments, tracks, strict=True))
     samples = list(pipeline.samples([given], Ledger()))
     return {
@@ -79,7 +79,7 @@ def stages(pipeline: Pipeline, wanted: ViewpointSettings, path: Path, folder: Pa
             read_mono(clip, window.start, settings.seconds, rate, pipeline.limits) for window in parts
         ],
         "saliency": lambda: [pipeline.saliency(segment, config) for segment in segments],
-        "viewpoints": lambda: [search(saliency) for saliency in maps],
+        "viewpoints": lambda: [tracked(saliency) for saliency in maps],
         "views": lambda: [
             render_track(segment.frames, track, settings.height, settings.width)
             for segment, found in seen

@@ -59,18 +59,6 @@ class Leak:
     """Source videos with held-out clips."""
 
 
-def find_inputs(
-    places: Sequence[Path],
-    split: SplitName = "all",
-    listed: Path | None = None,
-    most: int | None = None,
-    seed: int = 0,
-    published: Path | None = None,
-) -> tuple[Input, ...]:
-    """The inputs that `search` finds, with the same arguments and errors."""
-    return search(places, split, listed, most, seed, published).inputs
-
-
 def search(
     places: Sequence[Path],
     split: SplitName = "all",

@@ -6,7 +6,7 @@ token, sample (of a waveform). Layout is channels-last everywhere.
 
 import math
 
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from con360av_jax.config.settings import Config
 
@@ -14,14 +14,8 @@ MODALITIES = ("audio", "video")
 
 Video = UInt8[Array, "batch frame height width 3"]
 Mel = Float[Array, "batch time mel"]
-VideoLatent = Float[Array, "batch frame height width channel"]
-AudioLatent = Float[Array, "batch time mel channel"]
 Maps = Float[Array, "batch frame height width 2"]
-ViewpointTrack = Float[Array, "batch frame 4"]
-ClipText = Float[Array, "batch token channel"]
-ClapText = Float[Array, "batch channel"]
 Timesteps = Int[Array, "batch"]
-SampleMask = Bool[Array, "batch"]
 
 # Three halvings inside either U-Net: the audio latent's time axis is padded to a multiple of this.
 UNET_FACTOR = 8

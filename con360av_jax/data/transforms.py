@@ -139,16 +139,8 @@ def to_parts(sample: Sample, sample_id: int, tokenise: Tokenise | None = None) -
 
 def to_example(sample: Sample, sample_id: int) -> Example:
     """Returns `sample` as a training example; raises DatasetError if it lacks an encoded field."""
-    return cast(Example, _with_maps(to_parts(sample, sample_id)))
-
-
-def to_raw_example(sample: Sample, sample_id: int, tokenise: Tokenise) -> RawExample:
-    """Returns `sample` as an example for the encoders on the device; raises DatasetError if it lacks a raw field."""
-    return cast(RawExample, _with_maps(to_parts(sample, sample_id, tokenise)))
-
-
-def _with_maps(parts: dict[str, Any]) -> dict[str, Any]:
-    return {**parts, "maps": parts["maps"].interleaved()}
+    parts = to_parts(sample, sample_id)
+    return cast(Example, {**parts, "maps": parts["maps"].interleaved()})
 
 
 def is_encoded(fields: tuple[str, ...]) -> bool:

@@ -101,20 +101,6 @@ def bucket_sums(
     return jnp.einsum("b,bk->k", errors, member), member.sum(axis=0)
 
 
-def training_loss(
-    denoiser: Denoiser,
-    params: PyTree[Array],
-    batch: Batch,
-    null_text: Text,
-    key: Key[Array, ""],
-    schedules: PerModality[NoiseSchedule],
-    config: TrainConfig,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """`denoising_loss` of fresh draws; returns (loss, metrics)."""
-    drawn = draw(batch, null_text, key, schedules, config)
-    return denoising_loss(denoiser, params, drawn, batch["maps"], schedules, config)
-
-
 def denoising_loss(
     denoiser: Denoiser,
     params: PyTree[Array],

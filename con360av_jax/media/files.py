@@ -14,7 +14,6 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import Float32, Int16, Shaped, UInt8
-from scipy.io import wavfile
 
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
@@ -233,12 +232,6 @@ def write_clip(
     with replacing(path, MediaError) as aside, containers.created(aside, path) as container:
         containers.encode(container, video, Fraction(frames_per_second).limit_denominator(1001), pulses, sample_rate,
                 "flac" if lossless_audio else "aac")  # fmt: skip
-
-
-def write_wav(path: str | Path, audio: Shaped[np.ndarray, "sample ..."], sample_rate: int) -> None:
-    """Writes 16-bit PCM; `audio` is (sample,) or (sample, channel), int16 or floating point in [-1, 1]."""
-    with replacing(path, MediaError) as aside:
-        wavfile.write(aside, sample_rate, _int16(audio))
 
 
 def _checked_length(path: str | Path, container: InputContainer, start: float, seconds: float | None) -> float:

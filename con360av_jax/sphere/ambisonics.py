@@ -7,26 +7,22 @@ radians; in the world frame of geometry.py (x right, y up, z forward) a source a
 (3) rotate     W' = W,  v' = R^T v,  R = R_yaw R_pitch R_roll the listener's head-to-world rotation
 (4) mono       W
 (5) stereo     left = (W + Y') / 2,  right = (W - Y') / 2: cardioids at azimuth +90 and -90 degrees of the view
-(6) intensity  I = mean(W v) over a block; it points to where the sound comes from
+(6) intensity  I = Re(conj(W) v) in a bin of time and frequency; it points to where the sound comes from
 (7) one source c = 2 |I| / mean(|W|^2 + |v|^2): 1 for one plane wave, towards 0 for sound from everywhere
 (8) direction  d = normalise(sum_b g_b K(d_b.d) d_b),  g = |I| c^4,  K(x) = exp((x - 1) / sigma^2),  over bins b of
-               time and frequency, d_b along I_b = Re(conj(W_b) v_b): where most sound of single sources comes from
+               time and frequency, d_b along I_b: where most sound of single sources comes from
 
 Source: AmbiX (Nachbar et al. 2011) for order and scale; Pulkki (2007), directional audio coding, for (6) and (7).
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from einops import einsum, rearrange
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float, Num
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import stft
 
 from con360av_jax.errors import MediaError
 from con360av_jax.sphere.geometry import Angle, angles_from_direction, direction_from_angles, rotation
-
-_DEAD = 1e-3  # -60 dB under W: with a live channel this is an angle below 1e-3 rad during the whole recording
 
 # Equation 8: sigma, rad, which separates sources farther apart than that; and iterations.
 _BREADTH = 0.35
@@ -36,20 +32,6 @@ _NEIGHBOURS = 3
 # Bins that are used, and how many of them serve as starting points.
 _HEAVIEST = 20_000
 _STARTS = 300
-
-
-class Arrival(NamedTuple):
-    """Direction of arrival of each block."""
-
-    azimuth: Float[np.ndarray, "block"]
-    """Azimuth in [-pi, pi], rad, positive to the left."""
-    elevation: Float[np.ndarray, "block"]
-    """Elevation in [-pi/2, pi/2], rad, positive up."""
-    weight: Float[np.ndarray, "block"]
-    """Length of the intensity vector, square of the sound's unit: a plane wave's power, 0 for silence."""
-    live: Bool[np.ndarray, "3"]
-    """Whether Y, Z, X carry sound. Angles are measured in the live directions only: elevation is 0 when Z is dead, and
-    the whole direction (azimuth 0, elevation 0, weight 0) when all are."""
 
 
 def encode(
@@ -95,28 +77,6 @@ def stereo(
     """
     w, y = rotate(sound, yaw, pitch, roll)[:, :2].T
     return np.stack([w + y, w - y], axis=1) / w.dtype.type(2)
-
-
-def intensity_direction(sound: Num[np.ndarray, "sample 4"], frame: int) -> Arrival:
-    """Direction of arrival in each block of `frame` samples, the last one possibly shorter (equation 6).
-
-    Y, Z or X counts as dead when its root mean square stays 60 dB under W's over the whole recording; dead channels
-    are left out, as 0. Raises MediaError unless there are four channels and `frame` is positive.
-    """
-    _require_field(sound)
-    if frame < 1:
-        raise MediaError(f"blocks of {frame} samples: give at least 1")
-    field = np.asarray(sound, np.float64)
-    starts = np.arange(0, len(field), frame)
-    if not len(starts):
-        raise MediaError("a sound field without samples has no direction: give at least one sample")
-    level = np.sqrt(np.mean(field**2, axis=0))
-    live = level[1:] > _DEAD * level[0]
-    lengths = np.diff(np.append(starts, len(field)))
-    y, z, x = (np.add.reduceat(field[:, :1] * field[:, 1:] * live, starts, axis=0) / lengths[:, None]).T
-    # Adding 0 turns the -0 of a dead channel, which would read as "behind", into 0.
-    yaw, elevation = angles_from_direction(np.stack([-y, z, x], axis=1) + 0.0)
-    return Arrival(-yaw, elevation, np.sqrt(y**2 + z**2 + x**2), live)
 
 
 def sound_direction(sound: Num[np.ndarray, "sample 4"], window: int = 1024) -> tuple[float, float]:

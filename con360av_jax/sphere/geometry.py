@@ -8,7 +8,7 @@ positive up, roll positive clockwise. A panorama has H x W pixels, a view h x w,
 (4) view pixel  d = R (X, Y, 1),  X = (2 (j + 1/2) / w - 1) tan(hfov / 2),  Y = (1 - 2 (i + 1/2) / h) tan(vfov / 2)
 (5) footprint   (X, Y, Z) = R^T d is inside iff |X| <= Z tan(hfov / 2), |Y| <= Z tan(vfov / 2): so Z > 0
 (6) BASD        s(p) = +-min |p - b| over the points b of the footprint's outline, + inside; then min-max per clip
-(7) solid angle pixel: 2 pi / W (sin lat_top - sin lat_bottom);  view: 4 asin(sin(hfov / 2) sin(vfov / 2))
+(7) solid angle 2 pi / W (sin lat_top - sin lat_bottom) of a panorama's pixel
 
 Viewpoints in degrees and trajectories are in viewpoint.py. Source: Con360-AV (arXiv 2510.06060), "bounding
 box-aware signed distance" (BASD).
@@ -32,14 +32,6 @@ View: TypeAlias = Num[np.ndarray, "height width *channel"]
 Angle: TypeAlias = float | int | np.floating
 Interpolation: TypeAlias = Literal["linear", "cubic"]
 
-_CUBE = {
-    "front": (0.0, 0.0),
-    "right": (np.pi / 2, 0.0),
-    "back": (np.pi, 0.0),
-    "left": (-np.pi / 2, 0.0),
-    "up": (0.0, np.pi / 2),
-    "down": (0.0, -np.pi / 2),
-}
 _METHOD = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 _PADDING = 2  # pixels that a cubic kernel reads beyond the outermost pixel's outer half
 _MAX_SIDE = 32_766  # cv2.remap counts pixels in signed 16-bit integers
@@ -214,18 +206,6 @@ def render_view(
     return sample_erp(panorama, rays, interpolation)
 
 
-def cube_faces(panorama: Panorama, size: int) -> dict[str, View]:
-    """The six square views of 90 degrees that cover the sphere: front, right, back, left, up, down.
-
-    Each face reads correctly from inside; the top of "down" and the bottom of "up" join the front.
-    """
-    right_angle = np.pi / 2
-    return {
-        name: render_view(panorama, yaw, pitch, right_angle, right_angle, size, size)
-        for name, (yaw, pitch) in _CUBE.items()
-    }
-
-
 def footprint(
     yaw: Angle,
     pitch: Angle,
@@ -288,12 +268,3 @@ def solid_angle_weights(height: int, width: int) -> Float[np.ndarray, "height wi
     """Solid angle of each pixel of a panorama, sr (equation 7); they sum to 4 pi, float64."""
     edges = np.sin((0.5 - np.arange(height + 1) / height) * np.pi)
     return np.repeat((edges[:-1] - edges[1:])[:, None] * 2 * np.pi / width, width, axis=1)
-
-
-def footprint_solid_angle(horizontal_fov: Angle, vertical_fov: Angle) -> float:
-    """Solid angle of a perspective view, sr (equation 7).
-
-    Raises GeometryError unless both fields of view lie in (0, pi).
-    """
-    half_width, half_height = _half_angles(horizontal_fov, vertical_fov)
-    return 4 * math.asin(math.sin(half_width) * math.sin(half_height))

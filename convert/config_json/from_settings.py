@@ -47,32 +47,6 @@ def video_unet_json(config: VideoUNetConfig) -> dict[str, object]:
     }
 
 
-def image_unet_json(config: VideoUNetConfig) -> dict[str, object]:
-    """The video U-Net without its motion modules, as Stable Diffusion's UNet2DConditionModel."""
-    return {
-        "_class_name": "UNet2DConditionModel",
-        **_unet_json(config, "2D"),
-        "attention_head_dim": _compact([level.heads for level in config.levels]),
-        "cross_attention_dim": config.context_width,
-    }
-
-
-def motion_adapter_json(config: VideoUNetConfig) -> dict[str, object]:
-    """The motion modules alone as diffusers' MotionAdapter."""
-    return {
-        "_class_name": "MotionAdapter",
-        "block_out_channels": [level.width for level in config.levels],
-        "motion_layers_per_block": _compact([level.layers for level in config.levels]),
-        "motion_transformer_layers_per_block": 1,
-        "motion_mid_block_layers_per_block": 1,
-        "motion_transformer_layers_per_mid_block": 1,
-        "motion_num_attention_heads": config.motion_heads,
-        "motion_norm_num_groups": config.motion_norm_groups,
-        "motion_max_seq_length": config.motion_max_frames,
-        "use_motion_mid_block": config.motion_mid_block,
-    }
-
-
 def _unet_json(config: AudioUNetConfig | VideoUNetConfig, kind: str) -> dict[str, object]:
     levels: Sequence[UNetLevel] = config.levels
     names = {True: "CrossAttn", False: ""}

@@ -126,9 +126,6 @@ CONNECTORS: Table = (
     ),
 )
 
-# Parameters that no checkpoint of the baseline holds: Con360-AV's own modules keep their initialisation.
-NOT_IN_BASELINE = r"map_encoder/.*|film/.*"
-
 JOINT: Table = (
     *under("unet_a", "unet.audio", UNET),
     *under("unet_v", "unet.video", UNET),

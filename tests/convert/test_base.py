@@ -25,12 +25,11 @@ from con360av_jax.models import functional
 from con360av_jax.models.functional import flatten, unflatten
 from convert.base import convert_base
 from convert.cli import main
-from convert.config_json.from_settings import image_unet_json, motion_adapter_json
 from convert.export import export
 from convert.part_source import Tensors
 from convert.torch_files.folders import baseline, published
 from convert.torch_files.weights import open_weights, write_weights
-from tests.support.published_folders import animatediff_name
+from tests.support.published_folders import animatediff_name, image_unet_json, motion_adapter_json
 
 torch = pytest.importorskip("torch", reason="export asks the original libraries for their names")
 

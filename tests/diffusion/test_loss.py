@@ -13,6 +13,7 @@ from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModa
 from con360av_jax.denoiser import Latents
 from con360av_jax.diffusion import loss, schedule
 from con360av_jax.errors import ConfigError
+from tests.support.toy_model import training_loss
 
 SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
 SHAPES = {"audio": (64, 5, 2, 3), "video": (64, 2, 3, 3, 2)}
@@ -129,7 +130,7 @@ def errors(many) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def metrics(many) -> dict[str, np.ndarray]:
     compute = jax.jit(
-        lambda params, batch, null, key: loss.training_loss(_affine, params, batch, null, key, SCHEDULES, RECIPE)
+        lambda params, batch, null, key: training_loss(_affine, params, batch, null, key, SCHEDULES, RECIPE)
     )
     total, metrics = compute(PARAMS, many[0], NULL_TEXT, KEY)
     return {"returned": total, **metrics}
@@ -157,7 +158,7 @@ def test_no_gradient_flows_through_the_clean_estimates(many, monkeypatch):
     calls = []
 
     def gradient(denoiser):
-        return jax.jit(jax.grad(lambda p: loss.training_loss(denoiser, p, batch, NULL_TEXT, KEY, SCHEDULES, RECIPE)[0]))
+        return jax.jit(jax.grad(lambda p: training_loss(denoiser, p, batch, NULL_TEXT, KEY, SCHEDULES, RECIPE)[0]))
 
     def held(params, inputs):
         calls.append(params)
@@ -178,7 +179,7 @@ def test_one_pass_is_enough_without_clean_estimates():
 
     config = replace(RECIPE, clean_estimate_share=0.0)
     jax.eval_shape(
-        lambda batch: loss.training_loss(counted, PARAMS, batch, NULL_TEXT, KEY, SCHEDULES, config), _batch(2)
+        lambda batch: training_loss(counted, PARAMS, batch, NULL_TEXT, KEY, SCHEDULES, config), _batch(2)
     )
     assert len(calls) == 1
 

@@ -9,7 +9,8 @@ import pytest
 
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
-from con360av_jax.media.files import probe, read_audio, read_frames, write_clip, write_wav
+from con360av_jax.media.files import probe, read_audio, read_frames, write_clip
+from tests.support.audio_files import write_wav
 
 REAL_CLIPS = ("alcatraz_mono_t00.mp4", "congo_stereo_t00.mp4", "overpass_stereo_4s.mp4")
 

@@ -20,7 +20,7 @@ from con360av_jax import cli, model, sample
 from con360av_jax.config.settings import Config, MeshConfig, NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.data.fake import fake_batch
 from con360av_jax.denoiser import Denoiser
-from con360av_jax.diffusion.loss import Batch, training_loss
+from con360av_jax.diffusion.loss import Batch
 from con360av_jax.diffusion.process import draw_noise
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten, unflatten
@@ -31,7 +31,7 @@ from con360av_jax.train.optimizer import merge, select
 from con360av_jax.train.step import accumulated
 from tests.support import tiny_world
 from tests.support.tiny_config import TINY
-from tests.support.toy_model import NULL_TEXT, RECIPE, SCHEDULES, toy, toy_batch, toy_params
+from tests.support.toy_model import NULL_TEXT, RECIPE, SCHEDULES, toy, toy_batch, toy_params, training_loss
 
 POWERS = (1, 2, 4, 8)
 ONE = MeshConfig()

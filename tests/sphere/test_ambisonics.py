@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import MediaError
-from con360av_jax.sphere.ambisonics import encode, intensity_direction, mono, rotate, sound_direction, stereo
+from con360av_jax.sphere.ambisonics import encode, mono, rotate, sound_direction, stereo
 from con360av_jax.sphere.geometry import angles_from_direction, direction_from_angles, rotation
 
 LISTENERS = [(0.7, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, -0.9), (-2.9, 1.2, 0.4), (3.1, -np.pi / 2, 2.0)]
@@ -111,58 +111,9 @@ def test_a_source_at_the_right_edge_of_the_view_sounds_from_the_right(wave: np.n
         assert energy.argmax() == louder
 
 
-@pytest.mark.parametrize("azimuth", [-3.0, -1.2, 0.0, 0.6, 2.2])
-@pytest.mark.parametrize("elevation", [-1.4, -0.3, 0.0, 0.8])
-def test_intensity_finds_a_plane_wave(wave: np.ndarray, azimuth: float, elevation: float):
-    arrival = intensity_direction(encode(wave.astype(np.float32), azimuth, elevation), frame=100)
-    assert arrival.azimuth.shape == arrival.elevation.shape == arrival.weight.shape == (4,)
-    np.testing.assert_allclose(arrival.azimuth, azimuth, atol=1e-3)
-    np.testing.assert_allclose(arrival.elevation, elevation, atol=1e-3)
-    power = [np.mean(block**2) for block in np.split(wave, 4)]
-    np.testing.assert_allclose(arrival.weight, power, rtol=1e-3)
-
-
-def test_intensity_follows_a_source_block_by_block_with_a_short_last_one(wave: np.ndarray):
-    azimuth = np.repeat([0.5, -2.0, 3.0], (150, 150, 100))
-    arrival = intensity_direction(encode(wave, azimuth, 0.1), frame=150)
-    np.testing.assert_allclose(arrival.azimuth, [0.5, -2.0, 3.0], atol=1e-9)
-    assert arrival.weight[2] == pytest.approx(np.mean(wave[300:] ** 2))
-
-
-@pytest.mark.parametrize("noise", [0.0, 1e-4])
-def test_a_dead_height_channel_is_flagged_and_leaves_the_azimuth(wave: np.ndarray, noise: float):
-    sound = encode(wave, 1.3, 0.6)
-    sound[:, 2] = noise * wave
-    arrival = intensity_direction(sound, frame=100)
-    assert arrival.live.tolist() == [True, False, True]
-    np.testing.assert_allclose(arrival.azimuth, 1.3, atol=1e-9)
-    np.testing.assert_array_equal(arrival.elevation, 0)
-
-
-@pytest.mark.parametrize(("channel", "azimuths"), [(1, (0.0, np.pi)), (3, (np.pi / 2, -np.pi / 2))])
-def test_a_dead_side_or_front_channel_leaves_the_other_axis(
-    wave: np.ndarray, channel: int, azimuths: tuple[float, float]
-):
-    sound = encode(wave, np.repeat([0.3, -2.2], 200), 0.0)
-    sound[:, channel] = 0
-    arrival = intensity_direction(sound, frame=200)
-    np.testing.assert_allclose(np.cos(arrival.azimuth - azimuths), 1, rtol=1e-12)
-
-
-def test_silence_and_mono_have_no_direction_and_no_weight(wave: np.ndarray):
-    only_w = np.zeros((400, 4))
-    only_w[:, 0] = -np.abs(wave)
-    for sound in (np.zeros((400, 4), np.int16), only_w, np.abs(only_w)):
-        arrival = intensity_direction(sound, frame=100)
-        assert not arrival.live.any()
-        for values in arrival[:3]:
-            np.testing.assert_array_equal(values, np.zeros(4))
-
-
 def test_whole_numbers_are_measured_without_overflow(wave: np.ndarray):
     sound = np.round(encode(wave, -0.8, 0.4) * 8000).astype(np.int16)
-    arrival = intensity_direction(sound, frame=400)
-    np.testing.assert_allclose((arrival.azimuth[0], arrival.elevation[0]), (-0.8, 0.4), atol=1e-3)
+    np.testing.assert_allclose(sound_direction(sound), (-0.8, 0.4), atol=1e-3)
     np.testing.assert_allclose(stereo(sound), stereo(sound.astype(np.float64)), atol=1e-2)
 
 
@@ -178,13 +129,6 @@ def test_floats_keep_their_type_and_whole_numbers_become_float32(given, wanted):
 def test_sound_without_four_channels_is_refused(operation, shape: tuple[int, ...]):
     with pytest.raises(MediaError, match="order W, Y, Z, X"):
         operation(np.zeros(shape))
-
-
-def test_blocks_need_at_least_one_sample(field: np.ndarray):
-    with pytest.raises(MediaError, match="blocks of 0"):
-        intensity_direction(field, frame=0)
-    with pytest.raises(MediaError, match="without samples"):
-        intensity_direction(field[:0], frame=10)
 
 
 def test_sound_direction_finds_the_louder_of_two_sources_that_sound_at_once():

@@ -7,10 +7,8 @@ from con360av_jax.errors import GeometryError
 from con360av_jax.sphere.geometry import (
     Places,
     angles_from_direction,
-    cube_faces,
     direction_from_angles,
     directions,
-    footprint_solid_angle,
     minmax,
     render_view,
     rotation,
@@ -195,44 +193,12 @@ def test_many_and_no_directions_are_sampled(noise: np.ndarray):
     np.testing.assert_array_equal(sample_erp(noise, rays[39_999]), many[39_999])
 
 
-def test_cube_faces_are_the_six_sides_of_the_cube_around_us(panorama: np.ndarray):
-    size = 24
-    faces = cube_faces(panorama, size)
-    edge = (2 * np.arange(size) + 1 - size) / size
-    x, y, one = edge[None, :] + 0 * edge[:, None], -edge[:, None] + 0 * edge[None, :], np.ones((size, size))
-    sides = {
-        "front": (x, y, one),
-        "right": (one, y, -x),
-        "back": (-x, y, -one),
-        "left": (-one, y, x),
-        "up": (x, one, -y),
-        "down": (x, -one, y),
-    }
-    assert list(faces) == list(sides)
-    for name, side in sides.items():
-        rays = np.stack(side, axis=-1)
-        truth = smooth(rays / np.linalg.norm(rays, axis=-1, keepdims=True))
-        np.testing.assert_allclose(faces[name], truth, rtol=0, atol=TOLERANCE, err_msg=name)
-
-
-def test_cube_faces_equal_views_of_ninety_degrees(noise: np.ndarray):
-    faces = cube_faces(noise, 16)
-    for name, yaw, pitch in (("front", 0, 0), ("right", 90, 0), ("left", -90, 0), ("up", 0, 90), ("down", 0, -90)):
-        view = render_view(noise, np.deg2rad(yaw), np.deg2rad(pitch), np.pi / 2, np.pi / 2, 16, 16)
-        np.testing.assert_array_equal(faces[name], view)
-
-
 def test_solid_angles_cover_the_sphere_and_integrate_harmonics():
     weights, (x, y, z) = solid_angle_weights(90, 180), np.moveaxis(directions(90, 180), -1, 0)
     assert weights.shape == (90, 180) and weights.sum() == pytest.approx(4 * np.pi, rel=1e-12)
     for square in (x * x, y * y, z * z):  # the midpoint rule is off by about h^2 = 1e-3
         assert (weights * square).sum() == pytest.approx(4 * np.pi / 3, rel=1e-3)
     assert abs((weights * x * y).sum()) < 1e-12
-
-
-def test_the_solid_angle_of_a_cube_face_is_a_sixth_of_the_sphere():
-    assert footprint_solid_angle(np.pi / 2, np.pi / 2) == pytest.approx(4 * np.pi / 6)
-    assert footprint_solid_angle(1e-3, 2e-3) == pytest.approx(2e-6, rel=1e-5)
 
 
 def test_minmax_stretches_all_frames_together():
@@ -246,8 +212,6 @@ def test_minmax_stretches_all_frames_together():
 def test_a_field_of_view_that_no_camera_has_is_refused(noise: np.ndarray, fov: float):
     with pytest.raises(GeometryError, match="field of view"):
         render_view(noise, 0.0, 0.0, fov, 1.0, 8, 8)
-    with pytest.raises(GeometryError, match="field of view"):
-        footprint_solid_angle(1.0, fov)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """AudioLDM, Stable Diffusion 1.5 and a motion adapter in small: random weights, saved by the libraries' pipelines."""
 
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from con360av_jax.base.tokenizer import train_tokenizers
+from con360av_jax.config.networks import VideoUNetConfig
 from con360av_jax.config.settings import Config
+from convert.config_json.from_settings import video_unet_json
 from tests.support.original_networks import (
     ADAPTER,
     AUDIO_VAE,
@@ -103,3 +106,24 @@ def animatediff_name(name: str) -> str:
         rest = rest.replace(f"transformer_blocks.0.{new}", f"transformer_blocks.0.{old}")
     rest = rest.replace("pos_embed.pe", "attention_blocks.0.pos_encoder.pe")
     return f"{place}.motion_modules.{number}.temporal_transformer.{rest}"
+
+
+def image_unet_json(config: VideoUNetConfig) -> Json:
+    """The video U-Net without its motion modules, as Stable Diffusion's UNet2DConditionModel."""
+    found = {name: value for name, value in video_unet_json(config).items() if "motion" not in name}
+    found |= {"_class_name": "UNet2DConditionModel", "attention_head_dim": found.pop("num_attention_heads")}
+    return json.loads(json.dumps(found).replace("BlockMotion", "Block2D"))
+
+
+def motion_adapter_json(config: VideoUNetConfig) -> Json:
+    """The motion modules alone as diffusers' MotionAdapter."""
+    unet = video_unet_json(config)
+    names = ("motion_num_attention_heads", "motion_max_seq_length", "use_motion_mid_block", "block_out_channels")
+    return {name: unet[name] for name in names} | {
+        "_class_name": "MotionAdapter",
+        "motion_layers_per_block": unet["layers_per_block"],
+        "motion_transformer_layers_per_block": 1,
+        "motion_mid_block_layers_per_block": 1,
+        "motion_transformer_layers_per_mid_block": 1,
+        "motion_norm_num_groups": config.motion_norm_groups,
+    }

@@ -25,7 +25,7 @@ from con360av_jax.config.settings import (
 from con360av_jax.models.functional import Params, abstract, flatten, unflatten
 from con360av_jax.models.joint import JointModel
 from convert.rules import to_jax
-from convert.tables.joint import JOINT, NOT_IN_BASELINE
+from convert.tables.joint import JOINT
 from tests.support.paths import REFERENCE
 
 FOLDER = REFERENCE
@@ -93,7 +93,7 @@ def baseline_weights(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
 def converted_params(weights: dict[str, np.ndarray], shapes: Params) -> Params:
     """The joint model's parameters; FiLM and Map Encoder, which the baseline does not have, are zero."""
     wanted = {path: leaf.shape for path, leaf in flatten(shapes).items()}
-    found = to_jax(weights, JOINT, wanted, optional=NOT_IN_BASELINE)
+    found = to_jax(weights, JOINT, wanted, optional=r"map_encoder/.*|film/.*")
     zeros = {path: np.zeros(shape, np.float32) for path, shape in wanted.items() if path not in found}
     return unflatten({path: jnp.asarray(zeros[path] if path in zeros else found[path]) for path in wanted})
 

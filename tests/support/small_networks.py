@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from con360av_jax.evaluate.features import FeatureCard
-from con360av_jax.media.files import write_clip, write_wav
+from con360av_jax.media.files import write_clip
 from preprocess.features.material import Clip
 from preprocess.features.networks import Found, Network
+from tests.support.audio_files import write_wav
 
 RATE = 16_000
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, TrainConfig
-from con360av_jax.denoiser import Latents
+from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, NoiseSchedule, PerModality, TrainConfig
+from con360av_jax.denoiser import Denoiser, Latents
+from con360av_jax.diffusion import loss
 from con360av_jax.diffusion.loss import Batch
 from con360av_jax.models.functional import Params
 
@@ -77,3 +78,17 @@ def toy_batch(seed: int = 0) -> Batch:
 
 
 NULL_TEXT = {"audio": np.zeros((WIDTH,), np.float32), "video": np.zeros((3, WIDTH), np.float32)}
+
+
+def training_loss(
+    denoiser: Denoiser,
+    params: Params,
+    batch: Batch,
+    null_text: Any,
+    key: jax.Array,
+    schedules: PerModality[NoiseSchedule],
+    recipe: TrainConfig,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Loss of a batch, with the draws that the training step makes."""
+    drawn = loss.draw(batch, null_text, key, schedules, recipe)
+    return loss.denoising_loss(denoiser, params, drawn, batch["maps"], schedules, recipe)

@@ -32,6 +32,7 @@ from tests.support.original_networks import (
     torch,
     wanted,
 )
+from tests.support.published_folders import image_unet_json, motion_adapter_json
 
 
 @pytest.mark.parametrize(("config", "millions"), PUBLISHED.values(), ids=PUBLISHED)
@@ -106,7 +107,7 @@ def _deciding(model: Any) -> dict[str, object]:
 
 def test_an_image_unet_and_an_adapter_come_back_too():
     config = replace(to_settings.video_unet(IMAGE_UNET, ADAPTER), motion_heads=4, motion_mid_block=False)
-    image, adapter = from_settings.image_unet_json(config), from_settings.motion_adapter_json(config)
+    image, adapter = image_unet_json(config), motion_adapter_json(config)
     assert to_settings.video_unet(image, adapter) == config
     with torch.device("meta"):
         assert _shapes(original(image)) == _shapes(original(IMAGE_UNET))

@@ -21,7 +21,6 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.models import functional
 from con360av_jax.models.functional import flatten, unflatten
-from convert.config_json.from_settings import image_unet_json
 from convert.export import export
 from convert.torch_files.folders import Sources, baseline, component
 from convert.torch_files.weights import cast_floating, open_weights, write_weights
@@ -29,7 +28,7 @@ from convert.verify import jax_networks, torch_networks
 from convert.verify.compare import PartResult, passed, verify
 from convert.verify.layers import Comparison
 from convert.verify.report import environment, render, write_html, write_json
-from tests.support.published_folders import animatediff_name
+from tests.support.published_folders import animatediff_name, image_unet_json
 
 torch = pytest.importorskip("torch", reason="the originals are PyTorch models")
 
