@@ -56,7 +56,7 @@ class CLAP:
         for audio in waveforms:
             if audio.ndim != 1 or audio.dtype != np.float32 or not len(audio) or not np.isfinite(audio).all():
                 raise MediaError(
-                    f"a waveform of {audio.dtype} {audio.shape}: wanted float32 (sample,), not empty, all finite; mix or "
+                    f"a waveform of {audio.dtype} {audio.shape}: wanted float32 (sample,), not empty, finite; mix or "
                     "choose a channel and convert it"
                 )
         window = int(self.extractor.nb_max_samples)

@@ -13,6 +13,7 @@ from pathlib import Path
 from con360av_jax.data.schema import Manifest
 from con360av_jax.data.writer import SHARD_RECORDS, DatasetWriter
 from con360av_jax.errors import DatasetError
+from con360av_jax.runtime.files import remove_leftovers
 from preprocess.inputs import Input
 from preprocess.running.engine import Engine
 from preprocess.running.outcomes import SUFFIX, Outcomes
@@ -73,6 +74,8 @@ def make_dataset(
     outcomes = Outcomes(writer.scratch)
     finished = writer.finished
     outcomes.discard(_left_over(outcomes, finished))
+    for folder in (writer.scratch, writer.partial / PREVIEWS):
+        remove_leftovers(folder)
     if previews:
         pipeline = replace(pipeline, previews=writer.partial / PREVIEWS)
     todo = [given for given in inputs if given.name not in finished]
