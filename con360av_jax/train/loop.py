@@ -59,9 +59,8 @@ def train(
         None after the last step, or the signal (SIGTERM, SIGINT) that stopped the run after a checkpoint.
 
     Raises:
-        CheckpointError: `out` exists (or with `resume` does not), is corrupt, or was made with other settings,
-            another base or another dataset; `base` is missing or has another config; or a checkpoint cannot
-            be written.
+        CheckpointError: `out` exists, or a run to resume is missing, corrupt or was made from other inputs; `base`
+            is missing or has another config; or a checkpoint cannot be written.
         DatasetError: the dataset is missing, corrupt or has another config.
         ShardingError: the mesh does not fit the devices, the batch or a parameter.
         ConfigError: `allowed` names an unknown setting, or one that may not change.
@@ -72,7 +71,6 @@ def train(
         run_folder.refuse_existing(out)
     else:
         run_folder.require_same_run(run, config, base, dataset, allowed)
-
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
 
