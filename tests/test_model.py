@@ -1,6 +1,5 @@
 """The Python interface: seeds, control maps, batches, meshes, and what a checkpoint's weights are."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,21 +18,12 @@ from con360av_jax.models.functional import flatten
 from con360av_jax.sphere.geometry import basd
 from tests.support import tiny_world
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 # Float32 sums in another order (another batch size or mesh), carried through three guided steps with scale 7.5.
 ROUNDING = 1e-3
 CAPTIONS = ("a bell rings", "a drum rolls")
 VIEWS = (c3.Viewpoint(yaw=30), c3.Viewpoint(yaw=-120, pitch=20, fov=60))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles() -> Iterator[None]:
-    with tiny_world.quick_compiles():
-        yield
-
-
-@pytest.fixture(scope="module")
-def lean(tiny: Config) -> Config:
-    return tiny_world.lean(tiny)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +58,7 @@ def test_noise_depends_on_its_own_seed_only(model: Con360AV):
         model.noise([-1])
 
 
-def test_a_clip_has_the_config_s_picture_and_sound(model: Con360AV, pair: list[c3.Clip], lean: Config, tmp_path: Path):
+def test_a_clip_has_the_config_s_video_and_audio(model: Con360AV, pair: list[c3.Clip], lean: Config, tmp_path: Path):
     clip = pair[0]
     assert clip.video.shape == (4, 16, 16, 3) and clip.video.dtype == np.uint8
     assert clip.audio.shape == (16_000,) and clip.audio.dtype == np.float32
@@ -176,9 +166,9 @@ def test_what_is_no_checkpoint_is_refused(lean: Config, tmp_path: Path):
     run = tiny_world.run(lean)
     for path, words in (
         (tmp_path / "nothing", "does not exist"),
-        (tmp_path, "neither a pretrained folder"),
+        (tmp_path, "is not a pretrained folder"),
         (run / "checkpoints" / "8", "does not exist"),
-        (run / "checkpoints" / "7" / "ema", "neither a pretrained folder"),
+        (run / "checkpoints" / "7" / "ema", "is not a pretrained folder"),
     ):
         with pytest.raises(CheckpointError, match=words):
             c3.load(path)

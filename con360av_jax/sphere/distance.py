@@ -60,7 +60,7 @@ def _outline_rows(
 def _columns_to(
     marked: Bool[np.ndarray, "row width"],
 ) -> tuple[Int[np.ndarray, "row width"], Int[np.ndarray, "row width"]]:
-    """How many columns back the last marked one lies, and how many ahead the next; around the seam, 0 if marked."""
+    """Columns back to the last marked one and ahead to the next, around the seam; 0 where marked."""
     width = marked.shape[1]
     column = np.arange(2 * width)
     twice = np.concatenate([marked, marked], axis=1)

@@ -54,7 +54,7 @@ def channels_first(x: np.ndarray) -> "Tensor":
             8,
         ),
     ],
-    ids=["picture", "mel"],
+    ids=["frame", "mel"],
 )
 def test_vae_equals_diffusers(config: VAEConfig, height: int, width: int):
     with warnings.catch_warnings():

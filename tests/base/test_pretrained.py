@@ -37,12 +37,12 @@ def codecs(pretrained: Pretrained) -> Codecs:
 
 
 @pytest.fixture
-def damaged(pretrained: Pretrained, tmp_path: Path) -> Path:
+def corrupt(pretrained: Pretrained, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(pretrained.folder, tmp_path / "base"))
 
 
-def smooth_pictures(config: Config, frames: int) -> np.ndarray:
+def smooth_frames(config: Config, frames: int) -> np.ndarray:
     """Colour gradients that differ from frame to frame."""
     rows, columns = np.mgrid[0 : config.clip.height, 0 : config.clip.width] / config.clip.height
     waves = [np.sin(3 * rows + 2 * columns * channel + frame) for frame in range(frames) for channel in range(3)]
@@ -69,7 +69,7 @@ def test_a_part_loads_straight_into_shardings(pretrained: Pretrained):
 
 
 def test_latents_have_unit_variance_and_decode_to_the_range_of_the_inputs(codecs: Codecs, tiny: Config):
-    mean, std = codecs.encode_video(smooth_pictures(tiny, 4))
+    mean, std = codecs.encode_video(smooth_frames(tiny, 4))
     assert 0.3 < mean.std() < 3 and std.max() < 0.5
     noise = np.random.default_rng(0).standard_normal((4, *latent_shapes(tiny)["video"][1:]))
     assert 20 < codecs.decode_video(noise).std() < 100
@@ -79,19 +79,19 @@ def test_latents_have_unit_variance_and_decode_to_the_range_of_the_inputs(codecs
 
 def test_codecs_have_the_shapes_of_the_contract(codecs: Codecs, tiny: Config):
     video, audio = latent_shapes(tiny)["video"], latent_shapes(tiny)["audio"]
-    assert [moment.shape for moment in codecs.encode_video(smooth_pictures(tiny, 4))] == [video, video]
+    assert [moment.shape for moment in codecs.encode_video(smooth_frames(tiny, 4))] == [video, video]
     mel = np.full((mel_frames(tiny), tiny.mel.bands), -5, np.float32)
     assert [moment.shape for moment in codecs.encode_mel(mel)] == [audio, audio]
     assert codecs.decode_video(np.zeros(video)).shape == (4, tiny.clip.height, tiny.clip.width, 3)
-    sound = codecs.decode_audio(np.zeros(audio, np.float32))
-    assert sound.shape == (tiny.clip.seconds * tiny.mel.sample_rate,)
-    assert 1e-5 < np.abs(sound).max() <= 1
+    waveform = codecs.decode_audio(np.zeros(audio, np.float32))
+    assert waveform.shape == (tiny.clip.seconds * tiny.mel.sample_rate,)
+    assert 1e-5 < np.abs(waveform).max() <= 1
     text = codecs.encode_text(["a bell rings", "a drum beats behind"])
     assert {name: array.shape[1:] for name, array in text.items()} == text_shapes(tiny)
 
 
 def test_a_frame_s_latent_does_not_depend_on_the_frames_around_it(codecs: Codecs, tiny: Config):
-    frames = smooth_pictures(tiny, 11)
+    frames = smooth_frames(tiny, 11)
     together = codecs.encode_video(frames)[0]
     alone = codecs.encode_video(frames[10:])[0]
     assert together.shape[0] == 11
@@ -195,11 +195,11 @@ def test_a_part_in_several_chunks_is_read_as_one(
 
 
 @pytest.mark.parametrize("name", ["report.json", "config.json", "params/vocoder", "tokenizer_audio"])
-def test_a_missing_piece_is_named(damaged: Path, name: str):
-    path = damaged / name
+def test_a_missing_piece_is_named(corrupt: Path, name: str):
+    path = corrupt / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(CheckpointError, match=name) as caught:
-        open_pretrained(damaged)
+        open_pretrained(corrupt)
     assert "\n" not in str(caught.value)
 
 
@@ -209,28 +209,28 @@ def test_a_missing_folder_is_one_clear_line(tmp_path: Path):
             use(tmp_path / "nothing")
 
 
-def test_damaged_weights_are_found(damaged: Path):
-    chunks = sorted((damaged / "params" / "vocoder").rglob("d/*"), key=lambda path: path.stat().st_size)
+def test_corrupt_weights_are_found(corrupt: Path):
+    chunks = sorted((corrupt / "params" / "vocoder").rglob("d/*"), key=lambda path: path.stat().st_size)
     chunks[-1].write_bytes(chunks[-1].read_bytes()[:100])
     with pytest.raises(CheckpointError, match="params/vocoder is corrupt"):
-        open_pretrained(damaged).params("vocoder")
+        open_pretrained(corrupt).params("vocoder")
     for content in ("{", None):
-        listing = damaged / "params" / "joint.json"
+        listing = corrupt / "params" / "joint.json"
         listing.unlink() if content is None else listing.write_text(content)
         with pytest.raises(CheckpointError, match="params/joint is corrupt"):
-            open_pretrained(damaged).params("joint")
+            open_pretrained(corrupt).params("joint")
 
 
-def test_changed_weights_and_files_are_found_by_their_hash(damaged: Path):
-    report = json.loads((damaged / "report.json").read_text())
+def test_changed_weights_and_files_are_found_by_their_hash(corrupt: Path):
+    report = json.loads((corrupt / "report.json").read_text())
     report["tensors"][-1]["sha256"] = "0" * 64
-    (damaged / "report.json").write_text(json.dumps(report))
+    (corrupt / "report.json").write_text(json.dumps(report))
     with pytest.raises(CheckpointError, match="differs from report.json"):
-        open_pretrained(damaged, verify=True)
+        open_pretrained(corrupt, verify=True)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_video/tokenizer.json"])
-def test_a_changed_config_or_tokenizer_is_refused_when_the_folder_opens(damaged: Path, name: str):
-    (damaged / name).write_text((damaged / name).read_text().replace("1", "2", 1))
+def test_a_changed_config_or_tokenizer_is_refused_when_the_folder_opens(corrupt: Path, name: str):
+    (corrupt / name).write_text((corrupt / name).read_text().replace("1", "2", 1))
     with pytest.raises(CheckpointError, match=f"{name} is missing or was changed"):
-        open_pretrained(damaged)
+        open_pretrained(corrupt)

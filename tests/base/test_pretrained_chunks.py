@@ -57,11 +57,11 @@ def test_at_most_one_chunk_and_the_next_tensor_are_in_memory(
     assert totals["vocoder"] == {"tensors": 40, "parameters": 4000}
 
 
-def test_a_damaged_tensor_found_while_writing_leaves_nothing(pretrained: Pretrained, tiny: Config, tmp_path: Path):
-    def damaged() -> np.ndarray:
+def test_a_corrupt_tensor_found_while_writing_leaves_nothing(pretrained: Pretrained, tiny: Config, tmp_path: Path):
+    def corrupt() -> np.ndarray:
         raise CheckpointError("b: 1 of 2 values are NaN")
 
-    parts = [("joint", {"a": {"kernel": np.ones(2, np.float32)}, "b": {"kernel": damaged}})]
+    parts = [("joint", {"a": {"kernel": np.ones(2, np.float32)}, "b": {"kernel": corrupt}})]
     with pytest.raises(CheckpointError, match="1 of 2 values"):
         write_pretrained(tmp_path / "base", tiny, parts, pretrained.tokenizers, origin="a test")
     assert list(tmp_path.iterdir()) == []
@@ -96,7 +96,7 @@ def test_reading_a_subtree_equals_slicing_the_whole(in_chunks: Pretrained, below
 def test_chunks_outside_a_subtree_are_not_read(in_chunks: Pretrained):
     """Damage there goes unnoticed, damage within and missing files do not."""
     data = sorted((in_chunks.folder / "params" / "joint" / "0").rglob("d/*"))[0]
-    data.write_bytes(b"damaged")
+    data.write_bytes(b"corrupt")
     assert in_chunks.params("joint", below=("two",))["net"]["3"] == 23
     for below in ((), ("one",)):
         with pytest.raises(CheckpointError, match=r"params/joint is corrupt \(its files are not those"):

@@ -97,7 +97,7 @@ def _assert_same(found: Outputs, wanted: Outputs):
         np.testing.assert_array_equal(found[name], wanted[name])
 
 
-def test_predictions_have_the_shape_of_the_latents_although_sound_is_padded_inside(
+def test_predictions_have_the_shape_of_the_latents_although_audio_is_padded_inside(
     inputs: DenoiserInputs, baseline: Outputs
 ):
     assert inputs.latents["audio"].shape[1] % shapes.UNET_FACTOR != 0
@@ -157,9 +157,7 @@ def test_rows_of_a_batch_are_independent(with_maps, steered: Params, maps: jax.A
         assert not np.array_equal(found[name][1], changed[name][1])
 
 
-def test_sound_alone_is_the_audio_unet_and_needs_no_picture(
-    tiny: Config, model, params: Params, inputs: DenoiserInputs
-):
+def test_audio_alone_is_the_audio_unet_and_needs_no_video(tiny: Config, model, params: Params, inputs: DenoiserInputs):
     graphdef, _ = functional.abstract(lambda rngs: UNet(tiny.model.unet_audio, rngs=rngs, dtype=F32))
     latents, timesteps, text = inputs.latents["audio"], inputs.timesteps["audio"], inputs.text["audio"]
     only = DenoiserInputs(
