@@ -44,6 +44,23 @@ def tiny() -> Config:
     return TINY
 
 
+@pytest.fixture(scope="session")
+def lean(tiny: Config) -> Config:
+    """`tiny` with the least to compile."""
+    from tests.support import tiny_world
+
+    return tiny_world.lean(tiny)
+
+
+@pytest.fixture(scope="module")
+def quick_compiles() -> Iterator[None]:
+    """Compiles with little optimisation, and no program twice."""
+    from tests.support import tiny_world
+
+    with tiny_world.quick_compiles():
+        yield
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """PyTorch on one thread: the suite has as many processes as there are cores."""

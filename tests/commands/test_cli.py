@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,12 @@ from con360av_jax.runtime.compile_cache import cache_folder, enable_compile_cach
 from con360av_jax.train import loop
 from tests.support import tiny_world
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(autouse=True)
 def no_compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CON360AV_CACHE", "off")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles() -> Iterator[None]:
-    with tiny_world.quick_compiles():
-        yield
-
-
-@pytest.fixture(scope="module")
-def lean(tiny: Config) -> Config:
-    return tiny_world.lean(tiny)
 
 
 @pytest.fixture(scope="module")

@@ -15,36 +15,15 @@ from con360av_jax.data.schema import (
     MAP_FIELDS,
     SCHEMA_VERSION,
     Manifest,
-    Sample,
     check_matches,
-    sample_key,
 )
 from con360av_jax.data.source import open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import DatasetError
+from tests.support.flawed_records import equal, named, with_array
 
 FIELDS = ENCODED_FIELDS + MAP_FIELDS
 RECORDS = 5
-
-
-def named(sample: Sample, clip: str, segment: int, viewpoint: int) -> Sample:
-    key = sample_key(clip, segment, viewpoint)
-    return dataclasses.replace(sample, key=key, clip=clip, segment=segment, viewpoint_index=viewpoint)
-
-
-def with_array(sample: Sample, name: str, array: np.ndarray) -> Sample:
-    return dataclasses.replace(sample, arrays=sample.arrays | {name: array})
-
-
-def equal(one: Sample, other: Sample) -> bool:
-    return (
-        one.entry == other.entry
-        and one.arrays.keys() == other.arrays.keys()
-        and all(
-            one.arrays[name].dtype == other.arrays[name].dtype and np.array_equal(one.arrays[name], other.arrays[name])
-            for name in one.arrays
-        )
-    )
 
 
 @pytest.fixture(scope="module")

@@ -11,30 +11,15 @@ from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.schema import (
     ENCODED_FIELDS,
     MAP_FIELDS,
-    Sample,
     field_specs,
     from_bytes,
     to_bytes,
     validate,
 )
 from con360av_jax.errors import DatasetError
+from tests.support.flawed_records import equal, with_array
 
 FIELDS = ENCODED_FIELDS + MAP_FIELDS
-
-
-def with_array(sample: Sample, name: str, array: np.ndarray) -> Sample:
-    return dataclasses.replace(sample, arrays=sample.arrays | {name: array})
-
-
-def equal(one: Sample, other: Sample) -> bool:
-    return (
-        one.entry == other.entry
-        and one.arrays.keys() == other.arrays.keys()
-        and all(
-            one.arrays[name].dtype == other.arrays[name].dtype and np.array_equal(one.arrays[name], other.arrays[name])
-            for name in one.arrays
-        )
-    )
 
 
 def test_a_sample_survives_its_bytes(tiny):

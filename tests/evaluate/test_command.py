@@ -1,7 +1,7 @@
 """con360av evaluate end to end: results and page, resuming, and one-line errors."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,18 +19,9 @@ from con360av_jax.evaluate.results import read_results
 from tests.support import tiny_world
 from tests.support.evaluation_stand_ins import Extractor, results_json
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROUNDING = 1e-3  # of float32 sums in another order, and of a picture's bytes and a sound's 16 bits beside a border
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles() -> Iterator[None]:
-    with tiny_world.quick_compiles():
-        yield
-
-
-@pytest.fixture(scope="module")
-def lean(tiny: Config) -> Config:
-    return tiny_world.lean(tiny)
 
 
 @cache

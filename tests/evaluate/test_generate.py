@@ -1,7 +1,6 @@
 """Generated clips: selection by key, resuming, independence of existing files, and one model per folder."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,18 +20,9 @@ from con360av_jax.media.files import read_audio, read_frames
 from con360av_jax.model import Con360AV
 from tests.support import tiny_world
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROUNDING = 1e-3  # as in test_pipeline: float32 sums in another order, through three guided steps
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles() -> Iterator[None]:
-    with tiny_world.quick_compiles():
-        yield
-
-
-@pytest.fixture(scope="module")
-def lean(tiny: Config) -> Config:
-    return tiny_world.lean(tiny)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Studies: each variant is an evaluation, targets are shared, and viewpoints are compared."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,18 +24,9 @@ from con360av_jax.evaluate.study import study_variants
 from tests.support import tiny_world
 from tests.support.evaluation_stand_ins import Extractor
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 SCENES = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles() -> Iterator[None]:
-    with tiny_world.quick_compiles():
-        yield
-
-
-@pytest.fixture(scope="module")
-def lean(tiny: Config) -> Config:
-    return tiny_world.lean(tiny)
 
 
 @pytest.fixture(scope="module")

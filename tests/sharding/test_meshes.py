@@ -6,7 +6,6 @@ The joint model compiles too long for every mesh in each run of the tests; on th
 its losses and gradient norm, test_pipeline its samples.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +32,8 @@ from tests.support import tiny_world
 from tests.support.tiny_config import TINY
 from tests.support.toy_model import NULL_TEXT, RECIPE, SCHEDULES, toy, toy_batch, toy_params, training_loss
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 POWERS = (1, 2, 4, 8)
 ONE = MeshConfig()
 MESHES = [
@@ -55,12 +56,6 @@ Found = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 def name_of(mesh: MeshConfig) -> str:
     return f"{mesh.data}x{mesh.fsdp}x{mesh.tensor}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles() -> Iterator[None]:
-    with tiny_world.quick_compiles():
-        yield
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Records with one defect each, and the check of the doctor that should find it."""
+"""Changed and compared records; records with one defect each, and the check of the doctor that should find it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,6 +16,18 @@ def named(sample: Sample, clip: str, segment: int = 0, viewpoint: int = 0) -> Sa
 
 def with_array(sample: Sample, name: str, array: np.ndarray) -> Sample:
     return dataclasses.replace(sample, arrays=sample.arrays | {name: array})
+
+
+def equal(one: Sample, other: Sample) -> bool:
+    """Whether two samples are equal, dtypes included."""
+    return (
+        one.entry == other.entry
+        and one.arrays.keys() == other.arrays.keys()
+        and all(
+            one.arrays[name].dtype == other.arrays[name].dtype and np.array_equal(one.arrays[name], other.arrays[name])
+            for name in one.arrays
+        )
+    )
 
 
 def only(sample: Sample, fields: Sequence[str]) -> Sample:

@@ -13,9 +13,10 @@ from con360av_jax.errors import CheckpointError, MediaError
 torch = pytest.importorskip("torch", reason="CLAP runs in PyTorch: pip install -e '.[torch]'")
 
 from safetensors.torch import load_file, save_file
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+from transformers import ClapFeatureExtractor, ClapModel
 
 from preprocess.features.clap import CLAP, open_clap
+from tests.support.tiny_clap import write_clap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,20 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLAP with random weights, of half a second."""
-    folder = tmp_path_factory.mktemp("clap")
-    torch.manual_seed(0)
-    text = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    audio = {
-        "spec_size": 64, "num_mel_bins": 16, "window_size": 4, "patch_embeds_hidden_size": 8, "hidden_size": 16,
-        "depths": [1, 1], "num_attention_heads": [2, 2], "num_hidden_layers": 2, "projection_dim": 12,
-    }  # fmt: skip
-    config = ClapConfig(text_config={**text, "intermediate_size": 8}, audio_config=audio, projection_dim=12)
-    ClapModel(config).save_pretrained(folder)
-    ClapFeatureExtractor(
-        feature_size=16, sampling_rate=48_000, hop_length=480, max_length_s=1, fft_window_size=1024,
-        frequency_min=50, frequency_max=14_000, truncation="rand_trunc", padding="repeatpad",
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return write_clap(tmp_path_factory.mktemp("clap"), hop_length=480, max_length_s=1, fft_window_size=1024)
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,12 @@ from tests.support.audio_files import write_wav
 from tests.support.small_networks import RATE, pictures, sound, write_clips
 from tests.support.vxm_file import random_entries, write_file
 
-torch = pytest.importorskip("torch", reason="feature networks run in PyTorch: pip install -e '.[torch]'")
-
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+pytest.importorskip("torch", reason="feature networks run in PyTorch: pip install -e '.[torch]'")
 
 from preprocess.features import clips
 from preprocess.features.networks import MODELS, model_of
 from preprocess.features.opening import window_start
+from tests.support.tiny_clap import write_clap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,21 +60,7 @@ def fastgaze(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLAP with random weights that hears ten seconds."""
-    folder = tmp_path_factory.mktemp("clap")
-    torch.manual_seed(0)
-    text = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    audio = {
-        "spec_size": 64, "num_mel_bins": 16, "window_size": 4, "patch_embeds_hidden_size": 8, "hidden_size": 16,
-        "depths": [1, 1], "num_attention_heads": [2, 2], "num_hidden_layers": 2, "projection_dim": 12,
-    }  # fmt: skip
-    ClapModel(
-        ClapConfig(text_config={**text, "intermediate_size": 8}, audio_config=audio, projection_dim=12)
-    ).save_pretrained(folder)
-    ClapFeatureExtractor(
-        feature_size=16, sampling_rate=48_000, hop_length=2400, max_length_s=10, fft_window_size=4096,
-        frequency_min=50, frequency_max=14_000, truncation="rand_trunc", padding="repeatpad",
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return write_clap(tmp_path_factory.mktemp("clap"), hop_length=2400, max_length_s=10, fft_window_size=4096)
 
 
 @pytest.fixture
