@@ -15,7 +15,7 @@ from con360av_jax.config.files import changes, unstructure
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.features import card_differences
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS, FEWEST_TO_DECIDE, bootstrap_mean
-from con360av_jax.evaluate.results import Metric, Results, read_results
+from con360av_jax.evaluate.results import Results, read_results
 from con360av_jax.runtime.files import write_text
 
 NamedResults = tuple[str, Results]
@@ -45,20 +45,6 @@ class Difference:
     """Number of clips that both evaluations score."""
     better: str = ""
     """Name of the better evaluation if the interval excludes 0 and has at least FEWEST_TO_DECIDE clips, else ""."""
-
-    @property
-    def metric(self) -> Metric:
-        """The difference as a Metric, for pages and their filters."""
-        return Metric(
-            name=self.name,
-            title=f"{self.title}: {self.second} minus {self.first}",
-            unit=self.unit,
-            lower_is_better=self.lower_is_better,
-            value=self.value,
-            low=self.low,
-            high=self.high,
-            clips=self.clips,
-        )
 
 
 def open_evaluations(folders: Sequence[Path]) -> list[NamedResults]:

@@ -2,19 +2,19 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from con360av_jax.config.files import leaves
 from con360av_jax.evaluate.compare import Difference, NamedResults, measurement_differences
-from con360av_jax.evaluate.examples import Video, videos_of
+from con360av_jax.evaluate.examples import videos_of
 from con360av_jax.evaluate.metric_format import DASH, FILTERS, half_width, number
 from con360av_jax.evaluate.metric_plots import intervals, scatter
 from con360av_jax.evaluate.metrics.bootstrap import FEWEST_TO_DECIDE
-from con360av_jax.evaluate.results import ClipScores, Metric
+from con360av_jax.evaluate.results import Metric
 from con360av_jax.pages.environment import page_environment
 from con360av_jax.runtime.files import write_text
 
@@ -24,8 +24,7 @@ LISTED = 200
 """Clips in the table of those whose scores differ most."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetricRow:
+class MetricRow(NamedTuple):
     """One metric in each evaluation; None where an evaluation has not computed it."""
 
     metric: Metric
@@ -36,45 +35,15 @@ class MetricRow:
     """Half the width of the narrowest interval, which sets the precision of all values in the row."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Apart:
-    """One clip with its score and video in each evaluation."""
-
-    clip: str
-    caption: str
-    scores: tuple[float, ...]
-    videos: tuple[Video, ...]
-
-    @property
-    def difference(self) -> float:
-        """Second score minus the first of two evaluations; highest minus lowest of more."""
-        if len(self.scores) == 2:
-            return self.scores[1] - self.scores[0]
-        return max(self.scores) - min(self.scores)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MostApart:
-    """Clips ordered by the difference of their scores between evaluations, largest first."""
-
-    metric: Metric | None
-    clips: tuple[Apart, ...]
-    shown: tuple[Apart, ...]
-    """The first MOST_APART clips, whose videos are shown."""
-
-
 def write_comparison(
-    named: Sequence[NamedResults],
-    out: Path,
-    folders: Sequence[Path] | None = None,
-    differences: Sequence[Difference] = (),
+    named: Sequence[NamedResults], out: Path, folders: Sequence[Path], differences: Sequence[Difference] = ()
 ) -> Path:
     """Writes a page that compares two evaluations or more, in one step.
 
     Args:
         named: name and results of each evaluation.
         out: the page.
-        folders: folder of each evaluation, in the same order; None shows no videos.
+        folders: folder of each evaluation, in the same order.
         differences: paired differences to show; those without an interval are omitted.
     """
     full = [name for name, _ in named]
@@ -95,7 +64,7 @@ def write_comparison(
             scatters=scatters(evaluations, shared),
             shared=shared,
             apart=most_apart(evaluations, shared, folders, out),
-            shows_videos=folders is not None,
+            videos=MOST_APART,
         )
     )
     write_text(out, html)
@@ -163,7 +132,7 @@ def differing_settings(evaluations: Sequence[NamedResults]) -> tuple[list[tuple[
     """Settings that differ, with their value in each evaluation, and the number of equal settings."""
     told = [leaves(results.made_from) for _, results in evaluations]
     rows: list[tuple[str, tuple[str, ...]]] = []
-    names = _keys(*told)
+    names = dict.fromkeys(name for one in told for name in one)
     for name in names:
         values = tuple(DASH if name not in one else _said(one[name]) for one in told)
         if len(set(values)) > 1:
@@ -198,9 +167,12 @@ def scatters(evaluations: Sequence[NamedResults], clips: Sequence[str]) -> list[
 
 
 def most_apart(
-    evaluations: Sequence[NamedResults], clips: Sequence[str], folders: Sequence[Path] | None, page: Path
-) -> MostApart:
-    """Clips whose scores differ most: by S_KL, else by the first metric that all evaluations score."""
+    evaluations: Sequence[NamedResults], clips: Sequence[str], folders: Sequence[Path], page: Path
+) -> tuple[Metric | None, list[dict[str, object]]]:
+    """Clips whose scores differ most, largest difference first: by S_KL, else by the first metric that all score.
+
+    The difference is the second score minus the first of two evaluations, highest minus lowest of more.
+    """
     metrics = sorted(evaluations[0][1].metrics, key=lambda metric: metric.name != "s_kl") if evaluations else []
     for metric in metrics:
         names, scores = _scores(evaluations, clips, metric.name)
@@ -208,27 +180,15 @@ def most_apart(
             continue
         order = np.argsort(-np.ptp(scores, axis=0), kind="stable")[:LISTED]
         by_name = [{clip.clip: clip for clip in results.clips} for _, results in evaluations]
-        found = tuple(
-            _apart([known[names[place]] for known in by_name], scores[:, place], evaluations, folders, page)
-            for place in order
-        )
-        return MostApart(metric=metric, clips=found, shown=found[:MOST_APART] if folders is not None else ())
-    return MostApart(metric=None, clips=(), shown=())
-
-
-def _apart(
-    clips: Sequence[ClipScores],
-    scores: np.ndarray,
-    evaluations: Sequence[NamedResults],
-    folders: Sequence[Path] | None,
-    page: Path,
-) -> Apart:
-    videos: tuple[Video, ...] = ()
-    if folders is not None:
-        videos = videos_of(
-            [(name, clip, folder) for (name, _), clip, folder in zip(evaluations, clips, folders, strict=True)], page
-        )
-    return Apart(clip=clips[0].clip, caption=clips[0].caption, scores=tuple(map(float, scores)), videos=videos)
+        found: list[dict[str, object]] = []
+        for place in order:
+            same = [known[names[place]] for known in by_name]
+            sources = zip((name for name, _ in evaluations), same, folders, strict=True)
+            apart = np.diff(scores[:, place])[0] if len(same) == 2 else np.ptp(scores[:, place])
+            told = {"clip": names[place], "caption": same[0].caption, "scores": scores[:, place].tolist()}
+            found.append({**told, "difference": float(apart), "videos": videos_of(list(sources), page)})
+        return metric, found
+    return None, []
 
 
 def _scores(evaluations: Sequence[NamedResults], clips: Sequence[str], metric: str) -> tuple[list[str], np.ndarray]:
@@ -236,10 +196,6 @@ def _scores(evaluations: Sequence[NamedResults], clips: Sequence[str], metric: s
     known = [{clip.clip: clip.scores for clip in results.clips} for _, results in evaluations]
     names = [clip for clip in clips if all(metric in scores[clip] for scores in known)]
     return names, np.array([[scores[clip][metric] for clip in names] for scores in known])
-
-
-def _keys(*told) -> list[str]:
-    return list(dict.fromkeys(name for one in told for name in one))
 
 
 def _said(value: object) -> str:

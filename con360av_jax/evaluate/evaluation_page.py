@@ -1,7 +1,6 @@
 """The HTML page of one evaluation: metrics, settings, exclusions, and videos of the worst and best clips."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,39 +20,6 @@ CAPTION = 140
 """Longest caption in the table of all clips, characters."""
 _DIGEST = 12
 _GROUP = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """Metric column in the table of all clips."""
-
-    name: str
-    title: str
-    about: str
-    sorted: str
-    """aria-sort of the column: rows are written in order of the ranking metric, worst first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Row of the table of all clips."""
-
-    clip: str
-    caption: str
-    angles: tuple[str, ...]
-    links: tuple[tuple[str, str, str], ...]
-    """Label, address and file of each video; the address is empty if the file is missing."""
-    scores: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExclusionCount:
-    """Number of clips and frames that a metric excludes for one reason."""
-
-    metric: str
-    reason: str
-    clips: int
-    frames: int
 
 
 def write_page(folder: Path) -> Path:
@@ -149,32 +115,27 @@ def _short(value: object) -> str:
 
 
 def _histograms(results: Results) -> list[str]:
-    plots = []
-    for metric in results.metrics:
-        scores = np.array([clip.scores[metric.name] for clip in results.clips if metric.name in clip.scores])
-        if len(scores):
-            plots.append(histogram(metric, scores))
-    return plots
+    scores = {
+        metric: [clip.scores[metric.name] for clip in results.clips if metric.name in clip.scores]
+        for metric in results.metrics
+    }
+    return [histogram(metric, np.array(found)) for metric, found in scores.items() if found]
 
 
-def _counted(exclusions: Sequence[Exclusion]) -> list[ExclusionCount]:
-    """Exclusions counted by metric and reason, most frequent first."""
+def _counted(exclusions: Sequence[Exclusion]) -> list[tuple[str, str, int, int]]:
+    """Metric, reason, and numbers of clips and frames that are excluded, most frequent first."""
     groups: dict[tuple[str, str], list[Exclusion]] = {}
     for exclusion in exclusions:
         groups.setdefault((exclusion.metric, exclusion.reason), []).append(exclusion)
     counted = [
-        ExclusionCount(
-            metric=metric,
-            reason=reason,
-            clips=len({exclusion.clip for exclusion in members}),
-            frames=sum(exclusion.frame is not None for exclusion in members),
-        )
-        for (metric, reason), members in groups.items()
+        (*group, len({one.clip for one in members}), sum(one.frame is not None for one in members))
+        for group, members in groups.items()
     ]
-    return sorted(counted, key=lambda found: -max(found.clips, found.frames))
+    return sorted(counted, key=lambda found: -max(found[2:]))
 
 
-def _columns(results: Results, first: Metric | None) -> list[Score]:
+def _columns(results: Results, first: Metric | None) -> list[dict[str, str]]:
+    """Metric columns of the table of all clips; "sorted" is their aria-sort, because rows are written worst first."""
     known = {metric.name: metric for metric in results.metrics}
     spoken = {name: None for clip in results.clips for name in clip.scores}
     order = [name for name in known if name in spoken] + [name for name in spoken if name not in known]
@@ -184,28 +145,23 @@ def _columns(results: Results, first: Metric | None) -> list[Score]:
         worst_first = metric is not None and metric is first
         direction = "descending" if metric and metric.lower_is_better else "ascending"
         unit = f", {metric.unit}" if metric and metric.unit else ""
-        columns.append(
-            Score(
-                name=name,
-                title=f"{name}{unit}",
-                about=metric.title if metric else name,
-                sorted=direction if worst_first else "none",
-            )
-        )
+        about, order_of = metric.title if metric else name, direction if worst_first else "none"
+        columns.append({"name": name, "title": f"{name}{unit}", "about": about, "sorted": order_of})
     return columns
 
 
-def _rows(clips: Sequence[ClipScores], scores: Sequence[Score], folder: Path, page: Path) -> list[Row]:
+def _rows(clips: Sequence[ClipScores], scores: Sequence[dict[str, str]], folder: Path, page: Path) -> list[dict]:
+    """Rows of the table of all clips; a link has an empty address if the file is missing."""
     return [
-        Row(
-            clip=clip.clip,
-            caption=clip.caption if len(clip.caption) <= CAPTION else f"{clip.caption[:CAPTION].rstrip()}…",
-            angles=tuple(number(angle, 10.0) for angle in angles(clip)),
-            links=tuple(
+        {
+            "clip": clip.clip,
+            "caption": clip.caption if len(clip.caption) <= CAPTION else f"{clip.caption[:CAPTION].rstrip()}…",
+            "angles": [number(angle, 10.0) for angle in angles(clip)],
+            "links": [
                 (word, link(folder / file, page), file)
                 for word, file in (("generated", clip.generated), ("target", clip.target))
-            ),
-            scores=tuple(number(clip.scores.get(score.name)) for score in scores),
-        )
+            ],
+            "scores": [number(clip.scores.get(score["name"])) for score in scores],
+        }
         for clip in clips
     ]

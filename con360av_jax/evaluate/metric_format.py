@@ -2,6 +2,7 @@
 
 import math
 
+from con360av_jax.evaluate.compare import Difference
 from con360av_jax.evaluate.results import Metric
 
 DASH = "–"
@@ -24,24 +25,24 @@ def number(value: float | None, spread: float = 0.0) -> str:
     return f"{value:,.{places}f}".replace("-", "−")
 
 
-def metric_value(metric: Metric, spread: float | None = None) -> str:
+def metric_value(metric: Metric | Difference, spread: float | None = None) -> str:
     """Value of a metric with the precision of `spread`, by default of its own interval."""
     return beside(metric, metric.value, spread)
 
 
-def metric_interval(metric: Metric, spread: float | None = None) -> str:
+def metric_interval(metric: Metric | Difference, spread: float | None = None) -> str:
     """Interval of a metric as "low to high", or a dash without one."""
     if metric.low is None or metric.high is None:
         return DASH
     return f"{beside(metric, metric.low, spread)} to {beside(metric, metric.high, spread)}"
 
 
-def beside(metric: Metric, value: float | None, spread: float | None = None) -> str:
+def beside(metric: Metric | Difference, value: float | None, spread: float | None = None) -> str:
     """Another value of the same metric with the same precision, such as that of the targets."""
     return number(value, half_width(metric) if spread is None else spread)
 
 
-def half_width(metric: Metric) -> float:
+def half_width(metric: Metric | Difference) -> float:
     """Half the width of a metric's interval; 0 without one."""
     return (metric.high - metric.low) / 2 if metric.low is not None and metric.high is not None else 0.0
 

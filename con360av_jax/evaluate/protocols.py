@@ -11,7 +11,7 @@ CP    the Con360-AV paper, arXiv 2510.06060
 BASE  this project's base config: views of 256x256, 32 frames at 8 per second, audio of 4 s at 16 kHz
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from con360av_jax.errors import MetricError
@@ -101,17 +101,7 @@ _CLAP = "LAION-CLAP HTSAT-tiny, 630k-audioset"
 
 PAPER = Protocol(
     name="paper",
-    video=VideoProtocol(
-        extractor=_STYLEGANV.extractor,
-        features=_STYLEGANV.features,
-        frames=(16, 32),
-        frames_per_second=8.0,  # CP and BASE
-        window="first",
-        size=224,  # I3D
-        resize=_STYLEGANV.resize,
-        covariance="biased",  # SG
-        clips="all",
-    ),
+    video=replace(_STYLEGANV, frames=(16, 32), window="first", clips="all"),
     sound=AudioProtocol(
         extractor=_CLAP,
         features="joint embedding of unit length, 512",
@@ -147,16 +137,13 @@ STYLEGANV = Protocol(
 )
 VIDEOGPT = Protocol(
     name="videogpt",
-    video=VideoProtocol(
-        extractor=_STYLEGANV.extractor,  # CM: the same file
-        features=_STYLEGANV.features,
+    video=replace(
+        _STYLEGANV,  # CM: the same file, 224
         frames=(16, 32),
-        frames_per_second=8.0,  # BASE
         window="first",
-        size=224,  # CM
+        clips="all",
         resize="shorter side to 224, bilinear between pixel centres, middle cut out, [0, 1] to [-1, 1]",  # CM
         covariance="unbiased",  # CM
-        clips="all",
     ),
     sources=("CM", "BASE"),
     left_open=("number of frames: any from 10 on; 16 and 32 are taken, as in the protocol paper",),

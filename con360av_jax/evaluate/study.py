@@ -25,7 +25,7 @@ from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.results import Metric
 from con360av_jax.evaluate.run import Evaluation, generate_all, measure
 from con360av_jax.evaluate.selection import choose, choose_scenes, clip_name, complete_scenes
-from con360av_jax.evaluate.settings import ABLATION, Making, scales
+from con360av_jax.evaluate.settings import ABLATION, Making, sampler_of
 from con360av_jax.model import Con360AV
 
 Study: TypeAlias = Literal["viewpoints", "guidance", "ablation"]
@@ -66,9 +66,7 @@ def _grid(making: Making, text: Sequence[str], maps: Sequence[str]) -> dict[str,
         raise ConfigError("--study guidance: give --text-scales, --map-scales or both, such as --map-scales 1 2 4")
     found = {}
     for one, other in product(text or ("",), maps or ("",)):
-        sampler = making.sampler
-        sampler = replace(sampler, text_guidance=scales(one)) if one else sampler
-        sampler = replace(sampler, map_guidance=scales(other)) if other else sampler
+        sampler = sampler_of(making.sampler, None, one, other)
         words = [f"{word}_{said}" for word, said in (("text", one), ("map", other)) if said]
         found["_".join(words).replace("=", "").replace(",", "_")] = replace(making, sampler=sampler)
     return found
@@ -94,15 +92,9 @@ def run_study(
         named.append((name, results))
         features.append(found)
     between = _between(tuple(evaluations.values()), features) if study == "viewpoints" else {}
-    named = [
-        (
-            name,
-            replace(
-                results, metrics=(*results.metrics, *(metric for pair, metric in between.items() if pair[0] == name))
-            ),
-        )
-        for name, results in named
-    ]
+    for number, (name, results) in enumerate(named):
+        added = [metric for (variant, *_), metric in between.items() if variant == name]
+        named[number] = name, replace(results, metrics=(*results.metrics, *added))
     found_differences = [] if study == "viewpoints" else differences(named, first.making.seed, first.draws)
     write_differences(
         named,
@@ -111,12 +103,8 @@ def run_study(
         study=study,
         between=[{"arm": name, "from": other, **unstructure(metric)} for (name, other, _), metric in between.items()],
     )
-    page = write_comparison(
-        named,
-        folder / f"{STUDY}.html",
-        [one.folder for one in evaluations.values()],
-        found_differences,
-    )
+    folders = [one.folder for one in evaluations.values()]
+    page = write_comparison(named, folder / f"{STUDY}.html", folders, found_differences)
     return named, found_differences, page
 
 

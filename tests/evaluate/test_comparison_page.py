@@ -57,7 +57,7 @@ def test_unlike_evaluations_are_told_apart_on_the_page(tmp_path: Path):
     first, second = results(1), results(1, cards={"saliency": replace(CARD, settings={"size": 256})})
     (said,) = unlike([("a", first), ("b", second)])
     assert said == "a and b: features saliency: settings.size: 480 -> 256"
-    page = Read(write_comparison([("a", first), ("b", second)], tmp_path / "c.html"))
+    page = Read(write_comparison([("a", first), ("b", second)], tmp_path / "c.html", [tmp_path] * 2))
     assert "cannot be compared" in page.text and said in page.text
 
 

@@ -128,7 +128,7 @@ def test_an_evaluation_of_no_clip_or_one_has_a_page(tmp_path: Path, count: int):
     assert "every metric uses every clip" in page.text
     compared = Read(write_comparison([("one", found), ("two", found)], tmp_path / "compared.html", [tmp_path] * 2))
     assert "None:" in compared.text
-    assert write_comparison([], tmp_path / "none.html").is_file()
+    assert write_comparison([], tmp_path / "none.html", []).is_file()
 
 
 def test_clips_without_any_score_are_shown_in_their_order(tmp_path: Path):
@@ -172,7 +172,7 @@ def test_two_thousand_clips_are_a_page_of_moderate_size(tmp_path: Path):
     assert page.count("tr") > 2000
     assert (tmp_path / "metrics.html").stat().st_size < 3_000_000
     both = [("one", results(0, clips=clips)), ("two", results(0, clips=clips))]
-    assert write_comparison(both, tmp_path / "compared.html").stat().st_size < 3_000_000
+    assert write_comparison(both, tmp_path / "compared.html", [tmp_path] * 2).stat().st_size < 3_000_000
 
 
 def test_numbers_have_the_digits_that_mean_something():
