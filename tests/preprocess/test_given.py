@@ -13,16 +13,12 @@ from preprocess.captions.template import template_caption
 from preprocess.inputs import search, split_of
 from preprocess.saliency.given import FileSaliency
 from preprocess.stages.segment import Segment, Window
-from preprocess.stages.standardise import StandardClip
-
-
-def clip_at(path: Path) -> StandardClip:
-    return StandardClip(name=path.stem, path=path, packing="mono", height=32, duration=2.0, channels=1)
+from tests.support.panorama_files import standard_clip
 
 
 @pytest.fixture
 def segment() -> Segment:
-    window = Window(clip=clip_at(Path("walk.mp4")), index=1, start=1.0)
+    window = Window(clip=standard_clip(Path("walk.mp4")), index=1, start=1.0)
     return Segment(window=window, frames=np.full((4, 32, 64, 3), 90, np.uint8), audio=np.zeros(16_000, np.float32))
 
 
@@ -55,7 +51,7 @@ def test_users_maps_that_do_not_fit_say_why(tiny: Config, segment: Segment, tmp_
 
 
 def test_captions_come_from_the_text_beside_the_video_or_the_listing(segment: Segment, tmp_path: Path):
-    clip = clip_at(tmp_path / "walk.mp4")
+    clip = standard_clip(tmp_path / "walk.mp4")
     segment = replace(segment, window=replace(segment.window, clip=clip))
     with pytest.raises(DatasetError, match="has no caption"):
         file_caption(segment, [])
@@ -66,7 +62,7 @@ def test_captions_come_from_the_text_beside_the_video_or_the_listing(segment: Se
 
 
 def test_a_damaged_listing_of_captions_names_its_line(segment: Segment, tmp_path: Path):
-    segment = replace(segment, window=replace(segment.window, clip=clip_at(tmp_path / "walk.mp4")))
+    segment = replace(segment, window=replace(segment.window, clip=standard_clip(tmp_path / "walk.mp4")))
     (tmp_path / "captions.jsonl").write_text('{"file": "walk.mp4", "caption": "A walk."}\n{"file": 3}\n')
     with pytest.raises(DatasetError, match="line 2"):
         file_caption(segment, [])

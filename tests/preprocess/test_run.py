@@ -7,22 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import ClipConfig, Config
 from con360av_jax.data.schema import ENCODED_FIELDS, field_specs, validate
 from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import MediaError
 from con360av_jax.media.files import MediaInfo, write_clip
 from con360av_jax.media.mel import log_mel
-from preprocess.captions.template import template_caption
 from preprocess.cli import main
 from preprocess.inputs import search
 from preprocess.running.pipeline import Ledger, Pipeline
-from preprocess.saliency.contrast import ContrastSaliency
 from preprocess.stages.segment import cut, windows
-from preprocess.stages.standardise import StandardClip, packing_of, standardise
+from preprocess.stages.standardise import packing_of, standardise
 from preprocess.stages.viewpoints import ViewpointSettings
-from tests.support.audio_files import write_wav
+from tests.support.bad_recordings import KINDS, made
+from tests.support.panorama_files import standard_clip
 
 RATE = 16_000
 
@@ -50,18 +48,6 @@ def command(videos: Path, out: Path, *options: object) -> list[str]:
     return ["run", str(videos), "--out", str(out), "--workers", "0", *map(str, options)]
 
 
-def described(path: Path, **changes: object) -> StandardClip:
-    clip = StandardClip(name=path.stem, path=path, packing="mono", height=32, duration=2.0, channels=1)
-    return replace(clip, **changes)
-
-
-@pytest.fixture(scope="module")
-def config_path(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.json"
-    save_config(tiny, path)
-    return path
-
-
 @pytest.mark.parametrize(
     ("duration", "starts"),
     [
@@ -75,7 +61,7 @@ def config_path(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_windows_cover_the_clip_with_one_second_of_overlap(duration: float, starts: list[int]):
-    found = windows(described(Path("a.mp4"), duration=duration), ClipConfig())
+    found = windows(standard_clip(Path("a.mp4"), duration=duration), ClipConfig())
     assert [window.start for window in found] == starts
     assert [window.index for window in found] == list(range(len(starts)))
 
@@ -146,54 +132,15 @@ def test_one_eye_of_stereo_pictures_is_used_whole(tiny: Config, tmp_path: Path, 
     np.testing.assert_allclose(cut(windows(clip, tiny.clip)[0], tiny).frames[0].astype(int), eye[0], atol=12)
 
 
-def test_pictures_squeezed_to_16_by_9_are_stretched_and_never_cropped(tiny: Config, tmp_path: Path):
-    path = clip_file(tmp_path / "a.mp4", height=36)
-    frames = cut(windows(standardise(path, "a", tiny), tiny.clip)[0], tiny).frames
-    assert frames.shape[1:3] == (36, 72)
-    assert frames[0, :7, :16].mean() > 200
-    assert frames[0, :, 20:].mean() < 60
-
-
-def bad_input(kind: str, folder: Path) -> Path:
-    """A file with one fault."""
-    path = folder / f"{kind}.mp4"
-    if kind == "soundless":
-        write_clip(path, picture(), 8, None, RATE)
-    elif kind == "pictureless":
-        path = folder / "pictureless.wav"
-        write_wav(path, noise(), RATE)
-    elif kind == "square":
-        clip_file(path, height=48, width=64)
-    elif kind == "short":
-        clip_file(path, seconds=0.5)
-    elif kind == "corrupt":
-        path.write_bytes(np.random.default_rng(0).bytes(5000))
-    elif kind == "truncated":
-        clip_file(path)
-        path.write_bytes(path.read_bytes()[:-2000])
-    return path
-
-
-REASONS = {
-    "missing": "no such file",
-    "soundless": "no audio stream",
-    "pictureless": "no video stream",
-    "square": "no 2:1 panorama",
-    "short": "shorter than a segment",
-    "corrupt": "not a media file, or is corrupt",
-    "truncated": "cut off",
-}
-
-
-@pytest.mark.parametrize("kind", list(REASONS))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].segment is None and kind != "folder"])
 def test_a_bad_input_gives_one_line_exit_code_2_and_nothing_half_written(kind, config_path, tmp_path, capfd):
     place = tmp_path / "videos"
     place.mkdir()
-    path = bad_input(kind, place)
+    path, line = made(kind, place)
     assert main(command(path, tmp_path / "deep" / "out", "--config", config_path, "--previews")) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1
-    assert path.name in lines[0] and REASONS[kind] in lines[0]
+    assert str(line["reason"]) in lines[0]
     assert [entry.name for entry in tmp_path.iterdir()] == ["videos"]
 
 
@@ -222,7 +169,7 @@ def test_bad_inputs_of_a_folder_are_in_the_ledger_and_good_ones_in_the_dataset(t
     videos = tmp_path / "videos"
     videos.mkdir()
     clip_file(videos / "good.mp4", channels=4)
-    bad = [bad_input(kind, videos) for kind in ("soundless", "square", "short", "corrupt", "truncated")]
+    bad = [made(kind, videos)[0] for kind in ("no sound", "square", "short", "not a video", "truncated")]
     for out in ("one", "two"):
         given = command(videos, tmp_path / out, "--config", config_path)
         assert main([*given, "--viewpoints", "2", "--previews"]) == 0
@@ -258,23 +205,17 @@ class CountingEncoder:
 
 @pytest.mark.parametrize("keep_raw", [False, True])
 def test_encoded_samples_hold_latents_and_maps_and_raw_arrays_only_if_kept(
-    tiny: Config, tmp_path: Path, keep_raw: bool
+    chain: Pipeline, tmp_path: Path, keep_raw: bool
 ):
     (given,) = search([clip_file(tmp_path / "a.mp4")]).inputs
-    encoder = CountingEncoder(tiny)
-    pipeline = Pipeline(
-        config=tiny,
-        saliency=ContrastSaliency(),
-        captions=template_caption,
-        encoder=encoder,
-        viewpoints=ViewpointSettings(count=2, moving=True),
-        keep_raw=keep_raw,
-    )
+    encoder = CountingEncoder(chain.config)
+    viewpoints = ViewpointSettings(count=2, moving=True)
+    pipeline = replace(chain, encoder=encoder, viewpoints=viewpoints, keep_raw=keep_raw)
     ledger = Ledger()
     samples = list(pipeline.samples([given], ledger))
     assert (len(samples), ledger.rejected, ledger.segments) == (4, [], {"a": 2})
     for number, sample in enumerate(samples, start=1):
-        validate(sample, tiny, pipeline.fields)
+        validate(sample, chain.config, pipeline.fields)
         assert ("video" in sample.arrays) == keep_raw
         assert sample.arrays["clap_text"][0] == number
     assert encoder.captions == [sample.caption for sample in samples]

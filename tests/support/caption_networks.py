@@ -1,8 +1,7 @@
 """BLIP-2 (with OPT and with T5) and Llama in small: random weights and word tokenizers, saved by the real classes."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,6 @@ CHAT_TEMPLATE = (
     "{% endif %}{{ date_string }}{% for message in messages %} <{{ message['role'] }}> {{ message['content'] }}"
     "{% endfor %}{% if add_generation_prompt %} <assistant>{% endif %}"
 )
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Torch without threads, which take longer to start than matrices of 16 columns to multiply."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def word_tokenizer(**marks: str) -> PreTrainedTokenizerFast:

@@ -8,6 +8,8 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 
+from preprocess.stages.standardise import StandardClip
+
 RATE = 16_000
 EVENLY = tuple(np.arange(16) / 8)
 
@@ -33,10 +35,14 @@ def write_panorama(
     pictures: Sequence[np.ndarray] | None = None,
     metadata: dict[str, str] | None = None,
     x264: str = "",
+    height: int = 32,
 ) -> Path:
-    """Pictures at `times` (s), H.264, and `sound` as float PCM from 0 s on; Matroska or QuickTime by the name."""
-    pictures = [panorama(number) for number in range(len(times))] if pictures is None else pictures
-    height, width = pictures[0].shape[:2] if len(pictures) else (32, 64)
+    """Pictures at `times` (s), H.264, and `sound` as float PCM from 0 s on; Matroska or QuickTime by the name.
+
+    Without `pictures`, they are `panorama`s of `height`.
+    """
+    pictures = [panorama(number, height) for number in range(len(times))] if pictures is None else pictures
+    height, width = pictures[0].shape[:2] if len(pictures) else (height, 64)
     options = {"threads": "1", "tune": "zerolatency", "crf": "12"} | ({"x264-params": x264} if x264 else {})
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=8, options=options)
@@ -61,3 +67,8 @@ def write_panorama(
         if len(times):
             container.mux(stream.encode(None))
     return path
+
+
+def standard_clip(path: Path, height: int = 32, duration: float = 2.0) -> StandardClip:
+    """A recording of one eye and one channel that has passed its checks."""
+    return StandardClip(name=path.stem, path=path, packing="mono", height=height, duration=duration, channels=1)

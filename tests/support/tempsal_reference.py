@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, interpolate, max_pool2d, pad
 
+from tests.support.torch_weights import norm_shapes
+
 Shapes = dict[str, tuple[int, ...]]
 State = Mapping[str, Tensor]
 # A cell's ten operations in the file's order: a kernel's size, a pool or a copy; and which state each reads.
@@ -38,17 +40,12 @@ def _biased(name: str, before: int, after: int) -> Shapes:
     return {f"{name}.weight": (after, before, 3, 3), f"{name}.bias": (after,)}
 
 
-def _norm(name: str, channels: int) -> Shapes:
-    kinds = ("weight", "bias", "running_mean", "running_var")
-    return {f"{name}.{kind}": (channels,) for kind in kinds} | {f"{name}.num_batches_tracked": ()}
-
-
 def _pointwise(conv: str, bn: str, before: int, after: int) -> Shapes:
-    return {f"{conv}.weight": (after, before, 1, 1)} | _norm(bn, after)
+    return {f"{conv}.weight": (after, before, 1, 1)} | norm_shapes(bn, after)
 
 
 def _encoder(name: str, width: int) -> Shapes:
-    shapes: Shapes = {f"{name}.conv0.weight": (96, 3, 3, 3)} | _norm(f"{name}.conv0_bn", 96)
+    shapes: Shapes = {f"{name}.conv0.weight": (96, 3, 3, 3)} | norm_shapes(f"{name}.conv0_bn", 96)
     shapes |= _cell(f"{name}.stem1", 96, 96, width // 4, True, "none")
     inputs = [5 * (width // 4), 5 * (width // 2)]
     shapes |= _cell(f"{name}.stem2", 96, inputs[0], width // 2, True, "halved")
@@ -64,7 +61,7 @@ def _cell(name: str, before_last: int, last: int, width: int, halves: bool, befo
     shapes: Shapes = {}
     if before == "halved":
         shapes = {f"{name}.preprocess0.conv_{half}.weight": (width // 2, before_last, 1, 1) for half in (1, 2)}
-        shapes |= _norm(f"{name}.preprocess0.bn", width)
+        shapes |= norm_shapes(f"{name}.preprocess0.bn", width)
     elif before == "same":
         shapes = _pointwise(f"{name}.preprocess0.op.1", f"{name}.preprocess0.op.2", before_last, width)
     shapes |= _pointwise(f"{name}.preprocess1.op.1", f"{name}.preprocess1.op.2", last, width)

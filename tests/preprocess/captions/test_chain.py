@@ -27,16 +27,11 @@ from preprocess.captions.contract import CaptionSettings
 from preprocess.cli import main
 from preprocess.stages.segment import Segment, cut, windows
 from preprocess.stages.standardise import standardise
-from tests.support.caption_networks import save_blip2, save_llama, silence, single_thread
+from tests.support.caption_networks import save_blip2, save_llama, silence
 
 torch = pytest.importorskip("torch", reason="caption models are PyTorch's: pip install -e '.[torch]'")
+pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 16_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with single_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,18 +17,13 @@ from preprocess.captions.blip2_llama.model_folders import open_model_folder
 from preprocess.captions.blip2_llama.prompts import DEFAULT_PROMPTS, load_prompts
 from preprocess.captions.blip2_llama.texts import FaceText
 from preprocess.stages.segment import Segment, Window
-from preprocess.stages.standardise import StandardClip
-from tests.support.caption_networks import PICTURE, QUERIES, save_blip2, save_llama, single_thread, word_tokenizer
+from tests.support.caption_networks import PICTURE, QUERIES, save_blip2, save_llama, word_tokenizer
+from tests.support.panorama_files import standard_clip
 
 torch = pytest.importorskip("torch", reason="caption models are PyTorch's: pip install -e '.[torch]'")
+pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPTS = load_prompts()
 TEXTS = ("a dog in a park", "two red boat near river tree", "old child sings")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with single_thread():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +139,7 @@ def test_each_face_looks_where_its_name_says_at_every_time():
 
 
 def test_faces_are_looked_at_in_the_middle_of_each_second():
-    clip = StandardClip(name="a", path=Path("a.mp4"), packing="mono", height=2, duration=10.0, channels=1)
+    clip = standard_clip(Path("a.mp4"), height=2)
     segment = Segment(
         window=Window(clip=clip, index=1, start=3.0),
         frames=np.zeros((32, 2, 4, 3), np.uint8),

@@ -2,11 +2,7 @@
 # ruff: noqa: E402 -- imports that need torch come after asking for it
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -18,7 +14,9 @@ from con360av_jax.evaluate.protocols import FADTK, PAPER, PROTOCOLS, SMALL, STYL
 from con360av_jax.media.files import read_audio, write_clip
 from preprocess.cli import main
 from tests.support.audio_files import write_wav
+from tests.support.killed_command import run_killed
 from tests.support.small_networks import RATE, pictures, sound, write_clips
+from tests.support.tiny_world import files_below
 from tests.support.vxm_file import random_entries, write_file
 
 pytest.importorskip("torch", reason="feature networks run in PyTorch: pip install -e '.[torch]'")
@@ -29,22 +27,6 @@ from preprocess.features.opening import window_start
 from tests.support.tiny_clap import write_clap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-# The command, killed when it has written its KILL_AT-th line of what is extracted.
-KILLED = """
-import os, signal, sys
-from preprocess.cli import main
-from preprocess.features.store import PartStore
-real, count = PartStore.add, 0
-def add(*given):
-    global count
-    real(*given)
-    count += 1
-    if count == int(os.environ["KILL_AT"]):
-        os.kill(os.getpid(), signal.SIGKILL)
-PartStore.add = add
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +62,6 @@ def run(videos: Path, output: Path, protocol: str, *options: object) -> int:
     return main(["features", *map(str, given)])
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def test_the_parts_of_each_protocol():
     assert parts(PAPER) == ("video_16", "video_32", "saliency", "sound")
     assert parts(STYLEGANV) == ("video_16",)
@@ -102,7 +80,7 @@ def test_fastgaze_gives_a_map_for_each_picture_whatever_the_batch(fastgaze: Path
     for batch in (1, 3):
         assert run(folder, tmp_path / str(batch), "small", "--model", "fastgaze", "--batch-size", batch,
                    "--weights", f"fastgaze={fastgaze}") == 0  # fmt: skip
-    assert content(tmp_path / "1") == content(tmp_path / "3")
+    assert files_below(tmp_path / "1") == files_below(tmp_path / "3")
     found = open_features(tmp_path / "1" / "saliency")
     assert found.values.shape == (9, 30, 30)
     np.testing.assert_allclose(found.values.sum(axis=(1, 2)), 1, atol=1e-5)
@@ -117,15 +95,11 @@ def test_fastgaze_gives_a_map_for_each_picture_whatever_the_batch(fastgaze: Path
 def test_a_killed_run_goes_on_to_the_same_bytes(videos: Path, clap: Path, tmp_path: Path, at: int):
     options = ("--weights", f"clap={clap}", "--batch-size", "2")
     given = ["--videos", videos, "--out", tmp_path / "killed", "--protocol", "fadtk", *options]
-    environment = {**os.environ, "KILL_AT": str(at)}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, "features", *map(str, given)], env=environment, capture_output=True, text=True
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_killed("preprocess.features.store.PartStore.add", at + 1, ["features", *map(str, given)])
     assert (tmp_path / "killed" / "sound.begun" / "clips.jsonl").read_text().count("\n") == at
     assert run(videos, tmp_path / "killed", "fadtk", *options) == 0
     assert run(videos, tmp_path / "whole", "fadtk", *options) == 0
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert files_below(tmp_path / "killed") == files_below(tmp_path / "whole")
 
 
 def test_clap_hears_as_the_protocol_says(clap: Path, tmp_path: Path):
@@ -137,7 +111,7 @@ def test_clap_hears_as_the_protocol_says(clap: Path, tmp_path: Path):
     for batch in (1, 8):
         output = tmp_path / f"fadtk{batch}"
         assert run(folder, output, "fadtk", "--weights", f"clap={clap}", "--batch-size", batch) == 0
-    assert content(tmp_path / "fadtk1") == content(tmp_path / "fadtk8")
+    assert files_below(tmp_path / "fadtk1") == files_below(tmp_path / "fadtk8")
     found = open_features(tmp_path / "fadtk1" / "sound")
     assert [clip.rows for clip in found.clips] == [4, 4]
     np.testing.assert_array_equal(found.values, found.values.astype(np.float16).astype(np.float32))

@@ -17,6 +17,7 @@ from preprocess.features.extraction import Extracted, extract
 from preprocess.features.material import find_clips
 from preprocess.features.networks import Network
 from tests.support.small_networks import looked_at, networks, pictures, sound, write_clips, write_flawed
+from tests.support.tiny_world import files_below
 
 PARTS = ("saliency", "video_8", "sound")
 
@@ -28,10 +29,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extracted(videos: Path, output: Path, some: tuple[Network, ...], batch: int = 4) -> Extracted:
     return extract(*find_clips(videos), some, output, batch)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_every_part_has_its_rows_by_clip(videos: Path, tmp_path: Path):
@@ -48,10 +45,10 @@ def test_every_part_has_its_rows_by_clip(videos: Path, tmp_path: Path):
 
 
 def test_bytes_do_not_depend_on_batch_order_or_company(videos: Path, tmp_path: Path):
-    expected = content(extracted(videos, tmp_path / "a", networks(), 4) and tmp_path / "a")
+    expected = files_below(extracted(videos, tmp_path / "a", networks(), 4) and tmp_path / "a")
     for batch in (1, 5, 64):
         extracted(videos, tmp_path / f"by{batch}", networks(), batch)
-        assert content(tmp_path / f"by{batch}") == expected
+        assert files_below(tmp_path / f"by{batch}") == expected
     turned = tmp_path / "turned"
     for number in (3, 0, 5, 1, 4, 2):
         (turned / str(9 - number)).mkdir(parents=True)
@@ -144,7 +141,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(videos: Path, tmp_path: Path, c
             os.truncate(place, place.stat().st_size - cut)
     seen: list[str] = []
     extracted(videos, tmp_path / "stopped", networks(seen.append))
-    assert content(tmp_path / "stopped") == content(tmp_path / "whole")
+    assert files_below(tmp_path / "stopped") == files_below(tmp_path / "whole")
     assert seen == (["clip4", "clip5"] if not cut else ["clip3", "clip4", "clip5"])
 
 
@@ -164,7 +161,7 @@ def test_a_run_stopped_over_the_last_rename_is_whole(videos: Path, tmp_path: Pat
     seen: list[str] = []
     extracted(videos, tmp_path / "stopped", networks(seen.append))
     assert seen == []
-    assert content(tmp_path / "stopped") == content(tmp_path / "whole")
+    assert files_below(tmp_path / "stopped") == files_below(tmp_path / "whole")
 
 
 def test_what_is_there_is_kept_and_only_changed_or_new_clips_are_looked_at(videos: Path, tmp_path: Path):
@@ -183,7 +180,7 @@ def test_what_is_there_is_kept_and_only_changed_or_new_clips_are_looked_at(video
     extracted(folder, output, networks(seen.append))
     assert seen == ["clip25", "clip3"]
     extracted(folder, tmp_path / "anew", networks())
-    assert content(output) == content(tmp_path / "anew")
+    assert files_below(output) == files_below(tmp_path / "anew")
 
 
 def test_features_made_otherwise_are_not_mixed(videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):

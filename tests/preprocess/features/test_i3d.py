@@ -17,18 +17,11 @@ torch = pytest.importorskip("torch", reason="I3D runs in PyTorch: pip install -e
 from preprocess.features.clips import I3D, Convention, open_i3d, prepared
 from preprocess.features.i3d import InceptionI3d, pad_as_tensorflow
 from preprocess.features.i3d_files import load_i3d, load_scripted_i3d
+from tests.support.torch_weights import numbered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GOLDEN_FILE = "CON360AV_I3D_TORCHSCRIPT"
-
-
-def weights() -> dict[str, object]:
-    """Published names and shapes; each weight is one number of its own, so that files are small."""
-    return {
-        name: torch.tensor(number if name.endswith("tracked") else number / 1000).expand(shape)
-        for number, (name, shape) in enumerate(published_shapes().items(), start=1)
-    }
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +113,11 @@ def test_both_conventions_prepare_clips_as_documented(height: int, width: int):
 
 @pytest.mark.parametrize("counted", [True, False], ids=["new", "before PyTorch 0.4"])
 def test_every_weight_of_a_published_file_comes_to_its_own_place(tmp_path: Path, counted: bool):
-    given = {name: value for name, value in weights().items() if counted or not name.endswith("num_batches_tracked")}
+    given = {
+        name: value
+        for name, value in numbered(published_shapes(), 1000).items()
+        if counted or not name.endswith("num_batches_tracked")
+    }
     torch.save(given, tmp_path / "a.pt")
     loaded = load_i3d(tmp_path / "a.pt").state_dict()
     assert set(loaded) == set(published_shapes())
@@ -128,7 +125,7 @@ def test_every_weight_of_a_published_file_comes_to_its_own_place(tmp_path: Path,
 
 
 def test_one_error_lists_everything_that_is_wrong(tmp_path: Path):
-    given = weights()
+    given = numbered(published_shapes(), 1000)
     del given["Mixed_3b.b1a.bn.bias"]
     given |= {"logits.conv3d.bias": torch.zeros(600), "fc.weight": torch.zeros(1)}
     torch.save(given, tmp_path / "a.pt")
@@ -184,7 +181,7 @@ def test_other_files_are_refused_as_programs(tmp_path: Path):
         load_scripted_i3d(path, allow_code=False)
     with pytest.raises(CheckpointError, match="is no file"):
         open_i3d(path, "videogpt", allow_code=True)
-    torch.save(weights(), path)
+    torch.save(numbered(published_shapes(), 1000), path)
     with pytest.raises(CheckpointError, match="is no TorchScript program"):
         open_i3d(path, "videogpt", allow_code=True)
     with pytest.raises(CheckpointError, match=r"gives \(1, 600\) for 1 clips, wanted \(1, 400\)"):

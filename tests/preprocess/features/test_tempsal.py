@@ -1,7 +1,6 @@
 """TempSAL: the published tensors, the network against a second reading of them, pictures alone, and its files."""
 # ruff: noqa: E402 -- imports that need torch come after asking for it
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ torch = pytest.importorskip("torch", reason="TempSAL runs in PyTorch: pip instal
 
 from preprocess.features.tempsal import SIDE, TempSAL, TempSALNetwork, load_tempsal, published_key, stretched
 from tests.support.tempsal_reference import encoder_taps, image_saliency, published_shapes
+from tests.support.torch_weights import Hostile
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -120,19 +120,11 @@ def test_one_error_names_every_key_that_is_not_the_networks(file: Path, tmp_path
         load_tempsal(path, WIDTH)
 
 
-class Stranger:
-    """Something whose unpickling runs code."""
-
-    def __reduce__(self):
-        return os.mkdir, ("stranger was here",)
-
-
-def test_a_file_that_could_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save(random_state() | {"stranger": Stranger()}, tmp_path / "a.pt")
+def test_a_file_that_could_run_code_is_refused(tmp_path: Path):
+    torch.save(random_state() | {"stranger": Hostile(tmp_path / "ran")}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="could run code: refused"):
         load_tempsal(tmp_path / "a.pt", WIDTH)
-    assert not (tmp_path / "stranger was here").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_files_without_counters_of_training_steps_load_too(tmp_path: Path):

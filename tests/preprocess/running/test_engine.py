@@ -2,21 +2,18 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from con360av_jax.config.files import save_config
-from con360av_jax.config.settings import Config
 from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import ConfigError, DatasetError
 from con360av_jax.media.files import write_clip
-from preprocess.captions.template import template_caption
 from preprocess.cli import main
 from preprocess.inputs import search
 from preprocess.running import outcomes, pipeline
@@ -24,27 +21,12 @@ from preprocess.running.assemble import Made, make_dataset
 from preprocess.running.engine import Engine
 from preprocess.running.outcomes import Outcomes
 from preprocess.running.pipeline import Pipeline
-from preprocess.saliency.contrast import ContrastSaliency
-from preprocess.stages.encode import NoEncoder
 from preprocess.stages.segment import Segment, Window
-from preprocess.stages.viewpoints import ViewpointSettings
+from tests.support.killed_command import run_killed
+from tests.support.tiny_world import files_below
 
 RATE = 16_000
 HERE = Engine(workers=0)
-# The command, killed at the KILL_AT-th time that a finished file is given its name.
-KILLED = """
-import os, signal, sys
-real, count = os.replace, 0
-def replace(*names):
-    global count
-    count += 1
-    if count == int(os.environ["KILL_AT"]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(*names)
-os.replace = replace
-from preprocess.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 def clip_file(path: Path, seed: int, seconds: float = 2.0) -> Path:
@@ -66,22 +48,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def config_path(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.json"
-    save_config(tiny, path)
-    return path
-
-
 def command(videos: Path, out: Path, config_path: Path, *more: str) -> list[str]:
     sizes = ("--viewpoints", "2", "--shard-records", "3", "--config", str(config_path), "--previews")
     return ["run", str(videos), "--out", str(out), *sizes, *(more or ("--workers", "0"))]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +58,10 @@ def whole(videos: Path, config_path: Path, tmp_path_factory: pytest.TempPathFact
     """The files of a run that nobody stopped."""
     out = tmp_path_factory.mktemp("whole") / "data"
     assert main(command(videos, out, config_path)) == 0
-    return files(out)
+    return files_below(out)
 
 
-def made(tiny: Config, out: Path, videos: Path, engine: Engine, captions=template_caption) -> Made:
-    chain = Pipeline(
-        config=tiny,
-        saliency=ContrastSaliency(),
-        captions=captions,
-        encoder=NoEncoder(),
-        viewpoints=ViewpointSettings(count=1),
-    )
+def made(chain: Pipeline, out: Path, videos: Path, engine: Engine = HERE) -> Made:
     return make_dataset(out, chain, search([videos]).inputs, {}, engine)
 
 
@@ -109,7 +71,7 @@ def test_two_workers_of_ray_write_the_same_files_as_this_process_alone(videos, c
     ran = subprocess.run([sys.executable, "-m", "preprocess", *arguments], capture_output=True, text=True, cwd=tmp_path,
                          env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    assert files(tmp_path / "data") == whole
+    assert files_below(tmp_path / "data") == whole
     assert "1 left out (standardise 1)" in ran.stderr
 
 
@@ -117,9 +79,7 @@ def test_two_workers_of_ray_write_the_same_files_as_this_process_alone(videos, c
 @pytest.mark.parametrize("moment", [1, 4, 9, 13, 19, 23])
 def test_a_killed_run_goes_on_and_ends_with_the_same_files(videos, config_path, whole, tmp_path, moment, monkeypatch):
     arguments = command(videos, tmp_path / "data", config_path)
-    environment = os.environ | {"KILL_AT": str(moment), "PYTHONPATH": os.pathsep.join(sys.path)}
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, env=environment)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_killed("os.replace", moment, arguments)
     assert not (tmp_path / "data").exists()
     stored = {
         path.name.removesuffix(outcomes.SUFFIX) for path in tmp_path.glob(f"data.partial/scratch/*{outcomes.SUFFIX}")
@@ -128,7 +88,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(videos, config_path, 
     real = pipeline.cut
     monkeypatch.setattr(pipeline, "cut", lambda window, *rest: decoded.append(window) or real(window, *rest))
     assert main(arguments) == 0
-    assert files(tmp_path / "data") == whole
+    assert files_below(tmp_path / "data") == whole
     again = {f"{window.clip.name}_{window.index}" for window in decoded}
     assert not again & stored
     assert len(decoded) == len(again) <= (8 if moment == 1 else 7)
@@ -138,19 +98,19 @@ def test_running_it_once_more_changes_and_decodes_nothing(videos, config_path, w
     assert main(command(videos, tmp_path / "data", config_path)) == 0
     monkeypatch.setattr(pipeline, "cut", lambda *_: pytest.fail("decoded again"))
     assert main(command(videos, tmp_path / "data", config_path)) == 0
-    assert files(tmp_path / "data") == whole
+    assert files_below(tmp_path / "data") == whole
 
 
 def test_videos_added_later_add_shards_and_a_mended_file_leaves_the_ledger(videos, config_path, tmp_path):
     folder = shutil.copytree(videos, tmp_path / "videos")
     arguments = command(folder, tmp_path / "data", config_path)
     assert main(arguments) == 0
-    before = files(tmp_path / "data")
+    before = files_below(tmp_path / "data")
     clip_file(folder / "clip2bad.mp4", 5)
     clip_file(folder / "later.mp4", 6)
     (folder / "never.mp4").write_bytes(b"nor this")
     assert main(arguments) == 0
-    after, dataset = files(tmp_path / "data"), open_dataset(tmp_path / "data")
+    after, dataset = files_below(tmp_path / "data"), open_dataset(tmp_path / "data")
     assert dataset.manifest.clips == 6
     shards = [name for name in before if name.endswith(".arrayrecord")]
     assert {name: after[name] for name in shards} == {name: before[name] for name in shards}
@@ -159,7 +119,7 @@ def test_videos_added_later_add_shards_and_a_mended_file_leaves_the_ledger(video
     assert sum(name.startswith("previews/") for name in after) == 12
 
 
-def test_a_file_that_kills_its_worker_is_rejected_and_the_others_go_on(tiny, videos, tmp_path):
+def test_a_file_that_kills_its_worker_is_rejected_and_the_others_go_on(chain, videos, tmp_path):
     pytest.importorskip("ray")
 
     def deadly(segment: Segment, tracks) -> str:
@@ -167,26 +127,26 @@ def test_a_file_that_kills_its_worker_is_rejected_and_the_others_go_on(tiny, vid
             os._exit(1)
         return "all is well"
 
-    result = made(tiny, tmp_path / "data", videos, Engine(workers=1), deadly)
+    result = made(replace(chain, captions=deadly), tmp_path / "data", videos, Engine(workers=1))
     assert result.ledger.segments == {"clip0": 2, "clip2": 2, "clip3": 2}
     reasons = {Path(str(line["file"])).name: line["stage"] for line in result.ledger.rejected}
     assert reasons == {"clip1.mp4": "worker", "clip2bad.mp4": "standardise"}
 
 
-def test_whatever_a_file_does_to_a_library_costs_one_segment(tiny, videos, tmp_path):
+def test_whatever_a_file_does_to_a_library_costs_one_segment(chain, videos, tmp_path):
     def picky(segment: Segment, tracks) -> str:
         if segment.name == "clip1_1":
             raise ZeroDivisionError("from inside a library")
         return "all is well"
 
-    result = made(tiny, tmp_path / "data", videos, HERE, picky)
+    result = made(replace(chain, captions=picky), tmp_path / "data", videos)
     assert result.manifest.samples == 7
     (line,) = [line for line in result.ledger.rejected if "clip1" in str(line["file"])]
     assert (line["stage"], line["segment"]) == ("captions", 1)
     assert "ZeroDivisionError: from inside a library" in str(line["reason"])
 
 
-def test_a_folder_that_cannot_be_written_to_ends_the_run(tiny, videos, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_ends_the_run(chain, videos, tmp_path, monkeypatch):
     real = os.replace
 
     def full(source: Path, target: Path) -> None:
@@ -196,7 +156,7 @@ def test_a_folder_that_cannot_be_written_to_ends_the_run(tiny, videos, tmp_path,
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(DatasetError, match="No space left on device.*make room"):
-        made(tiny, tmp_path / "data", videos, HERE)
+        made(chain, tmp_path / "data", videos)
 
 
 @pytest.mark.parametrize(("most", "code"), [("0", 1), ("1", 0)])
@@ -231,15 +191,8 @@ def test_settings_that_mean_nothing_are_refused(settings, reason):
         Engine(**settings)
 
 
-def test_every_input_counts_once(tiny, videos, tmp_path):
+def test_every_input_counts_once(chain, videos, tmp_path):
     counted: Counter[str] = Counter()
-    chain = Pipeline(
-        config=tiny,
-        saliency=ContrastSaliency(),
-        captions=template_caption,
-        encoder=NoEncoder(),
-        viewpoints=ViewpointSettings(count=1),
-    )
     told: list[int] = []
     make_dataset(
         tmp_path / "data", chain, search([videos]).inputs, {}, HERE, begin=told.append,

@@ -15,7 +15,7 @@ from preprocess.cli import main
 from preprocess.saliency import choose
 from preprocess.saliency.choose import open_saliency
 from preprocess.stages.segment import Segment, Window
-from preprocess.stages.standardise import StandardClip
+from tests.support.panorama_files import standard_clip
 from tests.support.tiny_config import TINY
 
 torch = pytest.importorskip("torch", reason="SalViT360 runs in PyTorch: pip install -e '.[torch]'")
@@ -183,7 +183,7 @@ def test_the_backend_gives_the_loaded_networks_maps_by_area_and_stretched_over_t
     randomise_norms(network)
     torch.save({"model": network.state_dict(), "epoch": 5}, tmp_path / "a.pt")
     backend, plain = open_salvit360(tmp_path / "a.pt", "cpu"), load_salvit360(tmp_path / "a.pt")
-    clip = StandardClip(name="a", path=Path("a.mp4"), packing="mono", height=48, duration=1.0, channels=1)
+    clip = standard_clip(Path("a.mp4"), height=48)
     segment = Segment(window=Window(clip=clip, index=0, start=0.0), frames=frames(1), audio=np.zeros(1, np.float32))
     maps = backend(segment, TINY)
     wanted = next(predicted_maps(plain, segment.frames, "cpu"))

@@ -1,7 +1,6 @@
 """SalViT360's published files: exactly their keys are taken; anything else is one line that lists what is wrong."""
 # ruff: noqa: E402 -- imports that need torch come after asking for it
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ torch = pytest.importorskip("torch", reason="SalViT360 runs in PyTorch: pip inst
 
 from preprocess.saliency.salvit360.checkpoint import load_salvit360
 from preprocess.saliency.salvit360.network import SalViT360
+from tests.support.torch_weights import Hostile, norm_shapes, numbered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,9 +34,7 @@ def published_shapes(variant: str) -> dict[str, tuple[int, ...]]:
 
     def convolved(conv: str, bn: str, *shape: int) -> None:
         shapes[f"feature_extractor.{conv}.weight"] = shape
-        norm(f"feature_extractor.{bn}", shape[0])
-        shapes.update({f"feature_extractor.{bn}.running_{kind}": (shape[0],) for kind in ("mean", "var")})
-        shapes[f"feature_extractor.{bn}.num_batches_tracked"] = ()
+        shapes.update(norm_shapes(f"feature_extractor.{bn}", shape[0]))
 
     convolved("0", "1", 64, 3, 7, 7)
     for stage, (before, width) in enumerate(((64, 64), (64, 128), (128, 256), (256, 512)), start=4):
@@ -73,12 +71,7 @@ def published_shapes(variant: str) -> dict[str, tuple[int, ...]]:
 
 
 def weights(variant: str) -> "dict[str, Tensor]":
-    """Published names and shapes; each weight is one number of its own, so that files are small."""
-    counted = enumerate(published_shapes(variant).items(), start=1)
-    return {
-        name: torch.tensor(number if name.endswith("tracked") else number / 100).expand(shape)
-        for number, (name, shape) in counted
-    }
+    return numbered(published_shapes(variant), 100)
 
 
 def save(path: Path, model: object, prefix: str = "") -> Path:
@@ -145,16 +138,6 @@ def test_one_error_lists_everything_that_is_wrong(tmp_path: Path):
     ):
         assert part in message
     assert "\n" not in message
-
-
-class Hostile:
-    """Unpickled carelessly, makes a folder."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
 
 
 def test_a_hostile_file_is_refused_and_nothing_of_it_runs(tmp_path: Path):

@@ -9,14 +9,13 @@ from con360av_jax.config.settings import ClipConfig
 from con360av_jax.errors import DatasetError, GeometryError
 from preprocess.stages.given_viewpoints import GivenViewpoints
 from preprocess.stages.segment import Window
-from preprocess.stages.standardise import StandardClip
+from tests.support.panorama_files import standard_clip
 
 HEADER = "clip,viewpoint,time,yaw,pitch,fov"
 
 
 def window(name: str, index: int = 0, start: float = 0.0) -> Window:
-    clip = StandardClip(name=name, path=Path(f"{name}.mp4"), packing="mono", height=64, duration=10.0, channels=1)
-    return Window(clip=clip, index=index, start=start)
+    return Window(clip=standard_clip(Path(f"{name}.mp4"), duration=10.0), index=index, start=start)
 
 
 def given(folder: Path, *lines: str, header: str = HEADER) -> GivenViewpoints:

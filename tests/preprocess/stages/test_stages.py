@@ -1,18 +1,16 @@
 """Stages can be sent to other processes, alone or in groups, and do there what they do here."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from con360av_jax.media.files import write_clip
-from preprocess.captions.template import template_caption
 from preprocess.inputs import search
 from preprocess.running.engine import Engine, Workers
 from preprocess.running.pipeline import Pipeline
-from preprocess.saliency.contrast import ContrastSaliency
-from preprocess.stages.encode import NoEncoder
 from preprocess.stages.viewpoints import ViewpointSettings
 from preprocess.stages.work import Stage, Work, chained
 
@@ -28,24 +26,18 @@ def folder_of_videos(folder: Path) -> Path:
     return folder
 
 
-def test_groups_of_stages_in_processes_of_their_own_make_the_same_samples(tiny, tmp_path):
+def test_groups_of_stages_in_processes_of_their_own_make_the_same_samples(chain: Pipeline, tmp_path: Path):
     videos = folder_of_videos(tmp_path)
-    chain = Pipeline(
-        config=tiny,
-        saliency=ContrastSaliency(),
-        captions=template_caption,
-        encoder=NoEncoder(),
-        viewpoints=ViewpointSettings(count=2),
-    )
+    chain = replace(chain, viewpoints=ViewpointSettings(count=2))
     inputs = [Work(given=given, number=number) for number, given in enumerate(search([videos]).inputs)]
     stages = tuple(
         # As if saliency and captions wanted a GPU.
-        type(stage)(name=stage.name, run=stage.run, on_gpu=stage.name in ("saliency", "captions"))
+        replace(stage, on_gpu=stage.name in ("saliency", "captions"))
         for stage in chain.stages()
     )
     groups = Engine(workers=1, gpus_per_stage=1)._groups(stages)  # noqa: SLF001
     assert [on_gpu for on_gpu, _ in groups] == [False, True, False, True, False]
-    rows = [row for work in inputs for row in rows_of(work)]
+    rows = [{"work": pickle.dumps(work)} for work in inputs]
     for _, group in groups:
         workers = Workers()
         workers.stages = group
@@ -57,10 +49,6 @@ def test_groups_of_stages_in_processes_of_their_own_make_the_same_samples(tiny, 
         for left, right in zip(one.samples, other.samples, strict=True):
             assert left.entry == right.entry
             assert all(np.array_equal(left.arrays[name], right.arrays[name]) for name in right.arrays)
-
-
-def rows_of(work: Work) -> list[dict[str, bytes]]:
-    return [{"work": pickle.dumps(work)}]
 
 
 class StaysHere:
@@ -75,15 +63,9 @@ class StaysHere:
         raise TypeError("sent away")
 
 
-def test_a_stage_takes_no_other_stages_backend_along(tiny):
+def test_a_stage_takes_no_other_stages_backend_along(chain: Pipeline):
     cloudpickle = pytest.importorskip("cloudpickle")
-    chain = Pipeline(
-        config=tiny,
-        saliency=StaysHere(),  # pyright: ignore[reportArgumentType]
-        captions=template_caption,
-        encoder=StaysHere(),  # pyright: ignore[reportArgumentType]
-        viewpoints=ViewpointSettings(count=1),
-    )
+    chain = replace(chain, saliency=StaysHere(), encoder=StaysHere())
     kept = {stage.name for stage in chain.stages() if not can_be_sent(cloudpickle, stage)}
     assert kept == {"saliency", "encode"}
 

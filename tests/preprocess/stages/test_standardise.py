@@ -11,7 +11,7 @@ from con360av_jax.media.files import probe, read_audio
 from preprocess.stages.quality import FULL_SCALE, Limits
 from preprocess.stages.segment import cut, windows
 from preprocess.stages.standardise import read_mono, read_panorama, standardise
-from tests.support.panorama_files import RATE, hiss, panorama, write_panorama
+from tests.support.panorama_files import RATE, hiss, write_panorama
 from tests.support.spherical_boxes import PART, WHOLE, add_metadata, first_version, projection, stereo
 
 EQUIRECTANGULAR = projection(b"equi", WHOLE)
@@ -19,7 +19,7 @@ EQUIRECTANGULAR = projection(b"equi", WHOLE)
 
 def squeezed(path: Path) -> Path:
     """A 16:9 picture whose upper half alone has a patch: two eyes if one above the other, and if not, one."""
-    return write_panorama(path, sound=hiss(), pictures=[panorama(number, 36) for number in range(16)])
+    return write_panorama(path, sound=hiss(), height=36)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_metadata_tell_what_the_aspect_cannot_and_an_option_overrules_them(tiny:
 
 
 def test_one_eye_by_metadata_in_a_picture_of_two_is_left_out_unless_an_option_settles_it(tiny: Config, tmp_path: Path):
-    path = write_panorama(tmp_path / "a.mov", sound=hiss(), pictures=[panorama(number, 64) for number in range(16)])
+    path = write_panorama(tmp_path / "a.mov", sound=hiss(), height=64)
     assert standardise(path, "a", tiny).packing == "top-bottom"
     add_metadata(path, stereo(0) + EQUIRECTANGULAR)
     with pytest.raises(MediaError, match=r"64x64, which is no 2:1 panorama \(mono, by its metadata\)"):
@@ -91,8 +91,7 @@ def test_what_is_not_the_whole_sphere_in_equirectangular_projection_is_left_out(
 
 
 def test_eyes_that_alternate_cannot_be_separated(tiny: Config, tmp_path: Path):
-    pictures = [panorama(number, 36) for number in range(16)]
-    path = write_panorama(tmp_path / "a.mkv", sound=hiss(), pictures=pictures, x264="frame-packing=5")
+    path = write_panorama(tmp_path / "a.mkv", sound=hiss(), height=36, x264="frame-packing=5")
     with pytest.raises(MediaError, match="frame sequence"):
         standardise(path, "a", tiny)
 
