@@ -159,16 +159,16 @@ class Evaluate:
         )
 
     def _evaluate(self, making: "Making", evaluation: "Evaluation") -> None:
-        from con360av_jax.evaluate.run import Loader, generate_all, measure
+        from con360av_jax.evaluate.run import generate_all, loader, measure
         from con360av_jax.evaluate.terminal import show_results
 
         self._start()
-        if generate_all([evaluation], Loader(making, self.mesh)):
+        if generate_all([evaluation], loader(making.weights, self.mesh)):
             results, _ = measure(evaluation)
             show_results(results, evaluation.folder, evaluation.folder / "metrics.html")
 
     def _study(self, making: "Making", folder: Path, extraction: "Extraction") -> None:
-        from con360av_jax.evaluate.run import Loader
+        from con360av_jax.evaluate.run import loader
         from con360av_jax.evaluate.study import run_study, study_variants
         from con360av_jax.evaluate.terminal import show_study
 
@@ -179,7 +179,7 @@ class Evaluate:
             one.name: self._evaluation(one.making, folder / one.name, one.entries, extraction) for one in variants
         }
         self._start()
-        found = run_study(self.study, evaluations, folder, Loader(making, self.mesh))
+        found = run_study(self.study, evaluations, folder, loader(making.weights, self.mesh))
         if found is not None:
             show_study(self.study, *found)
 

@@ -14,6 +14,7 @@ clip is in memory at a time; excluded clips are listed with reasons.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -48,12 +49,9 @@ Answer: TypeAlias = float | str
 Scenes: TypeAlias = Mapping[str, SceneClip | None]
 Video: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
 
-_AV_ALIGN = Metric(
-    name="av_align", title="AV-Align (log-mel onsets, Farnebäck flow)", unit="", lower_is_better=False, value=None
-)
-_IN_VIEW = Metric(
-    name="share_in_view", title="clips with the asked-for object in view", unit="", lower_is_better=False, value=None
-)
+_higher = partial(Metric, unit="", lower_is_better=False, value=None)
+_AV_ALIGN = _higher(name="av_align", title="AV-Align (log-mel onsets, Farnebäck flow)")
+_IN_VIEW = _higher(name="share_in_view", title="clips with the asked-for object in view")
 _ERROR = Metric(
     name="direction_error",
     title="direction of the asked-for object",
@@ -62,9 +60,7 @@ _ERROR = Metric(
     value=None,
     note="only of clips in which it is seen, see share_in_view",
 )
-_AGREEMENT = Metric(
-    name="class_agreement", title="class heard against class seen (YAMNet)", unit="", lower_is_better=False, value=None
-)
+_AGREEMENT = _higher(name="class_agreement", title="class heard against class seen (YAMNet)")
 _NO_TRUTH = "there is no truth of its scene"
 _NO_OBJECT = "no object is in view in the middle frame"
 
@@ -181,7 +177,7 @@ def _alignment(folder: Path, side: str, clip: EvaluatedClip, config: Config) -> 
     video = audio if isinstance(audio, str) else _read_video(folder, side, clip, config)
     if isinstance(audio, str) or isinstance(video, str):
         return str(video)
-    score = av_align(video, config.clip.frames_per_second, log_mel(audio, config.mel), config.mel).score
+    score = av_align(video, config.clip.frames_per_second, log_mel(audio, config.mel), config.mel)
     return "neither an onset nor a peak of motion" if score is None else score
 
 

@@ -50,7 +50,7 @@ def write_page(folder: Path) -> Path:
             titles={metric.name: metric.title for metric in results.metrics},
             ranking=ranking,
             groups=[
-                (word, [example(clip, folder, page, maps) for clip in clips])
+                (word, [(clip, example(clip, folder, page, maps), angles(clip)) for clip in clips])
                 for word, clips in (("worst", worst), ("best", best))
                 if clips
             ],

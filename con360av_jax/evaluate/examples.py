@@ -49,16 +49,6 @@ class Video:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
-    """One clip with its generated and target videos."""
-
-    clip: ClipScores
-    videos: tuple[Video, ...]
-    angles: tuple[float, float, float]
-    """Yaw, pitch and horizontal field of view, degrees."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Ranking:
     """All clips ordered by one metric, worst first; clips without a score come last."""
 
@@ -104,7 +94,7 @@ def link(file: Path, page: Path) -> str:
     return quote(Path(os.path.relpath(file, page.parent)).as_posix()) if file.is_file() else ""
 
 
-def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]) -> Example:
+def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]) -> tuple[Video, ...]:
     """Both videos of a clip, each with the saliency of its middle frame and its mel spectrogram."""
     files = {"generated": clip.generated, "target": clip.target}
     mels: dict[str, np.ndarray] = {}
@@ -122,7 +112,7 @@ def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]
         except MediaError as error:
             problems[side].append(str(error))
     mel_images = _mel_images(mels)
-    videos = tuple(
+    return tuple(
         Video(
             name=side,
             file=file,
@@ -133,7 +123,6 @@ def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]
         )
         for side, file in files.items()
     )
-    return Example(clip=clip, videos=videos, angles=angles(clip))
 
 
 def videos_of(clips: Sequence[tuple[str, ClipScores, Path]], page: Path) -> tuple[Video, ...]:

@@ -9,7 +9,7 @@ that size, so that distances between audio features would measure the codec. Bot
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,14 +18,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from con360av_jax.config.settings import SamplerConfig
 from con360av_jax.data.schema import Sample, SampleEntry
-from con360av_jax.data.source import Dataset
 from con360av_jax.evaluate.selection import CLIPS, EvaluatedClip, clip_name, clip_seed, read_clips, write_clips
 from con360av_jax.evaluate.settings import Conditions, Making
 from con360av_jax.media.files import write_clip
 from con360av_jax.model import Con360AV
-from con360av_jax.runtime.files import remove_leftovers
 from con360av_jax.sample import Clip
 
 GENERATED, TARGETS = "generated", "targets"
@@ -126,18 +123,13 @@ def generate(
     with progress(quiet=share.index > 0) as bar:
         task = bar.add_task("generated clips", total=sum(map(len, todo)))
         for batch in todo:
-            records = _records(making.dataset, [positions[entry.key] for entry in batch], batch_size)
+            records = [making.dataset[positions[entry.key]] for entry in batch]
+            records += [records[-1]] * (batch_size - len(records))
             for record, clip in zip(batch, sample_clips(model, records, making), strict=False):
                 path = _file(folder, GENERATED, record)
                 if not path.is_file():
                     write(path, clip.video, clip.frames_per_second, clip.audio, clip.sample_rate)
                 bar.advance(task)
-
-
-def _records(dataset: Dataset, positions: Sequence[int], batch_size: int) -> list[Sample]:
-    """A full batch of records, padded with the last one."""
-    records = [dataset[position] for position in positions]
-    return records + [records[-1]] * (batch_size - len(records))
 
 
 def sample_clips(model: Con360AV, records: Sequence[Sample], making: Making) -> Iterator[Clip]:
@@ -150,7 +142,10 @@ def sample_clips(model: Con360AV, records: Sequence[Sample], making: Making) -> 
         model.encode_text(captions),
         model.encode_text([""] * len(records)),
         None if maps is None else np.stack(maps),
-        **_scales(making.sampler),
+        steps=making.sampler.steps,
+        guidance=asdict(making.sampler.text_guidance),
+        map_guidance=asdict(making.sampler.map_guidance),
+        timestep_gamma=making.sampler.timestep_gamma,
     )
     latents = jax.device_get(latents)
     for row, (record, caption, seed) in enumerate(zip(records, captions, seeds, strict=True)):
@@ -173,26 +168,9 @@ def _maps(model: Con360AV, record: Sample, conditions: Conditions) -> np.ndarray
     return maps
 
 
-def _scales(sampler: SamplerConfig) -> dict:
-    """Sampler settings as arguments of `sample_latents`."""
-    text, maps = sampler.text_guidance, sampler.map_guidance
-    return {
-        "steps": sampler.steps,
-        "guidance": {"audio": text.audio, "video": text.video},
-        "map_guidance": {"audio": maps.audio, "video": maps.video},
-        "timestep_gamma": sampler.timestep_gamma,
-    }
-
-
 def files(folder: Path, side: str, entries: Sequence[SampleEntry]) -> list[Path]:
     """Files of the clips of one side, "generated" or "targets"."""
     return [_file(folder, side, entry) for entry in entries]
-
-
-def tidy(folder: Path) -> None:
-    """Removes partial files of runs that were killed while writing."""
-    for side in (GENERATED, TARGETS):
-        remove_leftovers(folder / side)
 
 
 def _file(folder: Path, side: str, entry: SampleEntry) -> Path:

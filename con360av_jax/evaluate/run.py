@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -23,8 +24,9 @@ from con360av_jax.evaluate.metrics.bootstrap import DRAWS
 from con360av_jax.evaluate.protocols import Protocol
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
-from con360av_jax.evaluate.settings import Making, keep_to
+from con360av_jax.evaluate.settings import Making, Weights, keep_to
 from con360av_jax.model import Con360AV, load
+from con360av_jax.runtime.files import remove_leftovers
 from con360av_jax.runtime.provenance import versions
 from con360av_jax.sharding import make_mesh
 
@@ -51,22 +53,19 @@ class Evaluation:
     draws: int = DRAWS
 
 
-class Loader:
-    """Loads the model of an evaluation on the first call and returns the same model afterwards."""
+def loader(weights: Weights, mesh: MeshConfig) -> Callable[[], Con360AV]:
+    """Returns a function that loads the model on its first call and returns the same model afterwards.
 
-    def __init__(self, making: Making, mesh: MeshConfig):
-        """Raises ShardingError if the mesh does not fit this process's devices."""
-        make_mesh(mesh, local=True)
-        self._making, self._mesh = making, mesh
-        self._model: Con360AV | None = None
+    Raises ShardingError if the mesh does not fit this process's devices.
+    """
+    make_mesh(mesh, local=True)
 
-    def __call__(self) -> Con360AV:
-        if self._model is None:
-            weights = self._making.weights
-            with Console(stderr=True).status(f"reading {weights.path}"):
-                ema = weights.kind != "trained"
-                self._model = load(weights.path, ema=ema, mesh=self._mesh, local=True)
-        return self._model
+    @cache
+    def loaded() -> Con360AV:
+        with Console(stderr=True).status(f"reading {weights.path}"):
+            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True)
+
+    return loaded
 
 
 def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con360AV]) -> bool:
@@ -91,7 +90,8 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con
         jax.distributed.shutdown()
     if share.index == 0:
         for one in evaluations:
-            generate.tidy(one.folder)
+            remove_leftovers(one.folder / GENERATED)
+            remove_leftovers(one.folder / TARGETS)
     return share.index == 0
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -88,7 +88,7 @@ def choose_scenes(
 ) -> dict[int, tuple[SampleEntry, ...]]:
     """`count` segments of `complete_scenes`, the same for each viewpoint; raises as `choose` does."""
     first, *_ = views.values()
-    order = [_scene(entry) for entry in choose([_named_by_scene(entry) for entry in first], count, seed)]
+    order = [one.key for one in choose([replace(entry, key=_scene(entry)) for entry in first], count, seed)]
     return {
         number: tuple(by_scene[scene] for scene in order)
         for number, entries in views.items()
@@ -127,10 +127,6 @@ def read_clips(folder: Path) -> tuple[EvaluatedClip, ...]:
 
 def _scene(entry: SampleEntry) -> str:
     return f"{entry.clip}/{entry.segment}"
-
-
-def _named_by_scene(entry: SampleEntry) -> SampleEntry:
-    return SampleEntry(_scene(entry), entry.clip, entry.start, entry.segment, entry.viewpoint_index, entry.caption)
 
 
 def _digest(seed: int, text: str) -> bytes:

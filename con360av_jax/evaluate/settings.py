@@ -123,34 +123,23 @@ def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> No
     path = folder / SETTINGS
     settings = json.loads(json.dumps(settings))
     if path.is_file():
-        _require_same(folder, read_settings(folder), settings)
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): delete the folder and evaluate again") from error
+        if not isinstance(there, dict):
+            raise ConfigError(f"{path} is corrupt: delete the folder and evaluate again")
+        if found := [line for name, line in changes(there, settings).items() if not name.endswith(".path")]:
+            raise ConfigError(
+                f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give another --out, "
+                "or delete that folder"
+            )
         return
     if not write:  # process 0 writes it
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty and no evaluation (it has no {SETTINGS}): give another --out")
     write_text(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_settings(folder: Path) -> dict[str, object]:
-    """Content of FOLDER/settings.json; raises ConfigError if it is missing or corrupt."""
-    path = folder / SETTINGS
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): delete the folder and evaluate again") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} is corrupt: delete the folder and evaluate again")
-    return found
-
-
-def _require_same(folder: Path, there: dict[str, object], here: dict[str, object]) -> None:
-    found = [line for path, line in changes(there, here).items() if not path.endswith(".path")]
-    if found:
-        raise ConfigError(
-            f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give another --out, or "
-            "delete that folder"
-        )
 
 
 def default_folder(weights: Weights, given: Path, protocol: str) -> Path:

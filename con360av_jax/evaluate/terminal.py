@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from con360av_jax.evaluate.compare import Difference, NamedResults
@@ -29,13 +29,10 @@ def show_results(results: Results, folder: Path, page: Path) -> None:
         for head, attribute in (("targets", "target"), ("paper", "paper"))
         if any(getattr(metric, attribute) is not None for metric in results.metrics)
     ]
-    table = Table(title=f"{results.protocol['name']}: {len(results.clips)} clips in {folder}", title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("95 %", justify="right")
-    table.add_column("clips", justify="right")
-    for head, _ in more:
-        table.add_column(head, justify="right")
+    title = f"{results.protocol['name']}: {len(results.clips)} clips in {folder}"
+    heads = ("value", "95 %", "clips", *(head for head, _ in more))
+    columns = [Column(head, justify="right") for head in heads]
+    table = Table("metric", *columns, title=title, title_justify="left")
     for metric in results.metrics:
         cells = [_number(metric.value), _interval(metric), str(metric.clips)]
         cells += [*(_number(getattr(metric, attribute)) for _, attribute in more)]
@@ -97,10 +94,7 @@ def show_study(study: str, named: Sequence[NamedResults], found: Sequence[Differ
 
 
 def _side_by_side(named: Sequence[NamedResults]) -> Table:
-    table = Table()
-    table.add_column("metric")
-    for name, _ in named:
-        table.add_column(name, justify="right", overflow="fold")
+    table = Table("metric", *(Column(name, justify="right", overflow="fold") for name, _ in named))
     for metric in named[0][1].metrics:
         if all(results.metric(metric.name) for _, results in named):
             values = [results.metric(metric.name) for _, results in named]

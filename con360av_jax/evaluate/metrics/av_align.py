@@ -13,8 +13,6 @@ peak. AV-Align takes librosa's onsets; (1) and (2) have the same thresholds, wid
 AudioLDM's mel, with one change: a maximum is two-sided, because a rise takes several of the mel's 10-ms frames.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -30,17 +28,6 @@ ABOVE_MEAN = 0.07  # of the largest rise
 LEAST_RISE = 0.2  # dB; not in AV-Align: above the ripple of a steady tone
 # pyramid scale, levels, window size, iterations, neighbourhood size, its Gaussian sigma, flags
 _FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnsetAgreement:
-    """Audio onsets and motion peaks of one clip, in seconds from its start, and their agreement."""
-
-    onsets: tuple[float, ...]
-    peaks: tuple[float, ...]
-    score: float | None
-    """Equation 5: 0 if no onset matches a peak, 1 if each onset has its own peak, above 1 if several onsets share a
-    peak (as in AV-Align's code); None for a clip with neither onsets nor peaks, which means exclude."""
 
 
 def mel_onsets(mel: Float[np.ndarray, "time mel"], config: MelConfig) -> Float[np.ndarray, "onset"]:
@@ -89,8 +76,11 @@ def flow_peaks(magnitude: Float[np.ndarray, "frame"], frames_per_second: float) 
 
 def onset_agreement(
     onsets: Float[np.ndarray, "onset"], peaks: Float[np.ndarray, "peak"], tolerance: float
-) -> OnsetAgreement:
+) -> float | None:
     """Agreement of onsets and peaks (equation 5), all in seconds; AV-Align's tolerance is one video frame.
+
+    0 if no onset matches a peak, 1 if each onset has its own peak, above 1 if several onsets share a peak (as in
+    AV-Align's code); None without onsets and peaks, which means exclude.
 
     Raises MetricError unless the tolerance is above 0.
     """
@@ -99,9 +89,7 @@ def onset_agreement(
     near = np.abs(np.asarray(onsets)[:, None] - np.asarray(peaks)[None, :]) < tolerance
     agreeing = int(near.any(axis=1).sum())
     union = len(onsets) + len(peaks) - agreeing
-    return OnsetAgreement(
-        onsets=tuple(map(float, onsets)), peaks=tuple(map(float, peaks)), score=agreeing / union if union else None
-    )
+    return agreeing / union if union else None
 
 
 def av_align(
@@ -109,7 +97,7 @@ def av_align(
     frames_per_second: float,
     mel: Float[np.ndarray, "time mel"],
     config: MelConfig,
-) -> OnsetAgreement:
+) -> float | None:
     """AV-Align of one clip whose audio and video start together.
 
     Raises MetricError as `flow_magnitude` and `mel_onsets` do, or unless the frame rate is above 0.

@@ -37,10 +37,6 @@ class Interval:
     bias: float
     """Mean of the draws minus `value`: about 0 for a mean; above 0 for a Fréchet distance, because a draw has fewer
     distinct clips. With few clips for their dimensions the whole interval is above `value`: quote `centred`."""
-    level: float
-    draws: int
-    clips: int
-    seed: int
 
     @property
     def centred(self) -> tuple[float, float]:
@@ -128,7 +124,7 @@ def bootstrap_mean(
     _check_draws(draws, level)
     weights = _weights(np.random.default_rng(seed), len(sums), draws)
     drawn = (weights @ sums) / (weights @ counts)
-    return _interval(float(sums.sum() / counts.sum()), drawn, level, len(sums), seed)
+    return _interval(float(sums.sum() / counts.sum()), drawn, level)
 
 
 def bootstrap_frechet(
@@ -159,7 +155,7 @@ def bootstrap_frechet(
         value = frechet_distance(whole, reference.total(np.ones(others, int)), covariance)
         pairs = zip(weights, _weights(random, others, draws), strict=True)
         drawn = [frechet_distance(clips.total(one), reference.total(other), covariance) for one, other in pairs]
-    return _interval(value, np.array(drawn), level, number, seed)
+    return _interval(value, np.array(drawn), level)
 
 
 def _to_fixed(
@@ -193,9 +189,6 @@ def _check_draws(draws: int, level: float) -> None:
         raise MetricError(f"{draws} draws at level {level:g}: give at least 10, better {DRAWS}, and 0 < level < 1")
 
 
-def _interval(value: float, drawn: Float[np.ndarray, "draw"], level: float, clips: int, seed: int) -> Interval:
+def _interval(value: float, drawn: Float[np.ndarray, "draw"], level: float) -> Interval:
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    bias = float(drawn.mean() - value)
-    return Interval(
-        value=value, low=float(low), high=float(high), bias=bias, level=level, draws=len(drawn), clips=clips, seed=seed
-    )
+    return Interval(value=value, low=float(low), high=float(high), bias=float(drawn.mean() - value))

@@ -41,7 +41,9 @@ class Moments:
 
     def __add__(self, other: "Moments") -> "Moments":
         """Moments of both sets together (equation 2). Raises MetricError if their dimensions differ."""
-        _same_dimension(self, other)
+        if len(self.mean) != len(other.mean):
+            dims = f"{len(self.mean)} and of {len(other.mean)}"
+            raise MetricError(f"features of {dims} dimensions: extract both with one network")
         count = self.count + other.count
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.count / count)
@@ -180,10 +182,3 @@ def frechet_infinity(
         counts=counts,
         distances=distances,
     )
-
-
-def _same_dimension(first: Moments, second: Moments) -> None:
-    if len(first.mean) != len(second.mean):
-        raise MetricError(
-            f"features of {len(first.mean)} and of {len(second.mean)} dimensions: extract both with one network"
-        )
