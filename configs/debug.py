@@ -18,28 +18,24 @@ from con360av_jax.config.settings import (
     VocoderConfig,
 )
 
+LEVELS = (
+    UNetLevel(width=32, layers=1, attention=False, heads=4),
+    UNetLevel(width=48, layers=1, attention=False, heads=4),
+    UNetLevel(width=64, layers=1, heads=4),
+    UNetLevel(width=64, layers=1, attention=False, heads=4),
+)
 config = Config(
     name="debug",
     clip=ClipConfig(height=64, width=64, map_height=32, map_width=64),
     mel=MelConfig(),
     model=ModelConfig(
         unet_audio=AudioUNetConfig(
-            levels=(
-                UNetLevel(width=32, layers=1, attention=False, heads=4),
-                UNetLevel(width=48, layers=1, attention=False, heads=4),
-                UNetLevel(width=64, layers=1, heads=4),
-                UNetLevel(width=64, layers=1, attention=False, heads=4),
-            ),
+            levels=LEVELS,
             class_width=64,
             norm_groups=16,
         ),
         unet_video=VideoUNetConfig(
-            levels=(
-                UNetLevel(width=32, layers=1, attention=False, heads=4),
-                UNetLevel(width=48, layers=1, attention=False, heads=4),
-                UNetLevel(width=64, layers=1, heads=4),
-                UNetLevel(width=64, layers=1, attention=False, heads=4),
-            ),
+            levels=LEVELS,
             context_width=64,
             norm_groups=16,
             motion_heads=4,

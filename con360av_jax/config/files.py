@@ -19,13 +19,10 @@ T = TypeVar("T")
 HASH_DIGITS = 12
 
 
-def _exactly(wanted: type[T]):
-    def structure(value: object, _: type[T]) -> T:
-        if type(value) is not wanted:
-            raise TypeError(f"{value!r} is {type(value).__name__}, wanted {wanted.__name__}")
-        return value
-
-    return structure
+def _exactly(value: object, wanted: type[T]) -> T:
+    if type(value) is not wanted:
+        raise TypeError(f"{value!r} is {type(value).__name__}, wanted {wanted.__name__}")
+    return value
 
 
 def _number(value: object, _: type[float]) -> float:
@@ -34,19 +31,14 @@ def _number(value: object, _: type[float]) -> float:
     return float(value)  # pyright: ignore[reportArgumentType]
 
 
-def _converter() -> cattrs.Converter:
-    """Returns a strict converter: no field is dropped, no text becomes a number, tuples become lists as in JSON."""
-    converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
-    for kind in (bool, int, str):
-        converter.register_structure_hook(kind, _exactly(kind))
-    converter.register_structure_hook(float, _number)
-    # An int given where a float belongs must hash like the float it is read back as.
-    converter.register_unstructure_hook(float, float)
-    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
-    return converter
-
-
-_CONVERTER = _converter()
+# A strict converter: no field is dropped, no text becomes a number, tuples become lists as in JSON.
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
+for _kind in (bool, int, str):
+    _CONVERTER.register_structure_hook(_kind, _exactly)
+_CONVERTER.register_structure_hook(float, _number)
+# An int given where a float belongs must hash like the float it is read back as.
+_CONVERTER.register_unstructure_hook(float, float)
+_CONVERTER.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
 
 
 def _explain(error: BaseException, kind: type | None) -> str:

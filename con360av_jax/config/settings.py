@@ -7,42 +7,15 @@ config/networks.py and importable from here as well.
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from con360av_jax.config.networks import (
-    AudioUNetConfig,
-    ConnectorConfig,
-    MapEncoderConfig,
-    ModelConfig,
-    PerModality,
-    TextConfig,
-    UNetLevel,
-    VAEConfig,
-    VideoUNetConfig,
-    VocoderConfig,
-    require,
-)
-
-__all__ = [
-    "AUDIO_SCHEDULE",
-    "AudioUNetConfig",
-    "ClipConfig",
-    "Config",
-    "ConnectorConfig",
-    "MapEncoderConfig",
-    "MelConfig",
-    "MeshConfig",
-    "ModelConfig",
-    "NoiseSchedule",
-    "PerModality",
-    "Remat",
-    "SamplerConfig",
-    "TextConfig",
-    "TrainConfig",
-    "UNetLevel",
-    "VAEConfig",
-    "VIDEO_SCHEDULE",
-    "VideoUNetConfig",
-    "VocoderConfig",
-]
+from con360av_jax.config.networks import AudioUNetConfig as AudioUNetConfig
+from con360av_jax.config.networks import ConnectorConfig as ConnectorConfig
+from con360av_jax.config.networks import MapEncoderConfig as MapEncoderConfig
+from con360av_jax.config.networks import ModelConfig, PerModality, require
+from con360av_jax.config.networks import TextConfig as TextConfig
+from con360av_jax.config.networks import UNetLevel as UNetLevel
+from con360av_jax.config.networks import VAEConfig as VAEConfig
+from con360av_jax.config.networks import VideoUNetConfig as VideoUNetConfig
+from con360av_jax.config.networks import VocoderConfig as VocoderConfig
 
 Remat: TypeAlias = Literal["none", "products", "blocks"]
 

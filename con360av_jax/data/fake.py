@@ -7,7 +7,7 @@ from jaxtyping import PyTree
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES, latent_shapes, maps_shape, text_shapes
 from con360av_jax.data.schema import ENCODED_FIELDS, MAP_FIELDS, RAW_FIELDS, Sample, field_specs, sample_key
-from con360av_jax.data.transforms import Example, to_example
+from con360av_jax.data.transforms import Example, collate, to_parts
 
 ALL_FIELDS = RAW_FIELDS + ENCODED_FIELDS + MAP_FIELDS
 VIEW_RANGE = np.radians([[-180, -60, 60, 60], [180, 60, 100, 100]])
@@ -50,8 +50,7 @@ def fake_sample(config: Config, number: int, seed: int = 0, fields: tuple[str, .
 def fake_batch(config: Config, batch_size: int, seed: int = 0) -> Example:
     """Returns a batch of random samples, structured as the loader's."""
     fields = ENCODED_FIELDS + MAP_FIELDS
-    examples = [to_example(fake_sample(config, number, seed, fields), number) for number in range(batch_size)]
-    return jax.tree.map(lambda *arrays: np.stack(arrays), *examples)
+    return collate([to_parts(fake_sample(config, number, seed, fields), number) for number in range(batch_size)])
 
 
 def batch_spec(config: Config, batch_size: int) -> PyTree[jax.ShapeDtypeStruct]:

@@ -234,23 +234,19 @@ def manifest_config(manifest: Manifest) -> Config:
 
 def check_matches(manifest: Manifest, config: Config) -> None:
     """Raises DatasetError naming each difference unless samples of `manifest` fit the model of `config`."""
-    made = manifest_config(manifest)
-    pairs = [
-        (f"{part}.{name}", old, new)
-        for part, skipped in (("clip", {"hop_seconds"}), ("mel", set[str]()))
-        for (name, old), new in zip(
-            vars(getattr(made, part)).items(), vars(getattr(config, part)).values(), strict=True
-        )
-        if name not in skipped
-    ]
-    old_specs, new_specs = field_specs(made), field_specs(config)
-    pairs += [(name, old_specs[name], new_specs[name]) for name in ENCODED_FIELDS if name in manifest.fields]
-    pairs += [
-        (f"model.vae.{name}.scaling_factor", old.scaling_factor, new.scaling_factor)
-        for name in MODALITIES
-        if f"{name}_latent_mean" in manifest.fields
-        for old, new in [(getattr(made.model.vae, name), getattr(config.model.vae, name))]
-    ]
+
+    def relevant(config: Config) -> dict[str, object]:
+        specs = field_specs(config)
+        found: dict[str, object] = {f"clip.{name}": value for name, value in vars(config.clip).items()}
+        found |= {f"mel.{name}": value for name, value in vars(config.mel).items()}
+        found |= {name: specs[name] for name in ENCODED_FIELDS if name in manifest.fields}
+        for name, vae in vars(config.model.vae).items():
+            if f"{name}_latent_mean" in manifest.fields:
+                found[f"model.vae.{name}.scaling_factor"] = vae.scaling_factor
+        return found | {"clip.hop_seconds": None}
+
+    made = relevant(manifest_config(manifest)).items()
+    pairs = [(name, old, new) for (name, old), new in zip(made, relevant(config).values(), strict=True)]
     differences = [f"{name} is {old} in the dataset, {new} in the config" for name, old, new in pairs if old != new]
     if differences:
         raise DatasetError(

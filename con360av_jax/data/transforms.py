@@ -1,7 +1,7 @@
 """From stored samples to training examples: plain callables on NumPy arrays, run by the loader's threads."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypedDict, cast
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import cv2
 import numpy as np
@@ -72,12 +72,6 @@ class MapPlanes(NamedTuple):
         for saliency, distance, both in zip(self.saliency[..., 0], self.distance, out, strict=True):
             cv2.merge((saliency, distance), both)
 
-    def interleaved(self) -> Float32[np.ndarray, "frame height width 2"]:
-        """Returns both maps as a new array."""
-        maps = np.empty((*self.saliency.shape[:-1], 2), np.float32)
-        self.interleave(maps)
-        return maps
-
 
 def map_planes(
     saliency: Float32[np.ndarray, "frame height width 1"], viewpoint: Float32[np.ndarray, "frame 4"]
@@ -94,7 +88,7 @@ def stack_maps(
     saliency: Float32[np.ndarray, "frame height width 1"], viewpoint: Float32[np.ndarray, "frame 4"]
 ) -> Float32[np.ndarray, "frame height width 2"]:
     """Returns the model's map input from saliency and a viewpoint track (rad)."""
-    return map_planes(saliency, viewpoint).interleaved()
+    return collate([map_planes(saliency, viewpoint)])[0]
 
 
 def collate(examples: Sequence[Any]) -> Any:
@@ -135,12 +129,6 @@ def to_parts(sample: Sample, sample_id: int, tokenise: Tokenise | None = None) -
         "text": {"audio": arrays["clap_text"], "video": arrays["clip_text"]},
         **shared,
     }
-
-
-def to_example(sample: Sample, sample_id: int) -> Example:
-    """Returns `sample` as a training example; raises DatasetError if it lacks an encoded field."""
-    parts = to_parts(sample, sample_id)
-    return cast(Example, {**parts, "maps": parts["maps"].interleaved()})
 
 
 def is_encoded(fields: tuple[str, ...]) -> bool:

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -245,15 +246,12 @@ def write_dataset(
     if partial.exists():
         logger.warning("%s is left over from a run that was stopped; starting it again", partial)
         shutil.rmtree(partial)
-    writer = None
     try:
-        writer = DatasetWriter(folder, config, fields, settings, shard_records)
-        for sample in samples:
-            writer.add(sample)
-        return writer.finish(rejected)
+        with closing(DatasetWriter(folder, config, fields, settings, shard_records)) as writer:
+            for sample in samples:
+                writer.add(sample)
+            return writer.finish(rejected)
     finally:
-        if writer is not None:
-            writer.close()
         shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -8,7 +8,6 @@ RUN/damaged-PROCESS.jsonl   one line per corrupt record (train/corrupt_records.p
 RUN/checkpoints/STEP/       checkpoint (train/checkpoint.py)
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -22,6 +21,7 @@ from con360av_jax.config.files import changes, config_hash, leaves, load_config_
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
 from con360av_jax.runtime.files import write_text
+from con360av_jax.runtime.provenance import file_sha256
 
 # Settings that may differ in a resumed run without another option.
 FREE_SETTINGS = (
@@ -111,11 +111,9 @@ def find_base(run: Run) -> Path:
     if not found:
         places = " or ".join(map(str, dict.fromkeys(run.base_places)))
         raise CheckpointError(f"the frozen base of {run.folder} is missing: wanted it at {places}")
-    for place in found:
-        if base_hash(place) == run.base_sha256:
-            return place
-    require_base(run, found[0])
-    return found[0]
+    base = next((place for place in found if base_hash(place) == run.base_sha256), found[0])
+    require_base(run, base)
+    return base
 
 
 def require_base(run: Run, base: Path) -> None:
@@ -158,7 +156,7 @@ def _manifest_hash(dataset: Path) -> str:
     path = dataset / "manifest.json"
     if not path.is_file():
         raise DatasetError(f"{dataset} is not a dataset: it has no manifest.json")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_sha256(path)
 
 
 def _require_same(given: Config, made: Config, what: str, free: Collection[str], hint: bool = False) -> None:

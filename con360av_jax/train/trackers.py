@@ -5,25 +5,13 @@ import importlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from tensorboardX import SummaryWriter
 
 from con360av_jax.config.files import to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
-
-
-class Tracker(Protocol):
-    """Destination of metrics."""
-
-    def log(self, step: int, line: Mapping[str, object]) -> None:
-        """Keeps one line of metrics."""
-        ...
-
-    def close(self) -> None:
-        """Writes what is still waiting."""
-        ...
 
 
 class TensorBoard:
@@ -72,6 +60,9 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Writes what is still waiting."""
         self._run.finish()
+
+
+Tracker: TypeAlias = TensorBoard | WeightsAndBiases
 
 
 def open_trackers(run: Path, config: Config, start: int) -> list[Tracker]:

@@ -19,6 +19,7 @@ def test_a_batch_holds_every_example_and_its_maps_interleaved():
     ]
     batch = collate(examples)
     for number, example in enumerate(examples):
-        np.testing.assert_array_equal(batch["maps"][number], example["maps"].interleaved())
+        np.testing.assert_array_equal(batch["maps"][number][..., :1], example["maps"].saliency)
+        np.testing.assert_array_equal(batch["maps"][number][..., 1], example["maps"].distance)
         np.testing.assert_array_equal(batch["text"]["audio"][number], example["text"]["audio"])
     np.testing.assert_array_equal(batch["sample_id"], [0, 1, 2])

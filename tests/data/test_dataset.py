@@ -20,7 +20,9 @@ from con360av_jax.data.schema import (
 from con360av_jax.data.source import open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import DatasetError
+from tests.support.damage import flip, overwrite
 from tests.support.flawed_records import equal, named, with_array
+from tests.support.tiny_world import with_part
 
 FIELDS = ENCODED_FIELDS + MAP_FIELDS
 RECORDS = 5
@@ -154,12 +156,10 @@ def test_a_manifest_that_is_not_json_or_corrupt_is_named(write):
         DatasetError, match=r"manifest\.json is corrupt: samples: 'five' is str.*unknown setting colour"
     ):
         open_dataset(folder)
-    (folder / "manifest.json").write_text("{")
-    with pytest.raises(DatasetError, match=r"manifest\.json is not JSON"):
-        open_dataset(folder)
-    (folder / "manifest.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(DatasetError, match=r"manifest\.json is not JSON"):
-        open_dataset(folder)
+    for content in (b"{", b"\xff\xfe"):
+        (folder / "manifest.json").write_bytes(content)
+        with pytest.raises(DatasetError, match=r"manifest\.json is not JSON"):
+            open_dataset(folder)
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, None])
@@ -184,18 +184,14 @@ def test_missing_and_truncated_files_are_named(write, file, verify):
 
 def test_an_altered_shard_is_named_by_its_hash(write):
     path = write() / "samples-00001.arrayrecord"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(path)
     with pytest.raises(DatasetError, match=r"samples-00001\.arrayrecord is altered: its sha256"):
         open_dataset(path.parent)
 
 
 def test_an_altered_record_is_named_when_read_if_hashes_were_not_checked(write):
     path = write() / "samples-00001.arrayrecord"
-    data = bytearray(path.read_bytes())
-    data[500:700] = bytes(200)
-    path.write_bytes(data)
+    overwrite(path)
     dataset = open_dataset(path.parent, verify="sizes")
     with pytest.raises(DatasetError, match="record 2 is corrupt"):
         dataset[2]
@@ -230,24 +226,17 @@ def test_records_that_contradict_the_manifest_are_named(write):
 def test_a_dataset_of_other_sizes_does_not_match_a_config(tiny, write):
     manifest = open_dataset(write()).manifest
     check_matches(manifest, tiny)
-    replace = dataclasses.replace
-    check_matches(manifest, replace(tiny, name="other", clip=replace(tiny.clip, hop_seconds=2)))
-    vae = replace(tiny.model.vae, video=replace(tiny.model.vae.video, scaling_factor=0.18215))
-    for config, said in [
-        (replace(tiny, clip=replace(tiny.clip, height=32)), "clip.height is 16 in the dataset, 32 in the config"),
-        (replace(tiny, clip=replace(tiny.clip, frames_per_second=8)), "clip.frames_per_second is 4"),
-        (replace(tiny, mel=replace(tiny.mel, low_hz=50.0)), "mel.low_hz is 0.0 in the dataset, 50.0"),
-        (replace(tiny, model=replace(tiny.model, vae=vae)), "video.scaling_factor is 1.0 in the dataset, 0.18215"),
-        (_deeper_audio_vae(tiny), r"audio_latent_mean is float32\[25, 8, 8\] in the dataset, float32\[50, 16, 8\]"),
+    check_matches(manifest, dataclasses.replace(with_part(tiny, "clip", hop_seconds=2), name="other"))
+    latent = r"audio_latent_mean is float32\[25, 8, 8\] in the dataset, float32\[50, 16, 8\]"
+    for path, changes, said in [
+        ("clip", {"height": 32}, "clip.height is 16 in the dataset, 32 in the config"),
+        ("clip", {"frames_per_second": 8}, "clip.frames_per_second is 4"),
+        ("mel", {"low_hz": 50.0}, "mel.low_hz is 0.0 in the dataset, 50.0"),
+        ("model.vae.video", {"scaling_factor": 0.18215}, "video.scaling_factor is 1.0 in the dataset, 0.18215"),
+        ("model.vae.audio", {"widths": (8, 8)}, latent),
     ]:
         with pytest.raises(DatasetError, match=said):
-            check_matches(manifest, config)
-
-
-def _deeper_audio_vae(tiny):
-    replace = dataclasses.replace
-    audio = replace(tiny.model.vae.audio, widths=(8, 8))
-    return replace(tiny, model=replace(tiny.model, vae=replace(tiny.model.vae, audio=audio)))
+            check_matches(manifest, with_part(tiny, path, **changes))
 
 
 def test_a_config_of_another_program_version_is_named(write):

@@ -20,7 +20,8 @@ from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import ConfigError, DatasetError
 from con360av_jax.train.corrupt_records import CorruptRecordsLog, read_corrupt_records
-from tests.support.tiny_world import with_train
+from tests.support.damage import overwrite
+from tests.support.tiny_world import assert_same, with_train
 
 FIELDS = ENCODED_FIELDS + MAP_FIELDS
 RECORDS = 7
@@ -37,13 +38,6 @@ def broken(sample: Sample, number: int) -> Sample:
     elif number == 5:
         arrays["saliency"] = arrays["saliency"][:, :-1]
     return dataclasses.replace(sample, arrays=arrays)
-
-
-def overwrite(shard: Path) -> None:
-    """Overwrites 200 bytes in the middle of a shard with zeros."""
-    data = bytearray(shard.read_bytes())
-    data[500:700] = bytes(200)
-    shard.write_bytes(data)
 
 
 def write(folder: Path, config: Config, damage: bool = True, records: int = RECORDS) -> Path:
@@ -73,12 +67,6 @@ def tolerant(tiny) -> Config:
 def read(loader: Loader, steps: int) -> list:
     with closing(loader):
         return list(itertools.islice(loader, steps))
-
-
-def assert_same(one, other) -> None:
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(left, right)
 
 
 def test_the_record_at_the_same_place_an_epoch_later_stands_in(dataset, tolerant):

@@ -3,19 +3,18 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from con360av_jax.config.settings import Config
-from con360av_jax.data import writer as writer_module
 from con360av_jax.data.fake import fake_sample
-from con360av_jax.data.schema import MAP_FIELDS, Sample, sample_key
+from con360av_jax.data.schema import MAP_FIELDS, Manifest, Sample
 from con360av_jax.data.source import open_dataset
 from con360av_jax.data.writer import DatasetWriter
 from con360av_jax.errors import DatasetError
-from tests.support.tiny_world import files_below
+from tests.support.flawed_records import named
+from tests.support.tiny_world import files_below, with_part
 
 FIELDS = ("mel", *MAP_FIELDS)
 SETTINGS = {"viewpoints": 2, "captions": "file"}
@@ -29,9 +28,7 @@ class Killed(BaseException):
 def samples_of(clip: str, config: Config) -> Iterator[Sample]:
     number = CLIPS.index(clip)
     for viewpoint in range(3):
-        drawn = fake_sample(config, 10 * number + viewpoint, fields=FIELDS)
-        key = sample_key(clip, 0, viewpoint)
-        yield replace(drawn, key=key, clip=clip, segment=0, viewpoint_index=viewpoint)
+        yield named(fake_sample(config, 10 * number + viewpoint, fields=FIELDS), clip, 0, viewpoint)
 
 
 def write(folder: Path, config: Config, clips: Sequence[str], kill_at: int = -1, **options) -> int:
@@ -98,9 +95,12 @@ def test_a_whole_dataset_that_only_wants_its_name_is_not_made_again(
     assert files_below(folder) == files_below(straight)
 
 
-@pytest.mark.parametrize("step", ["moved", "manifest", "index", "removed"])
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [(DatasetWriter, "_publish"), (Manifest, "to_json"), (DatasetWriter, "_tidy"), (shutil, "rmtree")],
+)
 def test_being_killed_while_clips_join_a_dataset_loses_nothing(
-    step: str, straight: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    owner: object, step: str, straight: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder, whole = tmp_path / "stopped" / "data", tmp_path / "whole" / "data"
     for place in (folder, whole):
@@ -111,14 +111,7 @@ def test_being_killed_while_clips_join_a_dataset_loses_nothing(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        if step == "moved":
-            patch.setattr(DatasetWriter, "_publish", killed)
-        elif step == "manifest":
-            patch.setattr(writer_module.Manifest, "to_json", killed)
-        elif step == "index":
-            patch.setattr(DatasetWriter, "_tidy", killed)
-        else:
-            patch.setattr(shutil, "rmtree", killed)
+        patch.setattr(owner, step, killed)
         write(folder, tiny, CLIPS)
     assert set(open_dataset(folder).keys) >= {f"a/0/{viewpoint}" for viewpoint in range(3)}
     write(folder, tiny, CLIPS)
@@ -150,7 +143,7 @@ def test_other_settings_never_join(tiny: Config, tmp_path: Path):
             DatasetWriter(folder, tiny, FIELDS, {**SETTINGS, "viewpoints": 3}, 4)
         write(folder, tiny, CLIPS)
     with pytest.raises(DatasetError, match="config.clip.hop_seconds"):
-        DatasetWriter(folder, replace(tiny, clip=replace(tiny.clip, hop_seconds=2)), FIELDS, SETTINGS, 4)
+        DatasetWriter(folder, with_part(tiny, "clip", hop_seconds=2), FIELDS, SETTINGS, 4)
 
 
 def test_equal_keys_are_refused_also_across_shards(tiny: Config, tmp_path: Path):

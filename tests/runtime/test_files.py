@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from con360av_jax.errors import CheckpointError, Con360Error
 from con360av_jax.runtime.files import remove_leftovers, replacing, write_text
+from tests.support.damage import small_files
 from tests.support.paths import ROOT
 
 
@@ -47,11 +47,9 @@ def test_a_folder_takes_its_name_only_when_it_is_complete_and_never_that_of_a_fu
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["folder", "folder/first"]
 
 
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path, request: pytest.FixtureRequest):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    with pytest.raises(CheckpointError, match=r"text cannot be written \(File too large\): make room") as caught:
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path):
+    said = r"text cannot be written \(File too large\): make room"
+    with small_files(1000), pytest.raises(CheckpointError, match=said) as caught:
         write_text(tmp_path / "text", "a" * 2000, CheckpointError)
     assert isinstance(caught.value.__cause__, OSError) and caught.value.__cause__.errno == errno.EFBIG
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from con360av_jax.config.settings import Config, MeshConfig
 from con360av_jax.errors import ShardingError
-from con360av_jax.models.functional import Params, abstract, count
+from con360av_jax.models.functional import Params, abstract, count, unflatten
 from con360av_jax.models.joint import JointModel
 from con360av_jax.sharding import (
     RULES,
@@ -62,11 +62,7 @@ def test_mesh_that_the_machine_does_not_have_is_refused(config: MeshConfig):
     ],
 )
 def test_rules_split_each_kind_of_parameter(path: str, sizes: tuple[int, ...], spec: P):
-    *parents, leaf = path.split("/")
-    params = {leaf: shape(*sizes)}
-    for parent in reversed(parents):
-        params = {parent: params}
-    found = jax.tree.leaves(shardings_for(params, make_mesh(EIGHT)))
+    found = jax.tree.leaves(shardings_for(unflatten({path: shape(*sizes)}), make_mesh(EIGHT)))
     assert [sharding.spec for sharding in found] == [spec]
 
 
@@ -92,27 +88,22 @@ def test_first_matching_rule_wins():
     assert found["c"].spec == P()
 
 
-def test_indivisible_dimension_is_named_with_what_to_do():
-    params = {"head": {"conv": {"kernel": shape(3, 3, 16, 4)}}}
-    with pytest.raises(ShardingError) as error:
-        shardings_for(params, make_mesh(MeshConfig(fsdp=8)))
-    assert str(error.value) == "head.conv.kernel: dim 3 is 4, not divisible by fsdp=8; replicate it"
-
-
-def test_parameter_without_a_rule_is_named():
-    with pytest.raises(ShardingError, match=r"^head\.table: no sharding rule matches; add one$"):
-        shardings_for({"head": {"table": shape(8)}}, make_mesh(EIGHT))
-
-
-def test_every_problem_is_counted():
-    params = {"a": {"kernel": shape(8, 3)}, "b": {"table": shape(8)}, "c": {"kernel": shape(8, 5)}}
-    with pytest.raises(ShardingError, match=r"^a\.kernel: .* \(and 2 more\)$"):
-        shardings_for(params, make_mesh(EIGHT))
-
-
-def test_rule_with_too_many_dimensions_is_refused():
-    with pytest.raises(ShardingError, match=r"to_q\.kernel: has 1 dimensions"):
-        shardings_for({"a": {"to_q": {"kernel": shape(8)}}}, make_mesh(EIGHT))
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (
+            {"head/conv/kernel": (3, 3, 16, 3)},
+            r"^head\.conv\.kernel: dim 3 is 3, not divisible by fsdp=2; replicate it$",
+        ),
+        ({"head/table": (8,)}, r"^head\.table: no sharding rule matches; add one$"),
+        ({"a/kernel": (8, 3), "b/table": (8,), "c/kernel": (8, 5)}, r"^a\.kernel: .* \(and 2 more\)$"),
+        ({"a/to_q/kernel": (8,)}, r"to_q\.kernel: has 1 dimensions"),
+    ],
+    ids=["indivisible", "no rule", "every problem is counted", "too many dimensions"],
+)
+def test_parameters_that_cannot_be_split_are_named_with_what_to_do(shapes: dict, said: str):
+    with pytest.raises(ShardingError, match=said):
+        shardings_for(unflatten({path: shape(*sizes) for path, sizes in shapes.items()}), make_mesh(EIGHT))
 
 
 def test_arrays_survive_being_split():

@@ -1,5 +1,7 @@
 """The smallest config with every part: 1 s, 4 frames, latents of 8x8 cells (picture) and 25x8 (sound)."""
 
+from dataclasses import replace
+
 from con360av_jax.config.settings import (
     AudioUNetConfig,
     ClipConfig,
@@ -46,19 +48,7 @@ TINY = Config(
             ),
         ),
         text=PerModality(
-            audio=TextConfig(
-                vocabulary=600,
-                width=16,
-                layers=1,
-                heads=2,
-                mlp_width=32,
-                tokens=80,
-                projection=16,
-                norm_eps=1e-12,
-                activation="gelu",
-                pad_token=1,
-                max_positions=82,
-            ),
+            audio=replace(TEXT, tokens=80, projection=16, norm_eps=1e-12, activation="gelu", max_positions=82),
             video=TEXT,
         ),
         vocoder=VocoderConfig(mel_bands=32, initial_width=32),

@@ -1,12 +1,13 @@
 """A tiny pretrained folder, dataset and run, each made once per test process and shared by the tests that read them."""
 
 import atexit
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from con360av_jax.train.loop import load_state
 from con360av_jax.train.run_folder import write_run
 
 RECORDS = 5
+TIMING = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_gib")
 
 
 @cache
@@ -135,12 +137,30 @@ def moved(leaf: jax.Array, amount: float) -> np.ndarray:
 
 def with_train(config: Config, **changes: object) -> Config:
     """`config` with other settings of `train`."""
-    return replace(config, train=replace(config.train, **changes))
+    return with_part(config, "train", **changes)
+
+
+def with_part(config: Any, path: str, **changes: object) -> Any:
+    """`config` with other settings of the part at `path`, such as "model.vae.video"."""
+    first, _, rest = path.partition(".")
+    part = getattr(config, first)
+    return replace(config, **{first: with_part(part, rest, **changes) if rest else replace(part, **changes)})
+
+
+def metrics(run: Path, file: str = "metrics.jsonl") -> list[dict]:
+    """Lines of a run's metrics or of another file, without what depends on the machine."""
+    lines = [json.loads(line) for line in (run / file).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
     """Every file below `folder` by its relative name."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def assert_same(one: object, other: object) -> None:
+    """Asserts that two trees have one structure and equal arrays, dtypes included."""
+    jax.tree.map(partial(np.testing.assert_array_equal, strict=True), one, other)
 
 
 def leaves_equal(one: object, other: object) -> bool:

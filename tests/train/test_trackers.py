@@ -2,7 +2,6 @@
 
 import struct
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
 from con360av_jax.train import throughput
 from con360av_jax.train.trackers import open_trackers, scalars
+from tests.support.tiny_world import with_train
 
 LINE = {"step": 3, "loss": 0.5, "mfu": None, "loss_by_timestep": {"audio": [0.25, None], "video": [1.0, 2.0]}}
 VALUES = {
@@ -68,7 +68,7 @@ def test_weights_and_biases_is_asked_for_by_name_and_found_again_on_resume(
     run = SimpleNamespace(log=lambda values, step: logged.append((step, values)), finish=lambda: None)
     fake = SimpleNamespace(init=lambda **options: calls.append(options) or run)
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    config = replace(tiny, train=replace(tiny.train, wandb_project="views", tensorboard=False))
+    config = with_train(tiny, wandb_project="views", tensorboard=False)
     for start in (0, 2):
         log(tmp_path / "run", config, start=start, step=3)
     assert [call["project"] for call in calls] == ["views"] * 2
@@ -81,7 +81,7 @@ def test_weights_and_biases_that_is_not_installed_is_a_clear_error(
     tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    config = replace(tiny, train=replace(tiny.train, wandb_project="views"))
+    config = with_train(tiny, wandb_project="views")
     with pytest.raises(ConfigError, match="pip install wandb"):
         open_trackers(tmp_path, config, 0)
 
