@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from rich.filesize import decimal
 from rich.progress import track
 
 from con360av_jax.base.parts import PARTS
@@ -62,6 +63,6 @@ def require_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise CheckpointError(
-            f"{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in {folder}: make room or "
+            f"{out} needs {decimal(needed)}, {decimal(free)} are free in {folder}: make room or "
             "choose another disk"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
+from rich.filesize import decimal
 
 from con360av_jax.pages.environment import page_environment
 from con360av_jax.runtime.files import write_text
@@ -77,7 +78,6 @@ def _facts(examined: Examined) -> dict[str, str]:
     manifest = examined.manifest
     if manifest is None:
         return {}
-    size = sum(shard.bytes for shard in manifest.shards)
     hours = examined.hours
     length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
     return {
@@ -87,7 +87,7 @@ def _facts(examined: Examined) -> dict[str, str]:
         "segments": f"{sum(map(len, examined.seen.clips.values())):,}",
         "of video": length,
         "shards": f"{len(manifest.shards):,}",
-        "size": f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB",
+        "size": decimal(sum(shard.bytes for shard in manifest.shards)),
         "rejected": f"{manifest.rejected:,}",
     }
 

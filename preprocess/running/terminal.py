@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -59,11 +60,11 @@ def summarise(console: Console, out: Path, made: Made, config: Config) -> None:
         counts = Counter(str(line["stage"]) for line in rejected)
         by_stage = ", ".join(f"{stage} {count}" for stage, count in counts.most_common())
         console.print(f"{len(rejected)} left out ({by_stage}); all of them in {out / 'rejected.jsonl'}")
-    segments, size = sum(made.ledger.segments.values()), sum(shard.bytes for shard in manifest.shards) / 2**20
+    segments, size = sum(made.ledger.segments.values()), decimal(sum(shard.bytes for shard in manifest.shards))
     console.print(
         f"{len(made.ledger.segments)} clips with {segments} segments taken, {made.passed_over} were there already"
     )
     console.print(
-        f"{out}: {manifest.samples} samples of {manifest.clips} clips, {size:.1f} MiB, config {config.name}",
+        f"{out}: {manifest.samples} samples of {manifest.clips} clips, {size}, config {config.name}",
         highlight=False,
     )
