@@ -9,8 +9,8 @@ A collective inside a loop runs as often as the loop does, so the walk starts at
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -61,17 +61,11 @@ def collectives(hlo: str) -> list[Collective]:
     entry, computations = _read(hlo)
     found: list[Collective] = []
     pending = [(entry, 1, True)]
-    has = _with_collectives(computations)
     while pending:
         name, times, known = pending.pop()
-        computation = computations[name]
-        for one in computation.collectives:
-            found.append(
-                Collective(
-                    kind=one.kind, payload=one.payload, group=one.group, runs=times, known=known, place=one.place
-                )
-            )
-        pending += [(callee, times * n, known and sure) for callee, n, sure in computation.calls if has(callee)]
+        computation = computations.get(name, _Computation([], []))
+        found += [replace(one, runs=times, known=known) for one in computation.collectives]
+        pending += [(callee, times * n, known and sure) for callee, n, sure in computation.calls]
     return found
 
 
@@ -82,18 +76,14 @@ def _read(hlo: str) -> tuple[str, dict[str, _Computation]]:
     computations: dict[str, _Computation] = {}
     entry, current = "", _Computation([], [])
     for line in hlo.splitlines():
-        if line and not line[0].isspace():
-            header = _HEADER.match(line)
-            if header:
-                current = computations.setdefault(header.group(2), _Computation([], []))
-                entry = header.group(2) if header.group(1) else entry
-            continue
-        if " = " not in line:
-            continue
-        instruction = line.split(" = ", 1)[1]
-        current.calls.extend(_calls(instruction))
-        if one := _collective(instruction, devices):
-            current.collectives.append(one)
+        if header := _HEADER.match(line):
+            current = computations.setdefault(header.group(2), _Computation([], []))
+            entry = header.group(2) if header.group(1) else entry
+        elif " = " in line and line[0].isspace():
+            instruction = line.split(" = ", 1)[1]
+            current.calls.extend(_calls(instruction))
+            if one := _collective(instruction, devices):
+                current.collectives.append(one)
     return entry, computations
 
 
@@ -101,8 +91,6 @@ def _calls(instruction: str) -> Iterator[tuple[str, int, bool]]:
     names = _CALLS.findall(instruction)
     for group in _BRANCHES.findall(instruction):
         names += [name.strip().lstrip("%") for name in group.split(",")]
-    if not names:
-        return
     loop = " while(" in instruction
     trips = _TRIPS.search(instruction) if loop else None
     for name in names:
@@ -163,16 +151,3 @@ def _group(instruction: str, devices: int) -> int:
         named = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", found.group(2))
         return math.prod(int(part or axes[name]) for name, part in named)
     return devices
-
-
-def _with_collectives(computations: Mapping[str, _Computation]):
-    """Returns a function that says whether a computation contains collectives, itself or through calls."""
-    known: dict[str, bool] = {}
-
-    def has(name: str) -> bool:
-        if name not in known:
-            here = computations.get(name, _Computation([], []))
-            known[name] = bool(here.collectives) or any([has(callee) for callee, _, _ in here.calls])
-        return known[name]
-
-    return has

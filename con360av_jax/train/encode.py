@@ -6,7 +6,7 @@ float32 the numbers equal those of `codecs.Codecs`, which writes the encoded rec
 
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypedDict, runtime_checkable
+from typing import TypeAlias, TypedDict
 
 import jax
 from einops import rearrange
@@ -44,14 +44,7 @@ class RawBatch(TypedDict):
 Encode: TypeAlias = Callable[[RawBatch], Batch]
 
 
-@runtime_checkable
-class EncodeBatch(Protocol):
-    """Encodes a raw batch with the parameters of each of ENCODERS; see `make_encode`."""
-
-    def __call__(self, params: dict[str, Params], raw: RawBatch, /) -> Batch: ...
-
-
-def make_encode(config: Config, dtype: DTypeLike) -> EncodeBatch:
+def make_encode(config: Config, dtype: DTypeLike) -> Callable[[dict[str, Params], RawBatch], Batch]:
     """A pure function (params, raw batch) -> batch for `jax.jit`; `params` holds the parameters of each of ENCODERS.
 
     The encoders compute in `dtype`; a batch is float32. The VAE encodes frame after frame, each for the whole batch:
@@ -62,7 +55,7 @@ def make_encode(config: Config, dtype: DTypeLike) -> EncodeBatch:
     encode_frames, _ = vae_functions("vae_video", config.model, dtype)
     embed = {name: text_function(name, config.model, dtype) for name in MODALITIES}
 
-    def encode(params: dict[str, Params], raw: RawBatch, /) -> Batch:
+    def encode(params: dict[str, Params], raw: RawBatch) -> Batch:
         def one_frame(frames: UInt8[Array, "batch height width 3"]) -> tuple[Array, Array]:
             return frame_moments(encode_frames, params["vae_video"], frames, vae.video.scaling_factor)
 

@@ -83,22 +83,20 @@ class MetricsLog:
 
 
 def _averages(steps: list[Mapping[str, np.ndarray]]) -> dict[str, object]:
-    mean = {name: float(np.mean([metrics[name] for metrics in steps], dtype=np.float64)) for name in _SCALARS}
-    count = np.stack([metrics["bucket_count"] for metrics in steps]).sum(axis=0)
+    values = {name: np.stack([metrics[name] for metrics in steps]) for name in steps[0]}
+    mean = {name: float(array.mean(dtype=np.float64)) for name, array in values.items()}
+    count = values["bucket_count"].sum(axis=0)
     by_timestep = {}
     for name in MODALITIES:
-        total = np.stack([metrics[f"bucket_sum/{name}"] for metrics in steps]).sum(axis=0, dtype=np.float64)
+        total = values[f"bucket_sum/{name}"].sum(axis=0, dtype=np.float64)
         by_timestep[name] = [float(t / c) if c else None for t, c in zip(total, count, strict=True)]
     return {
         "loss": mean["loss"],
         **{f"loss_{name}": mean[f"loss/{name}"] for name in MODALITIES},
         "gradient_norm": mean["gradient_norm"],
-        "learning_rate": float(steps[-1]["learning_rate"]),
+        "learning_rate": float(values["learning_rate"][-1]),
         "loss_by_timestep": by_timestep,
     }
-
-
-_SCALARS = ("loss", *(f"loss/{name}" for name in MODALITIES), "gradient_norm")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,8 @@ from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge, u
 from con360av_jax.train.stacking import stack
 from con360av_jax.train.state import TrainState
 
-
-@runtime_checkable
-class TrainStep(Protocol):
-    """Training step as made by `make_train_step`: (state, frozen, batch, null_text, key) -> (state, metrics)."""
-
-    def __call__(
-        self, state: TrainState, frozen: Params, batch: Batch, null_text: Text, key: Key[Array, ""], /
-    ) -> tuple[TrainState, dict[str, Array]]: ...
+TrainStep: TypeAlias = Callable[[TrainState, Params, Batch, Text, Key[Array, ""]], tuple[TrainState, dict[str, Array]]]
+"""Training step as made by `make_train_step`: (state, frozen, batch, null_text, key) -> (state, metrics)."""
 
 
 def cast_floating(params: Params, dtype: jnp.dtype) -> Params:
@@ -113,7 +107,7 @@ def make_train_step(
     compute_dtype = jnp.dtype(config.compute_dtype)
 
     def step(
-        state: TrainState, frozen: Params, batch: Batch, null_text: Text, key: Key[Array, ""], /
+        state: TrainState, frozen: Params, batch: Batch, null_text: Text, key: Key[Array, ""]
     ) -> tuple[TrainState, dict[str, Array]]:
         fixed = cast_floating(frozen, compute_dtype)
 

@@ -1,6 +1,5 @@
 """NaN or infinite losses and gradients: the run stops before it saves, or skips the step."""
 
-import json
 from functools import cache
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from con360av_jax.train.metrics import MetricsLog
 from con360av_jax.train.optimizer import make_optimizer
 from con360av_jax.train.state import TrainState, init_state
 from con360av_jax.train.step import TrainStep, make_train_step
-from tests.support.tiny_world import leaves_equal, with_train
+from tests.support.tiny_world import leaves_equal, metrics, with_train
 
-TIMING = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_gib")
 NULL_TEXT = {name: np.zeros((1,), np.float32) for name in ("audio", "video")}
 
 
@@ -103,11 +101,6 @@ def arrays_at(run: Path, step: int, config: Config) -> dict[str, object]:
     return checkpoint.arrays_of(loop.restore_state(start_state(config), run / "checkpoints" / str(step))[0])
 
 
-def lines(run: Path, name: str) -> list[dict]:
-    found = [json.loads(line) for line in (run / name).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in TIMING} for line in found]
-
-
 def test_stop_names_step_and_samples_and_saves_nothing_behind_it(recipe: Config, tmp_path: Path):
     run = tmp_path / "run"
     with pytest.raises(DivergenceError, match="step 3 is not finite: loss nan, gradient norm nan, sample ids 4, 5:"):
@@ -115,8 +108,8 @@ def test_stop_names_step_and_samples_and_saves_nothing_behind_it(recipe: Config,
     assert checkpoint.finished_steps(run) == [2]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays_at(run, 2, recipe)))
     wanted = {"step": 3, "loss": "nan", "gradient_norm": "nan", "sample_ids": [4, 5], "skipped": False}
-    assert lines(run, "nonfinite.jsonl") == [wanted]
-    assert [line["step"] for line in lines(run, "metrics.jsonl")] == [2]
+    assert metrics(run, "nonfinite.jsonl") == [wanted]
+    assert [line["step"] for line in metrics(run)] == [2]
 
 
 def test_a_stopped_run_goes_on_by_leaving_the_step_out(recipe: Config, tmp_path: Path):
@@ -126,7 +119,7 @@ def test_a_stopped_run_goes_on_by_leaving_the_step_out(recipe: Config, tmp_path:
     train(straight, recipe, (3,))
     train(stopped, recipe, (3,))
     assert checkpoint.newest_intact(stopped) == 8
-    assert [line["skipped"] for line in lines(stopped, "nonfinite.jsonl")] == [True]
+    assert [line["skipped"] for line in metrics(stopped, "nonfinite.jsonl")] == [True]
 
 
 def test_a_step_that_is_left_out_changes_nothing_but_counts(
@@ -139,12 +132,12 @@ def test_a_step_that_is_left_out_changes_nothing_but_counts(
     assert not leaves_equal(at[4]["trainable"], at[3]["trainable"])
     assert checkpoint.read_progress(run / "checkpoints" / "3") == Progress(step=3, next_batch=3, seed=0, skips=1)
     assert checkpoint.read_progress(run / "checkpoints" / "4") == Progress(step=4, next_batch=4, seed=0, skips=0)
-    assert lines(run, "nonfinite.jsonl")[0]["sample_ids"] == [4, 5]
+    assert metrics(run, "nonfinite.jsonl")[0]["sample_ids"] == [4, 5]
     [warning] = caplog.messages
     assert "step 3 is not finite" in warning
     # There is nothing to say about step 3; warm-up goes on where it was.
-    assert [line["step"] for line in lines(run, "metrics.jsonl")] == [1, 2, 4, 5, 6, 7, 8]
-    rates = [line["learning_rate"] / recipe.train.learning_rate for line in lines(run, "metrics.jsonl")]
+    assert [line["step"] for line in metrics(run)] == [1, 2, 4, 5, 6, 7, 8]
+    rates = [line["learning_rate"] / recipe.train.learning_rate for line in metrics(run)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1])
 
 
@@ -152,8 +145,8 @@ def test_averages_leave_such_steps_out(recipe: Config, tmp_path: Path):
     whole, single = tmp_path / "whole", tmp_path / "single"
     train(whole, recipe, (3,), checkpoint_every=4, steps=4)
     train(single, recipe, (3,), checkpoint_every=1, steps=4)
-    losses = [line["loss"] for line in lines(single, "metrics.jsonl")]
-    assert [line["loss"] for line in lines(whole, "metrics.jsonl")] == [pytest.approx(sum(losses) / 3)]
+    losses = [line["loss"] for line in metrics(single)]
+    assert [line["loss"] for line in metrics(whole)] == [pytest.approx(sum(losses) / 3)]
 
 
 def test_a_resumed_run_with_steps_left_out_equals_an_uninterrupted_one(recipe: Config, tmp_path: Path):
@@ -164,7 +157,7 @@ def test_a_resumed_run_with_steps_left_out_equals_an_uninterrupted_one(recipe: C
     train(resumed, recipe, bad)
     assert leaves_equal(arrays_at(resumed, 8, recipe), arrays_at(straight, 8, recipe))
     for name in ("metrics.jsonl", "nonfinite.jsonl"):
-        assert lines(resumed, name) == lines(straight, name)
+        assert metrics(resumed, name) == metrics(straight, name)
 
 
 def test_more_steps_in_a_row_than_allowed_stop_the_run(recipe: Config, tmp_path: Path):
