@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
@@ -13,13 +14,10 @@ def page_environment(package: str, **filters: Callable[..., str]) -> Environment
     """
     loader = ChoiceLoader([PackageLoader(package, "."), PackageLoader("con360av_jax.pages", ".")])
     environment = Environment(loader=loader, autoescape=True)
-    environment.filters |= {"thousands": "{:,}".format, "count": _count, "json": _json, **filters}
+    to_json = partial(json.dumps, indent=2, ensure_ascii=False)
+    environment.filters |= {"thousands": "{:,}".format, "count": _count, "json": to_json, **filters}
     return environment
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -18,20 +18,15 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def image_uri(picture: UInt8[np.ndarray, "height width 3"], kind: str = "image/jpeg") -> str:
-    """An RGB picture as a data URI (`image/jpeg` or `image/png`)."""
-    suffix = {"image/jpeg": ".jpg", "image/png": ".png"}[kind]
-    _, encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return data_uri(encoded.tobytes(), kind)
+def image_uri(picture: UInt8[np.ndarray, "height width 3"]) -> str:
+    """An RGB picture as a data URI of a JPEG."""
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return data_uri(encoded.tobytes(), "image/jpeg")
 
 
 def viewpoint_colour(number: int) -> str:
     """The colour of viewpoint `number`, counted from 0."""
     return VIEWPOINT_COLOURS[number % len(VIEWPOINT_COLOURS)]
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def saliency_overlay(
@@ -68,11 +63,11 @@ def draw_footprint(
     wrapped = cv2.copyMakeBorder(wrapped, thickness, thickness, 0, 0, cv2.BORDER_REPLICATE)
     core = cv2.erode(wrapped, np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8))
     outline = (wrapped - core)[thickness:-thickness, thickness:-thickness].astype(bool)
-    drawn = panorama.copy()
-    drawn[outline] = _rgb(viewpoint_colour(number))
+    drawn, colour = panorama.copy(), tuple(bytes.fromhex(viewpoint_colour(number)[1:]))
+    drawn[outline] = colour
     centre = (int((yaw / (2 * np.pi) + 0.5) * width) % width, int((0.5 - pitch / np.pi) * height))
     size = height / 400
-    cv2.circle(drawn, centre, int(18 * size), _rgb(viewpoint_colour(number)), -1, cv2.LINE_AA)
+    cv2.circle(drawn, centre, int(18 * size), colour, -1, cv2.LINE_AA)
     (text_width, text_height), _ = cv2.getTextSize(str(number + 1), cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, 2)
     corner = (centre[0] - text_width // 2, centre[1] + text_height // 2)
     cv2.putText(drawn, str(number + 1), corner, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, (0, 0, 0), 2, cv2.LINE_AA)
@@ -80,12 +75,9 @@ def draw_footprint(
 
 
 def basd_image(
-    basd: Float[np.ndarray, "map_height map_width"],
-    viewpoint: Float[np.ndarray, "4"],
-    number: int,
-    width: int = 768,
+    basd: Float[np.ndarray, "map_height map_width"], viewpoint: Float[np.ndarray, "4"], number: int
 ) -> UInt8[np.ndarray, "height width 3"]:
     """One frame's BASD map (0..1) in colour, with the outline of the view, where the signed distance is zero."""
-    enlarged = cv2.resize(basd.astype(np.float32), (width, width // 2), interpolation=cv2.INTER_LINEAR)
+    enlarged = cv2.resize(basd.astype(np.float32), (768, 384), interpolation=cv2.INTER_LINEAR)
     picture = (colormaps["viridis"](np.clip(enlarged, 0.0, 1.0))[..., :3] * 255.0).astype(np.uint8)
     return draw_footprint(picture, viewpoint, number, thickness=2)

@@ -17,17 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 # Placeholder colours for Matplotlib, replaced by the CSS variable of the same name, which differs in light and dark.
-INKS = {
-    "ink": "#010101",
-    "muted": "#020202",
-    "line": "#030303",
-    "audio": "#040404",
-    "video": "#050505",
-    "range-1": "#060606",
-    "range-2": "#070707",
-    "range-3": "#080808",
-    "range-4": "#090909",
-}
+_NAMES = ("ink", "muted", "line", "audio", "video", "range-1", "range-2", "range-3", "range-4")
+INKS = {name: f"#{bytes(3 * [number]).hex()}" for number, name in enumerate(_NAMES, start=1)}
 WIDTH = 5.0
 """Width of a figure, inches; pages show it at half their text width."""
 POINTS = 400
@@ -101,8 +92,7 @@ def waveforms(audio: Mapping[str, Float[np.ndarray, "sample"]], sample_rate: int
         level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(wave)))), 1e-6))
         peak = max(float(np.abs(wave).max(initial=0.0)), 1e-3)
         axis.set_ylim(-1.1 * peak, 1.1 * peak)
-        last = axis is axes[-1]
-        name_axes(axis, f"{name} · {level:.0f} dBFS", "amplitude", "time (s)" if last else "")
+        name_axes(axis, f"{name} · {level:.0f} dBFS", "amplitude", "time (s)" if axis is axes[-1] else "")
     axes[-1].set_xlim(0, max(len(wave) for wave in audio.values()) / sample_rate)
     return page_svg(figure, f"Waveforms: {', '.join(audio)}")
 
@@ -124,8 +114,7 @@ def mels(spectrograms: Mapping[str, Float[np.ndarray, "time mel"]], frames_per_s
             interpolation="none",
         )
         axis.grid(False)
-        last = axis is axes[-1]
-        name_axes(axis, name, "mel band", "time (s)" if last else "")
+        name_axes(axis, name, "mel band", "time (s)" if axis is axes[-1] else "")
     scale = figure.colorbar(ScalarMappable(loudness, "magma"), ax=axes, pad=0.02, aspect=25)
     scale.set_label("log magnitude", fontsize=7.5, color=INKS["muted"])
     scale.ax.tick_params(colors=INKS["muted"], labelsize=7.5, length=2)

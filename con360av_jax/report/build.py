@@ -4,8 +4,8 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -43,8 +43,7 @@ PACKAGES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Video:
+class Video(NamedTuple):
     """A clip as a data URI, with the audio for its plots."""
 
     uri: str
@@ -154,7 +153,8 @@ def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> d
     middle = len(track) // 2
     height, width = saliency.shape[1:3]
     record = records.find(key=card["maps_key"]) if records and card.get("maps_key") else None
-    videos = {"generated": _video(clip, config)}
+    audio = read_audio(clip, config.mel.sample_rate, seconds=probe(clip).duration)[:, 0]
+    videos = {"generated": _video(clip, audio, config)}
     if record is not None and "video" in record.arrays and np.allclose(record.arrays["viewpoint"], track, atol=1e-4):
         videos["target"] = _target(record, config)
     audio_rate, mel_rate = config.mel.sample_rate, config.mel.frames_per_second
@@ -177,9 +177,8 @@ def _view(clip: Path, number: int, config: Config, records: Dataset | None) -> d
     }
 
 
-def _video(path: Path, config: Config) -> Video:
-    audio = read_audio(path, config.mel.sample_rate, seconds=probe(path).duration)[:, 0]
-    return Video(uri=figures.data_uri(path.read_bytes(), "video/mp4"), audio=audio, mel=log_mel(audio, config.mel))
+def _video(path: Path, audio: np.ndarray, config: Config) -> Video:
+    return Video(figures.data_uri(path.read_bytes(), "video/mp4"), audio, log_mel(audio, config.mel))
 
 
 def _target(record: Sample, config: Config) -> Video:
@@ -187,8 +186,7 @@ def _target(record: Sample, config: Config) -> Video:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "target.mp4"
         write_clip(path, record.arrays["video"], config.clip.frames_per_second, audio, config.mel.sample_rate)
-        uri = figures.data_uri(path.read_bytes(), "video/mp4")
-    return Video(uri=uri, audio=audio, mel=log_mel(audio, config.mel))
+        return _video(path, audio, config)
 
 
 def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:

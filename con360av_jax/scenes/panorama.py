@@ -96,10 +96,20 @@ def _paint_drawing(
 def _patch(
     place: tuple[float, float, float], reach: float, size: tuple[int, int]
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """Index arrays of the pixels within `reach` of an object, and their p and q in units of its size."""
-    longitude, latitude, scale = place
+    """Index arrays of the pixels within `reach` of an object, and their p and q (equation 2) in units of its size.
+
+    p and q are 1000 for pixels behind the viewer.
+    """
+    (height, width), (longitude, latitude, scale) = size, place
     rows, columns = _pixels_around(longitude, latitude, float(np.arctan(reach * scale)), size)
-    p, q = _tangent_coordinates(rows, columns, longitude, latitude, scale, size)
+    turn = ((columns + 0.5) / width - 0.5) * 2 * np.pi - longitude
+    lift = ((0.5 - (rows + 0.5) / height) * np.pi)[:, None]
+    ahead = np.cos(lift) * np.cos(turn)
+    depth = np.sin(latitude) * np.sin(lift) + np.cos(latitude) * ahead
+    depth = np.where(depth > 0.05, depth, np.inf) * scale
+    p = np.cos(lift) * np.sin(turn) / depth
+    q = (np.cos(latitude) * np.sin(lift) - np.sin(latitude) * ahead) / depth
+    p, q = (np.where(np.isinf(depth), 1e3, axis).astype(np.float32) for axis in (p, q))
     return (rows[:, None], columns[None]), p, q
 
 
@@ -116,19 +126,3 @@ def _pixels_around(
     centre = (longitude / (2 * np.pi) + 0.5) * width
     columns = np.arange(int(np.floor(centre - half)), int(np.ceil(centre + half)) + 1)
     return rows, columns % width if columns.size < width else np.arange(width)
-
-
-def _tangent_coordinates(
-    rows: np.ndarray, columns: np.ndarray, longitude: float, latitude: float, scale: float, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gnomonic coordinates of pixel centres (equation 2), in units of `scale`; 1000 for pixels behind the viewer."""
-    height, width = size
-    turn = ((columns + 0.5) / width - 0.5) * 2 * np.pi - longitude
-    lift = ((0.5 - (rows + 0.5) / height) * np.pi)[:, None]
-    ahead = np.cos(lift) * np.cos(turn)
-    depth = np.sin(latitude) * np.sin(lift) + np.cos(latitude) * ahead
-    depth = np.where(depth > 0.05, depth, np.inf) * scale
-    p = np.cos(lift) * np.sin(turn) / depth
-    q = (np.cos(latitude) * np.sin(lift) - np.sin(latitude) * ahead) / depth
-    behind = np.isinf(depth)
-    return np.where(behind, 1e3, p).astype(np.float32), np.where(behind, 1e3, q).astype(np.float32)

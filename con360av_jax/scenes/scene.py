@@ -223,10 +223,8 @@ def _make_notes(name: str, seconds: float, generator: np.random.Generator) -> tu
 
 def _caption(objects: list[SceneObject], palette: str, seconds: float, generator: np.random.Generator) -> str:
     ends = np.array([0.0, seconds])
-    tracks = []
-    for item in objects:
-        longitude, latitude = item.motion.angles(ends)
-        tracks.append(
-            (item.name, longitude, latitude, item.motion.distance(ends, seconds), item.motion.speed * seconds)
-        )
+    tracks = [
+        (item.name, *item.motion.angles(ends), item.motion.distance(ends, seconds), item.motion.speed * seconds)
+        for item in objects
+    ]
     return describe(tracks, PALETTES[palette].place, generator)

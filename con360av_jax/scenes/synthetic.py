@@ -15,12 +15,9 @@ from jaxtyping import Float, Int16, UInt8
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import write_clip
 from con360av_jax.runtime.files import remove_leftovers, replacing
-from con360av_jax.scenes.panorama import paint_objects, render_frame, render_scene_background
+from con360av_jax.scenes.panorama import paint_objects, render_scene_background
 from con360av_jax.scenes.scene import Scene, make_scene
 from con360av_jax.scenes.timbres import object_sound, scene_sound
-
-__all__ = ["SyntheticClip", "captions_corpus", "make_scene", "render_clip", "render_frame", "render_scene",
-           "scene_truth", "write_scene_clips"]  # fmt: skip
 
 TRUTH_VERSION = 1
 CAPTIONS, SETTINGS = "captions.jsonl", "scenes.json"

@@ -126,7 +126,7 @@ def render_background(
     palette = PALETTES[background.palette]
     directions = directions.astype(np.float32)
     sky_seed, ground_seed, hill_seed, star_seed = np.random.SeedSequence(background.noise_seed).spawn(4)
-    horizon_row = _first_row_below(directions)
+    horizon_row = int(np.argmax(directions[:, 0, 1] < 0))
     picture = np.empty(directions.shape, np.float32)
     above, below = directions[:horizon_row], directions[horizon_row:]
     picture[:horizon_row] = _sky(background, palette, above, np.random.default_rng(sky_seed))
@@ -135,10 +135,6 @@ def render_background(
     picture[horizon_row:] = _ground(palette, below, np.random.default_rng(ground_seed))
     _add_hills(picture, palette, directions, np.random.default_rng(hill_seed))
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
-
-
-def _first_row_below(directions: Float32[np.ndarray, "height width 3"]) -> int:
-    return int(np.argmax(directions[:, 0, 1] < 0))
 
 
 def _colour(colour: Colour) -> Float32[np.ndarray, "3"]:

@@ -109,22 +109,18 @@ def test_equal_seeds_give_equal_intervals():
 
 def test_what_cannot_be_drawn_from_is_refused():
     summed = ClipMoments.of(clips(0, (1, 2), 3))
-    with pytest.raises(MetricError, match="1 clips"):
-        ClipMoments.of(clips(0, (4,), 3))
-    with pytest.raises(MetricError, match="clip number 1 has 2 dimensions"):
-        ClipMoments.of([np.ones((1, 3)), np.ones((1, 2))])
-    with pytest.raises(MetricError, match="clip number 0: .*not finite"):
-        ClipMoments.of([np.full((1, 3), np.inf)])
-    with pytest.raises(MetricError, match="one dimension"):
-        bootstrap_frechet(summed, moments(np.eye(4)), "biased", seed=0)
-    with pytest.raises(MetricError, match="9 draws"):
-        bootstrap_frechet(summed, moments(np.eye(3)), "biased", seed=0, draws=9)
-    with pytest.raises(MetricError, match="level 95"):
-        bootstrap_mean(np.ones(2), np.ones(2), seed=0, level=95)
-    with pytest.raises(MetricError, match="at least 2 clips"):
-        bootstrap_mean(np.ones(1), np.ones(1), seed=0)
-    with pytest.raises(MetricError, match="at least 2 clips"):
-        bootstrap_mean(np.ones(3), np.ones(2), seed=0)
+    for message, wrong in (
+        ("1 clips", lambda: ClipMoments.of(clips(0, (4,), 3))),
+        ("clip number 1 has 2 dimensions", lambda: ClipMoments.of([np.ones((1, 3)), np.ones((1, 2))])),
+        ("clip number 0: .*not finite", lambda: ClipMoments.of([np.full((1, 3), np.inf)])),
+        ("one dimension", lambda: bootstrap_frechet(summed, moments(np.eye(4)), "biased", seed=0)),
+        ("9 draws", lambda: bootstrap_frechet(summed, moments(np.eye(3)), "biased", seed=0, draws=9)),
+        ("level 95", lambda: bootstrap_mean(np.ones(2), np.ones(2), seed=0, level=95)),
+        ("at least 2 clips", lambda: bootstrap_mean(np.ones(1), np.ones(1), seed=0)),
+        ("at least 2 clips", lambda: bootstrap_mean(np.ones(3), np.ones(2), seed=0)),
+    ):
+        with pytest.raises(MetricError, match=message):
+            wrong()
     for sums, counts in (([1, np.nan], [1, 1]), ([1, 1], [1, 0])):
         with pytest.raises(MetricError, match="finite and above 0"):
             bootstrap_mean(np.array(sums), np.array(counts), seed=0)
