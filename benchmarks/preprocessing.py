@@ -32,7 +32,7 @@ from con360av_jax.scenes.synthetic import render_clip
 from preprocess.captions.template import template_caption
 from preprocess.inputs import search
 from preprocess.running.pipeline import Ledger, Pipeline
-from preprocess.saliency.contrast import ContrastSaliency
+from preprocess.saliency.contrast import segment_contrast
 from preprocess.stages.encode import open_encoder
 from preprocess.stages.segment import cut, windows
 from preprocess.stages.standardise import read_mono, read_panorama, standardise
@@ -123,7 +123,7 @@ def main() -> None:
     wanted = ViewpointSettings(count=2, moving=arguments.moving)
     pipeline = Pipeline(
         config=config,
-        saliency=ContrastSaliency(),
+        saliency=segment_contrast,
         captions=template_caption,
         encoder=open_encoder("none", config),
         viewpoints=wanted,

@@ -47,21 +47,11 @@ def describe(given: Input, folder: Path, stereo: Stereo) -> dict[str, object]:
         info = probe(given.path)
         row |= {"seconds": round(info.duration, 3)}
         if info.has_video:
-            row |= {
-                "width": info.width,
-                "height": info.height,
-                "frames_per_second": round(info.frames_per_second, 3),
-                "video_codec": info.video_codec,
-                "projection": info.projection,
-                "stereo": info.stereo,
-            }
+            row |= {name: getattr(info, name) for name in ("width", "height", "video_codec", "projection", "stereo")}
+            row["frames_per_second"] = round(info.frames_per_second, 3)
         if info.has_audio:
-            row |= {
-                "channels": info.channels,
-                "layout": info.layout,
-                "sample_rate": info.sample_rate,
-                "sound_codec": info.audio_codec,
-            }
+            row |= {name: getattr(info, name) for name in ("channels", "layout", "sample_rate")}
+            row["sound_codec"] = info.audio_codec
         check_streams(info, stereo)
     except MediaError as error:
         row["problem"] = str(error)

@@ -53,19 +53,14 @@ def intact_fields(
             if bad:
                 found("finite numbers", f"{name} holds NaN or infinity in {bad} of {array.size} places")
                 continue
-        if name == "saliency" and array is not None and array.size and (fault := _outside_unit_range(array)):
-            found("saliency range", fault)
-            continue
+        if name == "saliency" and array is not None and array.size:
+            low, high = float(array.min()), float(array.max())
+            if low < -SALIENCY_TOLERANCE or high > 1 + SALIENCY_TOLERANCE:
+                found("saliency range", f"saliency lies in [{low:g}, {high:g}]")
+                continue
         if fits({} if array is None else {name: array}, (name,)) and array is not None:
             intact[name] = array
     return intact
-
-
-def _outside_unit_range(saliency: np.ndarray) -> str:
-    low, high = float(saliency.min()), float(saliency.max())
-    if low >= -SALIENCY_TOLERANCE and high <= 1 + SALIENCY_TOLERANCE:
-        return ""
-    return f"saliency lies in [{low:g}, {high:g}]"
 
 
 def viewpoint_angles(arrays: Arrays, config: Config) -> Iterator[str]:

@@ -110,12 +110,12 @@ class _Examiner:
         position = 0
         for shard in manifest.shards:
             check_file(examined.folder, name, shard, findings)
-            for read in read_records(examined.folder, name, shard, findings):
+            for place, sample in read_records(examined.folder, name, shard, findings):
                 entry = next(index) if index_there else None
-                if read.sample is not None:
-                    self._record(read.sample, entry, position, f"{read.sample.key} ({read.place})")
+                if sample is not None:
+                    self._record(sample, entry, position, f"{sample.key} ({place})")
                 elif entry is not None:
-                    examined.seen.add(entry, f"{entry.key} ({read.place})", None, findings)
+                    examined.seen.add(entry, f"{entry.key} ({place})", None, findings)
                 position += 1
                 self._advance(name, position, self._total)
         examined.seen.finish(manifest, ledger, findings)

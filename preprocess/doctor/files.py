@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader
@@ -68,12 +67,10 @@ def read_index(folder: Path, name: str, manifest: Manifest, findings: Findings) 
                 findings.looked("index")
                 try:
                     entry = structure(json.loads(line), SampleEntry)
-                except BaseValidationError as error:
+                except (BaseValidationError, ValueError) as error:
                     entry = None
-                    findings.add("index", name, f"{path.name} line {number}", problems(error))
-                except ValueError as error:
-                    entry = None
-                    findings.add("index", name, f"{path.name} line {number}", f"it is not JSON: {error}")
+                    what = problems(error) if isinstance(error, BaseValidationError) else f"it is not JSON: {error}"
+                    findings.add("index", name, f"{path.name} line {number}", what)
                 yield entry
         if number < manifest.samples:
             what = f"it has {number} lines for {manifest.samples} samples"
@@ -82,39 +79,28 @@ def read_index(folder: Path, name: str, manifest: Manifest, findings: Findings) 
         yield None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Read:
-    """One record of a dataset."""
+def read_records(folder: Path, name: str, shard: FileEntry, findings: Findings) -> Iterator[tuple[str, Sample | None]]:
+    """The place of each record that the manifest counts for `shard`, in order, and its sample, or None if unreadable.
 
-    place: str
-    """The record's number and its shard, as text."""
-    sample: Sample | None
-    """None if it cannot be read."""
-
-
-def read_records(folder: Path, name: str, shard: FileEntry, findings: Findings) -> Iterator[Read]:
-    """As many records as the manifest counts for `shard`, in order; a fully unreadable shard is one finding."""
+    A shard of which nothing can be read is one finding.
+    """
     findings.looked("records", shard.records)
-    places = [f"number {number} of {shard.file}" for number in range(shard.records)]
-    if not (folder / shard.file).is_file():
-        yield from (Read(place=place, sample=None) for place in places)
-        return
-    reader, there, fault = _open(folder / shard.file)
-    if reader is None or not there:
+    path = folder / shard.file
+    reader, there, fault = _open(path) if path.is_file() else (None, 0, "")
+    if fault:
         findings.add("records", name, shard.file, f"none of its {shard.records} records can be read: {fault}")
-        yield from (Read(place=place, sample=None) for place in places)
-        return
     if there > shard.records:
         what = f"it holds {there} records, the manifest says {shard.records}"
         findings.add("records", name, shard.file, what)
-    for number, place in enumerate(places):
-        sample = None
+    for number in range(shard.records):
+        place, sample = f"number {number} of {shard.file}", None
         try:
-            sample = from_bytes(reader.read([number])[0])
+            sample = from_bytes(reader.read([number])[0]) if reader is not None else None
         except (RuntimeError, IndexError, DatasetError) as error:
             findings.add("records", name, place, str(error))
-        yield Read(place=place, sample=sample)
-    reader.close()
+        yield place, sample
+    if reader is not None:
+        reader.close()
 
 
 def _open(path: Path) -> tuple[ArrayRecordReader | None, int, str]:

@@ -115,9 +115,7 @@ def _views(arrays: Mapping[str, np.ndarray]) -> list[Image]:
 
 def _false_colours(latents: Float[np.ndarray, "frame height width channel"]) -> UInt8[np.ndarray, "frame h w 3"]:
     """The first three channels of latents as red, green and blue."""
-    low, high = np.percentile(latents[..., :3], (1, 99))
-    scaled = np.clip((latents[..., :3] - low) / max(float(high - low), 1e-6), 0, 1)
-    return np.ascontiguousarray((scaled * 255).astype(np.uint8))
+    return np.ascontiguousarray((_stretched(latents[..., :3], 99) * 255).astype(np.uint8))
 
 
 def _maps(entry: SampleEntry, arrays: Mapping[str, np.ndarray], viewpoint: np.ndarray | None) -> list[Image]:
@@ -138,16 +136,18 @@ def _audio_images(arrays: Mapping[str, np.ndarray]) -> list[Image]:
     if "mel" in arrays:
         values, about = arrays["mel"], "log-mel: time to the right, frequency up"
     elif "audio_latent_mean" in arrays:
-        values, about = (
-            arrays["audio_latent_mean"].mean(axis=-1),
-            "audio latent, mean of its channels; no mel is kept",
-        )
+        values = arrays["audio_latent_mean"].mean(axis=-1)
+        about = "audio latent, mean of its channels; no mel is kept"
     else:
         return []
-    low, high = np.percentile(values, (1, 99.8))
-    scaled = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
-    image = _coloured(_enlarged(np.ascontiguousarray(scaled.T[::-1]), *MEL_SIZE), "magma")
+    image = _coloured(_enlarged(np.ascontiguousarray(_stretched(values, 99.8).T[::-1]), *MEL_SIZE), "magma")
     return [Image(uri=image_uri(image), about=about)]
+
+
+def _stretched(values: np.ndarray, upper: float) -> np.ndarray:
+    """Values from their first percentile to the `upper` one, as 0 to 1."""
+    low, high = np.percentile(values, (1, upper))
+    return np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
 
 
 def _middle(frames: np.ndarray) -> np.ndarray:

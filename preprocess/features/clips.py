@@ -91,16 +91,11 @@ def prepared(
 ) -> Float[Tensor, "clip 3 frame row column"]:
     """Resizes clips to 224x224 and scales them to [-1, 1], as the network takes them."""
     frames = rearrange(clips, "clip rgb frame height width -> (clip frame) rgb height width").float()
-    height, width = resized_shape(clips.shape[3], clips.shape[4], convention)
+    height = width = SIDE
+    if convention == "videogpt":
+        # The longer side is rounded up.
+        height, width = (math.ceil(size * SIDE / min(clips.shape[3:])) for size in clips.shape[3:])
     frames = interpolate(frames, size=(height, width), mode="bilinear", align_corners=False, antialias=False)
     top, left = (height - SIDE) // 2, (width - SIDE) // 2
     frames = frames[:, :, top : top + SIDE, left : left + SIDE] / 127.5 - 1
     return rearrange(frames, "(clip frame) rgb row column -> clip rgb frame row column", clip=len(clips))
-
-
-def resized_shape(height: int, width: int, convention: Convention) -> tuple[int, int]:
-    """Height and width of a frame before the central crop; the longer side is rounded up."""
-    if convention == "stylegan-v":
-        return SIDE, SIDE
-    shorter = min(height, width)
-    return math.ceil(height * SIDE / shorter), math.ceil(width * SIDE / shorter)

@@ -2,8 +2,8 @@
 
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Shaped
@@ -17,27 +17,13 @@ from preprocess.torch_weights import require_named, with_weights
 WEIGHTS = "pytorch-i3d's weights of Kinetics-400"
 
 
-class Program(Protocol):
-    """Signature of the TorchScript program."""
-
-    def __call__(
-        self,
-        clips: Shaped[Tensor, "clip 3 frame row column"],
-        /,
-        *,
-        rescale: bool,
-        resize: bool,
-        return_features: bool,
-    ) -> Tensor: ...
-
-
 class ScriptedI3D:
     """The published program; only `load_scripted_i3d` makes it.
 
     Source: i3d_torchscript.pt, as StyleGAN-V and common_metrics_on_video_quality call it.
     """
 
-    def __init__(self, program: Program, path: Path):
+    def __init__(self, program: Callable[..., Tensor], path: Path):
         self._program = program
         self._path = path
 

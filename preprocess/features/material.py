@@ -2,7 +2,6 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -78,31 +77,26 @@ def find_clips(place: Path) -> tuple[tuple[Source, ...], tuple[Line, ...]]:
         return (Source(path=place, clip=place.stem, file=place.name),), ()
     suffixes = VIDEO_SUFFIXES | AUDIO_SUFFIXES
     named: dict[str, list[Source]] = defaultdict(list)
-    nameless: list[Line] = []
+    rejected: list[Line] = []
     for path in sorted(place.rglob("*")):
         if path.suffix.lower() not in suffixes or path.name.startswith(".") or path.is_dir():
             continue
         file = path.relative_to(place).as_posix()
         shown = os.fsencode(file).decode("utf-8", "backslashreplace")
         if shown != file:
-            nameless.append({"clip": shown, "file": shown, "reason": "its name is not UTF-8: rename it"})
+            rejected.append({"clip": shown, "file": shown, "reason": "its name is not UTF-8: rename it"})
         else:
             named[path.stem].append(Source(path=path, clip=path.stem, file=file))
-    if not named and not nameless:
+    if not named and not rejected:
         raise MediaError(f"{place}: has no file with one of the endings {' '.join(sorted(suffixes))}; check --videos")
     single = [sources[0] for _, sources in sorted(named.items()) if len(sources) == 1]
     twice = [sources for _, sources in sorted(named.items()) if len(sources) > 1]
-    several: list[Line] = [
-        {"clip": source.clip, "file": source.file, "reason": _several(source, sources)}
-        for sources in twice
-        for source in sources
-    ]
-    return tuple(single), (*nameless, *several)
-
-
-def _several(source: Source, sources: Sequence[Source]) -> str:
-    others = ", ".join(other.file for other in sources if other is not source)
-    return f"{others} has the same name: give every clip its own"
+    for sources in twice:
+        for source in sources:
+            others = ", ".join(other.file for other in sources if other is not source)
+            reason = f"{others} has the same name: give every clip its own"
+            rejected.append({"clip": source.clip, "file": source.file, "reason": reason})
+    return tuple(single), tuple(rejected)
 
 
 def digest(path: Path) -> str:

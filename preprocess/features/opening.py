@@ -2,15 +2,18 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 
 from con360av_jax.config.settings import require
 from con360av_jax.errors import CheckpointError, ConfigError, MetricError
-from con360av_jax.evaluate.protocols import AudioProtocol, Protocol, SaliencyProtocol, VideoProtocol
+from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol
 from preprocess.features.audio import audio_settings, chosen, rounded_features, windows_of
 from preprocess.features.material import Clip, Frames
 from preprocess.features.networks import MODELS, Found, ModelName, Network, Wanted, make_card, model_of
+
+T = TypeVar("T")
 
 WINDOW_SEED = 0
 """Seed of the first frame taken from a longer target, for protocols that draw it at random."""
@@ -47,27 +50,10 @@ def window_start(clip: str, length: int, frames: int) -> int:
     return drawn % (length - frames + 1)
 
 
-def _video(wanted: Wanted) -> VideoProtocol:
-    if wanted.protocol.video is None:
-        raise MetricError(f"protocol {wanted.protocol.name} defines no video metric")
-    return wanted.protocol.video
-
-
-def _audio(wanted: Wanted) -> AudioProtocol:
-    if wanted.protocol.sound is None:
-        raise MetricError(f"protocol {wanted.protocol.name} defines no audio metric")
-    return wanted.protocol.sound
-
-
-def _saliency(wanted: Wanted) -> SaliencyProtocol:
-    if wanted.protocol.saliency is None:
-        raise MetricError(f"protocol {wanted.protocol.name} defines no saliency metric")
-    return wanted.protocol.saliency
-
-
-def _rate(protocol: Protocol) -> float:
-    """Frame rate of videos, frames/s; 0, which accepts any, for a protocol without a video metric."""
-    return protocol.video.frames_per_second if protocol.video else 0.0
+def _defined(protocol: Protocol, settings: T | None, kind: str) -> T:
+    if settings is None:
+        raise MetricError(f"protocol {protocol.name} defines no {kind} metric")
+    return settings
 
 
 def _require_size(said: int, built: int, network: str) -> None:
@@ -79,7 +65,7 @@ def _open_i3d(wanted: Wanted, names: tuple[str, ...]) -> Network:
     from preprocess.features.clips import SIDE, Convention, open_i3d
     from preprocess.features.i3d_files import is_torchscript
 
-    video, path = _video(wanted), wanted.weights["i3d"]
+    video, path = _defined(wanted.protocol, wanted.protocol.video, "video"), wanted.weights["i3d"]
     conventions: dict[str, Convention] = {"to 224x224": "stylegan-v", "shorter side to 224": "videogpt"}
     convention = chosen(conventions, video.resize, "resize")
     _require_size(video.size, SIDE, "I3D")
@@ -118,10 +104,15 @@ def _open_i3d(wanted: Wanted, names: tuple[str, ...]) -> Network:
 
 
 def _saliency_network(
-    wanted: Wanted, name: ModelName, maps: Callable[[Frames], np.ndarray], more: dict[str, object]
+    wanted: Wanted,
+    name: ModelName,
+    saliency: SaliencyProtocol,
+    maps: Callable[[Frames], np.ndarray],
+    more: dict[str, object],
 ) -> Network:
-    rate = _rate(wanted.protocol)
-    card = make_card(wanted, name, "saliency", _saliency(wanted), more | {"frames_per_second": rate or "any"})
+    # A protocol without a video metric accepts any frame rate.
+    rate = wanted.protocol.video.frames_per_second if wanted.protocol.video else 0.0
+    card = make_card(wanted, name, "saliency", saliency, more | {"frames_per_second": rate or "any"})
     return Network(
         name=name,
         cards={"saliency": card},
@@ -134,18 +125,19 @@ def _saliency_network(
 def _open_fastgaze(wanted: Wanted, names: tuple[str, ...]) -> Network:
     from preprocess.features.fastgaze import SHORT_SIDE, STRIDE, open_fastgaze
 
-    saliency = _saliency(wanted)
+    saliency = _defined(wanted.protocol, wanted.protocol.saliency, "saliency")
     chosen({"shorter side to 480": None}, saliency.resize, "resize")
     _require_size(saliency.size, SHORT_SIDE, "FastGaze")
     more: dict[str, object] = {"interpolation": "OpenCV, INTER_AREA where pictures shrink, else INTER_LINEAR",
                                "cells": f"{STRIDE} pixels"}  # fmt: skip
-    return _saliency_network(wanted, "fastgaze", open_fastgaze(wanted.weights["fastgaze"], wanted.device), more)
+    gaze = open_fastgaze(wanted.weights["fastgaze"], wanted.device)
+    return _saliency_network(wanted, "fastgaze", saliency, gaze, more)
 
 
 def _open_clap(wanted: Wanted, names: tuple[str, ...]) -> Network:
     from preprocess.features.clap import open_clap
 
-    audio, path = _audio(wanted), wanted.weights["clap"]
+    audio, path = _defined(wanted.protocol, wanted.protocol.sound, "audio"), wanted.weights["clap"]
     network = open_clap(path, wanted.device)
     window = round(audio.window_seconds * audio.sample_rate)
     own = (network.sample_rate, int(network.extractor.nb_max_samples))
@@ -166,7 +158,7 @@ def _open_clap(wanted: Wanted, names: tuple[str, ...]) -> Network:
 def _open_yamnet(wanted: Wanted, names: tuple[str, ...]) -> Network:
     from preprocess.features.yamnet import SAMPLE_RATE, WINDOW, open_yamnet
 
-    audio = _audio(wanted)
+    audio = _defined(wanted.protocol, wanted.protocol.sound, "audio")
     if (audio.sample_rate, round(audio.window_seconds * audio.sample_rate)) != (SAMPLE_RATE, WINDOW):
         raise MetricError(f"YAMNet hears windows of {WINDOW} samples at {SAMPLE_RATE} Hz; the protocol wants others")
     network = open_yamnet(wanted.weights["yamnet"])
@@ -191,14 +183,15 @@ def _open_yamnet(wanted: Wanted, names: tuple[str, ...]) -> Network:
 def _open_tempsal(wanted: Wanted, names: tuple[str, ...]) -> Network:
     from preprocess.features.tempsal import SIDE, open_tempsal
 
-    saliency = _saliency(wanted)
+    saliency = _defined(wanted.protocol, wanted.protocol.saliency, "saliency")
     chosen({"to 256x256": None}, saliency.resize, "resize")
     _require_size(saliency.size, SIDE, "TempSAL")
     more: dict[str, object] = {
         "interpolation": "Pillow, BILINEAR",
         "seconds_divided_by": "their largest value of each picture",
     }
-    return _saliency_network(wanted, "tempsal", open_tempsal(wanted.weights["tempsal"], wanted.device), more)
+    tempsal = open_tempsal(wanted.weights["tempsal"], wanted.device)
+    return _saliency_network(wanted, "tempsal", saliency, tempsal, more)
 
 
 _OPENERS: dict[ModelName, Callable[[Wanted, tuple[str, ...]], Network]] = {

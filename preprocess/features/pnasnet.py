@@ -6,7 +6,7 @@ Attribute names are those of the published weights.
 Source: Liu et al., ECCV 2018, figure 1; names, order and padding as in PNASNet.pytorch, whose weights TempSAL holds.
 """
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -32,16 +32,6 @@ BRANCHES: tuple[tuple[tuple[str, int], tuple[str, int]], ...] = (
 Map: TypeAlias = Float[Tensor, "image channel row column"]
 Before: TypeAlias = Literal["as it is", "halved", "same size"]
 """Adaptation of the output of the cell before the last: none (first cell), halved, or a 1x1 convolution."""
-
-
-class Taps(NamedTuple):
-    """Feature maps of a 256x256 image, named by their height and width."""
-
-    of_128: Map
-    of_64: Map
-    of_32: Map
-    of_16: Map
-    of_8: Map
 
 
 def tap_widths(width: int = WIDTH) -> tuple[int, int, int, int, int]:
@@ -144,7 +134,7 @@ class PNASNet(nn.Module):
         # Unused, but part of the published weights.
         self.classifier = nn.Linear(last, CLASSES)
 
-    def forward(self, images: Float[Tensor, "image 3 256 256"]) -> Taps:
+    def forward(self, images: Float[Tensor, "image 3 256 256"]) -> tuple[Map, ...]:
         """Maps after the first convolution, after the stem's first cell, before each later halving, and at the end.
 
         Args:
@@ -157,4 +147,4 @@ class PNASNet(nn.Module):
         for number, cell in enumerate(self.cells, start=1):
             before_last, last = last, cell(before_last, last)
             found += [last] if number % (CELLS // 3) == 0 else []
-        return Taps(*found)
+        return tuple(found)

@@ -197,9 +197,7 @@ class PartStore:
         if not (self.folder / ORIGIN).is_file():
             raise MetricError(f"{self.folder} was not made by this program: give another --out or delete it")
         finished, origin = open_features(self.folder), _read_json(self.folder / ORIGIN, Origin)
-        self._require(self.folder, finished.card, origin.side)
-        if finished.card.packages != self._card.packages:
-            logger.warning("%s was extracted with other package versions; extracting it again", self.folder)
+        if not self._agrees(self.folder, finished.card, origin.side):
             return None
         there = {clip.clip: clip for clip in finished.clips}
         for clip, made in origin.files.items():
@@ -212,13 +210,17 @@ class PartStore:
                 self._entries[clip] = Entry(file=made.file, digest=made.digest, reason=made.reason)
         return finished
 
-    def _require(self, place: Path, card: FeatureCard, side: str) -> None:
+    def _agrees(self, place: Path, card: FeatureCard, side: str) -> bool:
+        """Whether a folder was made with the same package versions; raises MetricError for other settings."""
         found = card_differences(card, self._card)
         found += [f"side: {side} and {self._side}"] if side != self._side else []
         if found:
             raise MetricError(
                 f"{place} was extracted otherwise ({'; '.join(found)}): do as then, give another --out or delete it"
             )
+        if card.packages != self._card.packages:
+            logger.warning("%s was extracted with other package versions; extracting it again", place)
+        return card.packages == self._card.packages
 
     def _open_begun(self) -> None:
         """Reads the unfinished folder of a stopped run, without an incomplete last line or row."""
@@ -226,9 +228,7 @@ class PartStore:
             shutil.rmtree(self._begun, ignore_errors=True)
             return
         begun = _read_json(self._begun / CARD, Begun)
-        self._require(self._begun, begun.card, begun.side)
-        if begun.card.packages != self._card.packages:
-            logger.warning("%s was begun with other package versions; starting it again", self._begun)
+        if not self._agrees(self._begun, begun.card, begun.side):
             shutil.rmtree(self._begun)
             return
         size, kept = (self._begun / ROWS).stat().st_size, 0

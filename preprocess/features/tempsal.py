@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 
 from con360av_jax.errors import MediaError
 from con360av_jax.runtime.torch_files import read_torch_file
-from preprocess.features.pnasnet import WIDTH, Map, PNASNet, Taps, tap_widths
+from preprocess.features.pnasnet import WIDTH, Map, PNASNet, tap_widths
 from preprocess.torch_weights import require_named, with_weights
 
 SIDE = 256
@@ -64,10 +64,10 @@ class Branch(nn.Module):
             self.add_module(f"deconv_layer{number}", Upsampled(before + tap, after))
         self.deconv_layer5 = _readout(DECODED[-1], *readout)
 
-    def forward(self, images: Float[Tensor, "image 3 256 256"]) -> tuple[Map, Taps, Map]:
+    def forward(self, images: Float[Tensor, "image 3 256 256"]) -> tuple[Map, tuple[Map, ...], Map]:
         """The prediction, the encoder's maps, and the decoder's map after its first step."""
         taps = self.pnas(images)
-        x = begun = self.deconv_layer0(taps.of_8)
+        x = begun = self.deconv_layer0(taps[-1])
         for number, tap in enumerate(reversed(taps[:-1]), start=1):
             x = self.get_submodule(f"deconv_layer{number}")(torch.cat([x, tap], dim=1))
         return self.deconv_layer5(x), taps, begun

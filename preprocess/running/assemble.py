@@ -17,7 +17,7 @@ from con360av_jax.runtime.files import remove_leftovers
 from preprocess.inputs import Input
 from preprocess.running.engine import Engine
 from preprocess.running.outcomes import SUFFIX, Outcomes
-from preprocess.running.pipeline import Ledger, Pipeline, rejected_line
+from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.stages.work import Work
 
 PREVIEWS = "previews"
@@ -99,7 +99,7 @@ def _add(writer: DatasetWriter, outcomes: Outcomes, parts: Sequence[Work], ledge
     for part in parts:
         ledger.add(part)
         if part.rejection is not None:
-            lines.append(rejected_line(part.given.path, part.rejection, part.window and part.window.index))
+            lines.append(ledger.rejected[-1])
             continue
         for sample in outcomes.samples(part.name):
             writer.add(sample)

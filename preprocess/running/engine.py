@@ -21,6 +21,7 @@ from con360av_jax.errors import DatasetError
 from preprocess.inputs import Input
 from preprocess.stages.work import Rejection, Stage, Work, chained
 
+# One column, "work", pickled: only between processes of one run, never in a file.
 Rows: TypeAlias = dict[str, list]
 
 # Enough for file names and results; panoramas on their way to a GPU need Ray's own, larger default.
@@ -67,7 +68,7 @@ class Engine:
             import ray.data
 
             # One row per block, so that a worker that dies costs no other input.
-            rows = ray.data.from_items([_row(work) for work in todo], override_num_blocks=len(todo))
+            rows = ray.data.from_items([{"work": pickle.dumps(work)} for work in todo], override_num_blocks=len(todo))
             for on_gpu, group in groups:
                 most = self._processes(on_gpu, groups)
                 rows = rows.map_batches(
@@ -118,7 +119,9 @@ class Engine:
         # JAX warns of forks for the sake of its threads; Ray's forked processes execute other programs at once.
         warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
 
-        own = {} if self.address else {"include_dashboard": False, "num_cpus": self._cpus(passes_panoramas)}
+        # One CPU for every process that may run at once.
+        cpus = max(2 * self.workers + 4, os.cpu_count() or 1) if passes_panoramas else self.workers
+        own = {} if self.address else {"include_dashboard": False, "num_cpus": cpus}
         if not self.address and not passes_panoramas:
             own["object_store_memory"] = SMALL_STORE_BYTES
         with _muted():
@@ -133,10 +136,6 @@ class Engine:
             yield
         finally:
             ray.shutdown()
-
-    def _cpus(self, passes_panoramas: bool) -> int:
-        """Number of CPUs that a Ray started here is told of: one for every process that may run at once."""
-        return self.workers if not passes_panoramas else max(2 * self.workers + 4, os.cpu_count() or 1)
 
 
 @contextmanager
@@ -162,15 +161,10 @@ class Workers:
         given = [pickle.loads(work) for work in batch["work"]]
         try:
             for work in chained(self.stages, given):
-                yield {name: [value] for name, value in _row(work).items()}
+                yield {"work": [pickle.dumps(work)]}
         except Exception as error:  # raised here it would count as a worker's death; `_by_input` ends the run instead
             fatal = given[0].emptied(Rejection("", f"{type(error).__name__}: {error}"))
-            yield {name: [value] for name, value in _row(replace(fatal, fatal=True)).items()}
-
-
-def _row(work: Work) -> dict[str, bytes]:
-    """A row for Ray, pickled: only between processes of one run, never in a file."""
-    return {"work": pickle.dumps(work)}
+            yield {"work": [pickle.dumps(replace(fatal, fatal=True))]}
 
 
 def _by_input(todo: Iterable[Work], done: Iterable[Work]) -> Iterator[tuple[Input, list[Work]]]:

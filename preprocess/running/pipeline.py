@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from con360av_jax.config.settings import ClipConfig, Config
-from con360av_jax.data.schema import Sample
+from con360av_jax.data.schema import MAP_FIELDS, RAW_FIELDS, Sample
 from con360av_jax.media.mel import log_mel
 from preprocess.captions.contract import CaptionBackend, as_stages
 from preprocess.choices import Stereo
@@ -29,12 +29,12 @@ from preprocess.stages.encode import Encoder
 from preprocess.stages.given_viewpoints import GivenViewpoints
 from preprocess.stages.previews import write_preview
 from preprocess.stages.quality import Limits
-from preprocess.stages.records import fields_of, make_sample, pulse_code
+from preprocess.stages.records import make_sample, pulse_code
 from preprocess.stages.segment import Window, cut, windows
 from preprocess.stages.standardise import standardise
 from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
 from preprocess.stages.views import render_track
-from preprocess.stages.work import Rejection, Stage, Work, Works, attempted, chained, each, there, with_samples
+from preprocess.stages.work import Stage, Work, Works, attempted, chained, each, there
 
 
 @dataclass
@@ -42,21 +42,21 @@ class Ledger:
     """Segments taken, and one line per rejected file or segment with the reason."""
 
     rejected: list[dict[str, object]] = field(default_factory=list)
+    """Lines {file, stage, reason}, with the segment's number if only a segment is rejected."""
     segments: dict[str, int] = field(default_factory=dict)
     """Number of segments taken from each clip."""
 
     def add(self, work: Work) -> None:
         """Counts a finished or rejected piece of work."""
         if work.rejection is not None:
-            self.rejected.append(rejected_line(work.given.path, work.rejection, work.window and work.window.index))
+            line: dict[str, object] = {
+                "file": str(work.given.path),
+                "stage": work.rejection.stage,
+                "reason": work.rejection.reason,
+            }
+            self.rejected.append(line | ({"segment": work.window.index} if work.window else {}))
         else:
             self.segments[work.given.name] = self.segments.get(work.given.name, 0) + 1
-
-
-def rejected_line(path: Path, rejection: Rejection, segment: int | None = None) -> dict[str, object]:
-    """A line {file, stage, reason} of the ledger, with the segment's number if only a segment is rejected."""
-    line: dict[str, object] = {"file": str(path), "stage": rejection.stage, "reason": rejection.reason}
-    return line if segment is None else line | {"segment": segment}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,9 @@ class Pipeline:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields of every sample."""
-        return fields_of(self.encoder, self.keep_raw)
+        """Fields of every sample: raw arrays if wanted or if nothing is encoded, encoded arrays, and maps."""
+        raw = RAW_FIELDS if self.keep_raw or not self.encoder.fields else ()
+        return (*raw, *self.encoder.fields, *MAP_FIELDS)
 
     def stages(self, is_stored: Callable[[str], bool] = lambda segment: False) -> tuple[Stage, ...]:
         """All stages, in order; segments for whose name `is_stored` is true pass through untouched.
@@ -168,4 +169,4 @@ def _encode(encoder: Encoder, fields: tuple[str, ...], work: Work) -> Work:
     for index, arrays in enumerate(work.arrays):
         encoded = encoder(arrays["video"], arrays["mel"], work.caption)
         made.append(make_sample(there(work.window), index, work.caption, arrays | encoded, fields))
-    return with_samples(work, made)
+    return replace(work.emptied(), samples=tuple(made))

@@ -7,7 +7,7 @@ from con360av_jax.config.settings import require
 from con360av_jax.errors import ConfigError
 from preprocess.choices import SaliencyDevice, SaliencyName
 from preprocess.saliency.contract import SaliencyBackend
-from preprocess.saliency.contrast import ContrastSaliency
+from preprocess.saliency.contrast import segment_contrast
 from preprocess.saliency.given import FileSaliency
 
 
@@ -25,7 +25,7 @@ def open_saliency(name: SaliencyName, folder: Path, weights: Path | None, device
         CheckpointError: `weights` is not a published checkpoint.
     """
     if name == "contrast":
-        return ContrastSaliency()
+        return segment_contrast
     if name == "file":
         return FileSaliency(folder)
     if weights is None:

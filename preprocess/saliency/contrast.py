@@ -41,13 +41,10 @@ BLUR_SIGMA = float(np.radians(4.0))
 BLUR_SECONDS = 0.15
 
 
-class ContrastSaliency:
-    """The `contrast` backend."""
-
-    def __call__(self, segment: Segment, config: Config) -> Float32[np.ndarray, "frame height width"]:
-        """Saliency of a segment, see `SaliencyBackend`."""
-        clip = config.clip
-        return contrast_saliency(segment.frames, clip.frames_per_second, clip.map_height, clip.map_width)
+def segment_contrast(segment: Segment, config: Config) -> Float32[np.ndarray, "frame height width"]:
+    """The `contrast` backend, see `SaliencyBackend`."""
+    clip = config.clip
+    return contrast_saliency(segment.frames, clip.frames_per_second, clip.map_height, clip.map_width)
 
 
 def contrast_saliency(

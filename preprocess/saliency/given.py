@@ -29,7 +29,12 @@ class FileSaliency:
         """Maps of a segment; raises DatasetError if the clip has none, or too few, or no finite 2:1 panoramas."""
         clip, window = config.clip, segment.window
         path = self._find(window.clip.name)
-        maps = self._video(path, window, config) if path.suffix in VIDEO_SUFFIXES else _array(path, window, config)
+        if path.suffix in VIDEO_SUFFIXES:
+            size = (clip.map_height, clip.map_width)
+            frames = read_frames(path, clip.frames_per_second, window.start, clip.seconds, size)
+            maps = frames.mean(axis=-1, dtype=np.float32)
+        else:
+            maps = _array(path, window, config)
         if not np.isfinite(maps).all():
             raise DatasetError(f"{path}: holds NaN or infinity; give finite saliency maps")
         size = (clip.map_width, clip.map_height)
@@ -41,12 +46,6 @@ class FileSaliency:
         if found is None:
             raise DatasetError(f"{self.folder}: has no saliency for clip {clip!r}; add {clip}.npy, .npz or .mp4")
         return found
-
-    def _video(self, path: Path, window: Window, config: Config) -> Float[np.ndarray, "frame height width"]:
-        clip = config.clip
-        size = (clip.map_height, clip.map_width)
-        frames = read_frames(path, clip.frames_per_second, window.start, clip.seconds, size)
-        return frames.mean(axis=-1, dtype=np.float32)
 
 
 def _array(path: Path, window: Window, config: Config) -> Float[np.ndarray, "frame height width"]:

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -11,18 +11,16 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import ENCODED_FIELDS
 from con360av_jax.errors import CheckpointError, ConfigError
 
+View: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
+Mel: TypeAlias = Float32[np.ndarray, "time mel"]
+
 
 class Encoder(Protocol):
     """Encodes one view, its mel spectrogram and its caption into the arrays named `fields`."""
 
     fields: tuple[str, ...]
 
-    def __call__(
-        self,
-        view: UInt8[np.ndarray, "frame height width 3"],
-        mel: Float32[np.ndarray, "time mel"],
-        caption: str,
-    ) -> dict[str, np.ndarray]: ...
+    def __call__(self, view: View, mel: Mel, caption: str) -> dict[str, np.ndarray]: ...
 
 
 class NoEncoder:
@@ -30,12 +28,7 @@ class NoEncoder:
 
     fields: tuple[str, ...] = ()
 
-    def __call__(
-        self,
-        view: UInt8[np.ndarray, "frame height width 3"],
-        mel: Float32[np.ndarray, "time mel"],
-        caption: str,
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, view: View, mel: Mel, caption: str) -> dict[str, np.ndarray]:
         """Returns no arrays."""
         return {}
 
@@ -77,18 +70,13 @@ class PretrainedEncoder:
     def __reduce__(self) -> tuple:
         return PretrainedEncoder, self._opened_from
 
-    def __call__(
-        self,
-        view: UInt8[np.ndarray, "frame height width 3"],
-        mel: Float32[np.ndarray, "time mel"],
-        caption: str,
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, view: View, mel: Mel, caption: str) -> dict[str, np.ndarray]:
         """Scaled VAE moments and text embeddings."""
         mean, std = self._codecs.encode_video(view)
         moments = {"video_latent_mean": np.asarray(mean), "video_latent_std": np.asarray(std)}
         return moments | self._audio(mel) | self._text(caption)
 
-    def _audio(self, mel: Float32[np.ndarray, "time mel"]) -> dict[str, np.ndarray]:
+    def _audio(self, mel: Mel) -> dict[str, np.ndarray]:
         """Scaled VAE moments of a mel; the viewpoints of a segment share one mel, which is encoded once."""
         if self._mel is None or self._mel[0] is not mel:
             mean, std = self._codecs.encode_mel(mel)

@@ -3,15 +3,8 @@
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from con360av_jax.data.schema import MAP_FIELDS, RAW_FIELDS, Sample, sample_key
-from preprocess.stages.encode import Encoder
+from con360av_jax.data.schema import Sample, sample_key
 from preprocess.stages.segment import Window
-
-
-def fields_of(encoder: Encoder, keep_raw: bool) -> tuple[str, ...]:
-    """Fields of every sample: encoded arrays, raw arrays if wanted or if nothing is encoded, and maps."""
-    raw = RAW_FIELDS if keep_raw or not encoder.fields else ()
-    return (*raw, *encoder.fields, *MAP_FIELDS)
 
 
 def make_sample(

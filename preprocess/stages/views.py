@@ -24,20 +24,15 @@ def render_track(
     for view, frame, viewpoint in zip(views, frames, track.astype(float), strict=True):
         # A still viewpoint samples the same places in every frame.
         if places is None or (viewpoint != before).any():
-            before, finer = viewpoint, _finer(len(frame), viewpoint, height, width)
+            before = viewpoint
             yaw, pitch, horizontal, vertical = viewpoint
+            sides = ((float(horizontal), width), (float(vertical), height))
+            finer = max(oversampling(len(frame), *side) for side in sides)
             rays = view_directions(yaw, pitch, horizontal, vertical, height * finer, width * finer)
             places = Places.seen_along(rays, frames.shape[1], frames.shape[2])
         large = places.sample(frame)
         view[...] = large if finer == 1 else cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
     return views
-
-
-def _finer(panorama_height: int, viewpoint: Float[np.ndarray, "4"], height: int, width: int) -> int:
-    _, _, horizontal, vertical = viewpoint
-    return max(
-        oversampling(panorama_height, float(horizontal), width), oversampling(panorama_height, float(vertical), height)
-    )
 
 
 def oversampling(panorama_height: int, field_of_view: float, pixels: int) -> int:

@@ -6,7 +6,7 @@ its rejection to the end. Stages are lazy, so that a chain of them holds one seg
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -127,8 +127,3 @@ def there(part: Part | None) -> Part:
     if part is None:
         raise TypeError("a stage ran before the stage that makes its input")
     return part
-
-
-def with_samples(work: Work, samples: Iterable[Sample]) -> Work:
-    """The work with its samples and nothing else that stages made."""
-    return replace(work.emptied(), samples=tuple(samples))

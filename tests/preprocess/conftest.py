@@ -8,7 +8,7 @@ from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import Config
 from preprocess.captions.template import template_caption
 from preprocess.running.pipeline import Pipeline
-from preprocess.saliency.contrast import ContrastSaliency
+from preprocess.saliency.contrast import segment_contrast
 from preprocess.stages.encode import NoEncoder
 from preprocess.stages.viewpoints import ViewpointSettings
 
@@ -17,7 +17,7 @@ from preprocess.stages.viewpoints import ViewpointSettings
 def chain(tiny: Config) -> Pipeline:
     return Pipeline(
         config=tiny,
-        saliency=ContrastSaliency(),
+        saliency=segment_contrast,
         captions=template_caption,
         encoder=NoEncoder(),
         viewpoints=ViewpointSettings(count=1),

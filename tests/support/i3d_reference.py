@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tests.support.torch_weights import norm_shapes
+
 Shapes = dict[str, tuple[int, ...]]
 # The six widths of each block, as they stand in the published code.
 BLOCKS = {
@@ -21,8 +23,7 @@ def published_shapes() -> Shapes:
 
     def unit(name: str, before: int, after: int, size: int) -> None:
         shapes[f"{name}.conv3d.weight"] = (after, before, size, size, size)
-        shapes.update({f"{name}.bn.{kind}": (after,) for kind in ("weight", "bias", "running_mean", "running_var")})
-        shapes[f"{name}.bn.num_batches_tracked"] = ()
+        shapes.update(norm_shapes(f"{name}.bn", after))
 
     unit("Conv3d_1a_7x7", 3, 64, 7)
     unit("Conv3d_2b_1x1", 64, 64, 1)

@@ -1,6 +1,7 @@
 """Networks of a few numbers in place of large ones, and media files, for tests of the extraction around them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,6 @@ from preprocess.features.networks import Found, Network
 from tests.support.audio_files import write_wav
 
 RATE = 16_000
-
-
-def card(**settings: object) -> FeatureCard:
-    return FeatureCard(kind="saliency", model="small", weights_sha256="ab", settings=settings, packages={"numpy": "2"})
 
 
 def heard(clip: Clip) -> Found:
@@ -41,9 +38,10 @@ def networks(
         seen(clip.name)
         return looked_at(clip)
 
-    saliency = card(**settings)
-    video = FeatureCard(kind="video", model="small", weights_sha256="ab", settings=settings, packages=saliency.packages)
-    sound = FeatureCard(kind="sound", model="small", weights_sha256="ab", settings=settings, packages=saliency.packages)
+    saliency = FeatureCard(
+        kind="saliency", model="small", weights_sha256="ab", settings=settings, packages={"numpy": "2"}
+    )
+    video, sound = replace(saliency, kind="video"), replace(saliency, kind="sound")
     return (
         Network(name="small", cards={"saliency": saliency, "video_8": video}, reads="video", rows=rows,
                 frames_per_second=frames_per_second, most=most),

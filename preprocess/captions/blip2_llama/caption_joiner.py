@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from con360av_jax.errors import CheckpointError
-from preprocess.captions.blip2_llama.model_folders import (
-    Precision,
-    choose_device,
-    choose_dtype,
-    fits,
-    generate_greedily,
-    load_model,
-    model_type,
-    require_torch,
-)
-from preprocess.captions.blip2_llama.prompts import JOIN_TOKENS, Prompts
+from preprocess.captions.blip2_llama.model_folders import TextModel, generate_greedily, model_type
+from preprocess.captions.blip2_llama.prompts import JOIN_TOKENS
 from preprocess.captions.blip2_llama.texts import FaceText
 
 if TYPE_CHECKING:
@@ -53,57 +44,22 @@ def open_chat_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-class CaptionJoiner:
-    """A loaded chat model that writes one answer per segment."""
+class CaptionJoiner(TextModel):
+    """A loaded chat model that writes one answer per segment, given its face texts."""
 
-    def __init__(
-        self,
-        model_folder: Path,
-        device: str = "auto",
-        dtype: Precision = "auto",
-        *,
-        prompts: Prompts,
-        batch_size: int = 8,
-    ):
-        """Loads the model.
-
-        Args:
-            model_folder: folder of a causal language model whose tokenizer has a chat template.
-            device: "auto", "cpu", "cuda", "cuda:1" ..
-            dtype: dtype of weights and activations.
-            prompts: prompts; `line` and `join` are used.
-            batch_size: segments per call of the model.
-
-        Raises:
-            CheckpointError: torch is missing, or the folder is no chat model, incomplete or corrupt.
-            ConfigError: no such device, or it is full.
-        """
-        require_torch()
+    def _open(self) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.batch_size, self._prompts, self._folder = batch_size, prompts, model_folder
-        self._tokenizer = open_chat_tokenizer(model_folder)
-        self._device = choose_device(device)
-        dtype_found = choose_dtype(dtype, self._device)
-        self._model = load_model(AutoModelForCausalLM, model_folder, self._device, dtype_found)
+        self._tokenizer = open_chat_tokenizer(self._folder)
+        self._model = self._load(AutoModelForCausalLM)
         generate_greedily(self._model.generation_config, JOIN_TOKENS)
         self._model.generation_config.pad_token_id = self._tokenizer.pad_token_id
 
-    def __call__(self, segments: Sequence[Sequence[FaceText]]) -> list[str]:
-        """The model's full answer for each segment, which may be empty.
-
-        Raises CheckpointError if a prompt exceeds the model's context, ConfigError if a batch exceeds the memory.
-        """
-        answers: list[str] = []
-        for first in range(0, len(segments), self.batch_size):
-            with fits(self._device, f"joining {self.batch_size} segments"):
-                answers += self._batch(segments[first : first + self.batch_size])
-        return answers
-
-    def _batch(self, segments: Sequence[Sequence[FaceText]]) -> list[str]:
+    def _batch(self, items: Sequence[Sequence[FaceText]]) -> list[str]:
+        """Raises CheckpointError if a prompt exceeds the model's context."""
         import torch
 
-        chats = [[{"role": "user", "content": self._prompts.question(texts)}] for texts in segments]
+        chats = [[{"role": "user", "content": self._prompts.question(texts)}] for texts in items]
         inputs: Any = self._tokenizer.apply_chat_template(
             chats,
             add_generation_prompt=True,

@@ -10,17 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from con360av_jax.errors import CheckpointError
-from preprocess.captions.blip2_llama.model_folders import (
-    Precision,
-    choose_device,
-    choose_dtype,
-    fits,
-    generate_greedily,
-    load_model,
-    model_type,
-    require_torch,
-)
-from preprocess.captions.blip2_llama.prompts import FACE_TOKENS, Prompts
+from preprocess.captions.blip2_llama.model_folders import TextModel, generate_greedily, model_type
+from preprocess.captions.blip2_llama.prompts import FACE_TOKENS
 
 
 def check_blip2(folder: Path) -> None:
@@ -30,40 +21,15 @@ def check_blip2(folder: Path) -> None:
         raise CheckpointError(f"{folder}: is a {found!r} model; give a Blip2ForConditionalGeneration")
 
 
-class FaceCaptioner:
-    """A loaded BLIP-2 that writes one phrase per image."""
+class FaceCaptioner(TextModel):
+    """A loaded BLIP-2 that writes one phrase per RGB image."""
 
-    def __init__(
-        self,
-        model_folder: Path,
-        device: str = "auto",
-        dtype: Precision = "auto",
-        *,
-        prompts: Prompts,
-        batch_size: int = 24,
-    ):
-        """Loads the model.
-
-        Args:
-            model_folder: folder of a Blip2ForConditionalGeneration, with its tokenizer and image processor.
-            device: "auto", "cpu", "cuda", "cuda:1" ..
-            dtype: dtype of weights and activations; in float16 the Q-Former stays float32.
-            prompts: prompts; the model continues `face`.
-            batch_size: images per call of the model.
-
-        Raises:
-            CheckpointError: torch is missing, or the folder is no BLIP-2, incomplete or corrupt.
-            ConfigError: no such device, or it is full.
-        """
-        require_torch()
-        check_blip2(model_folder)
+    def _open(self) -> None:
+        check_blip2(self._folder)
         from transformers import Blip2ForConditionalGeneration
 
-        self.batch_size, self._prompt = batch_size, prompts.face
-        self._device = choose_device(device)
-        self._dtype = choose_dtype(dtype, self._device)
-        self._model = load_model(Blip2ForConditionalGeneration, model_folder, self._device, self._dtype)
-        self._processor = _processor(model_folder, self._model)
+        self._model = self._load(Blip2ForConditionalGeneration)
+        self._processor = _processor(self._folder, self._model)
         generate_greedily(self._model.language_model.generation_config, FACE_TOKENS)
 
     @property
@@ -71,20 +37,12 @@ class FaceCaptioner:
         """Height and width of the images that the model takes, pixels; others are resized."""
         return self._model.config.vision_config.image_size
 
-    def __call__(self, faces: UInt8[np.ndarray, "face height width 3"]) -> list[str]:
-        """One phrase per RGB image, which may be empty; raises ConfigError if a batch exceeds the device's memory."""
-        texts: list[str] = []
-        for first in range(0, len(faces), self.batch_size):
-            with fits(self._device, f"describing {self.batch_size} faces"):
-                texts += self._batch(faces[first : first + self.batch_size])
-        return texts
-
-    def _batch(self, faces: UInt8[np.ndarray, "face height width 3"]) -> list[str]:
+    def _batch(self, items: UInt8[np.ndarray, "face height width 3"]) -> list[str]:
         import torch
 
         inputs = self._processor(
-            images=list(faces),
-            text=[self._prompt] * len(faces),
+            images=list(items),
+            text=[self._prompts.face] * len(items),
             input_data_format="channels_last",
             return_tensors="pt",
         ).to(self._device, self._dtype)

@@ -3,14 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Generator
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from con360av_jax.errors import CheckpointError, ConfigError
+from preprocess.captions.blip2_llama.prompts import Prompts
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +111,7 @@ def choose_device(name: str) -> "torch.device":
     return device
 
 
-def choose_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
+def _dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
     """The dtype called `precision`; "auto" is bfloat16 or else float16 on a GPU, and float32 elsewhere."""
     import torch
 
@@ -118,25 +122,67 @@ def choose_dtype(precision: Precision, device: "torch.device") -> "torch.dtype":
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def load_model(model_class: Any, folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
-    """The model in eval mode on `device`; raises CheckpointError if weights are corrupt, missing or do not fit."""
-    from safetensors import SafetensorError
-    from transformers.utils import logging
+class TextModel(ABC):
+    """A loaded model that writes one text per item, in batches."""
 
-    # The stages have a progress bar of their own.
-    logging.disable_progress_bar()
-    with fits(device, "loading"):
-        try:
-            model, report = model_class.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, output_loading_info=True
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{folder}: cannot be loaded as {model_class.__name__}: {error}") from error
-        # transformers would use random weights in their place.
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise CheckpointError(f"{folder}: lacks {len(missing)} weights, such as {missing[0]}; download it again")
-        return model.to(device).eval()
+    def __init__(
+        self, folder: Path, device: str = "auto", dtype: Precision = "auto", *, prompts: Prompts, batch_size: int = 8
+    ):
+        """Loads the model.
+
+        Args:
+            folder: folder of the model, with its tokenizer.
+            device: "auto", "cpu", "cuda", "cuda:1" ..
+            dtype: dtype of weights and activations; in float16 BLIP-2's Q-Former stays float32.
+            prompts: prompts of both models.
+            batch_size: items per call of the model.
+
+        Raises:
+            CheckpointError: the folder holds another model, or an incomplete or corrupt one.
+            ConfigError: no such device, or it is full.
+        """
+        self.batch_size, self._prompts, self._folder = batch_size, prompts, folder
+        self._device = choose_device(device)
+        self._dtype = _dtype(dtype, self._device)
+        self._open()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Loads the model and its tokenizer."""
+
+    @abstractmethod
+    def _batch(self, items: Any) -> list[str]:
+        """One text per item of a batch."""
+
+    def __call__(self, items: Sequence[Any] | np.ndarray) -> list[str]:
+        """One text per item, which may be empty; raises ConfigError if a batch exceeds the device's memory."""
+        texts: list[str] = []
+        for first in range(0, len(items), self.batch_size):
+            with fits(self._device, f"it writes {self.batch_size} texts at once"):
+                texts += self._batch(items[first : first + self.batch_size])
+        return texts
+
+    def _load(self, model_class: Any) -> Any:
+        """The model in eval mode; raises CheckpointError if weights are corrupt, missing or do not fit."""
+        from safetensors import SafetensorError
+        from transformers.utils import logging
+
+        # The stages have a progress bar of their own.
+        logging.disable_progress_bar()
+        with fits(self._device, "loading"):
+            try:
+                model, report = model_class.from_pretrained(
+                    self._folder, dtype=self._dtype, local_files_only=True, output_loading_info=True
+                )
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+                raise CheckpointError(f"{self._folder}: cannot be loaded as {model_class.__name__}: {error}") from error
+            # transformers would use random weights in their place.
+            missing = sorted(report["missing_keys"])
+            if missing:
+                raise CheckpointError(
+                    f"{self._folder}: lacks {len(missing)} weights, such as {missing[0]}; download it again"
+                )
+            return model.to(self._device).eval()
 
 
 def generate_greedily(generation: Any, new_tokens: int) -> None:

@@ -35,11 +35,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fastgaze(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_file(tmp_path_factory.mktemp("weights") / "fastgaze.vxm", random_entries())
-
-
-@pytest.fixture(scope="module")
 def clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLAP with random weights that hears ten seconds."""
     return write_clap(tmp_path_factory.mktemp("clap"), hop_length=2400, max_length_s=10, fft_window_size=4096)
@@ -72,7 +67,8 @@ def test_the_parts_of_each_protocol():
         assert {model_of(protocol, part) for part in parts(protocol)} <= set(MODELS.values())
 
 
-def test_fastgaze_gives_a_map_for_each_picture_whatever_the_batch(fastgaze: Path, tmp_path: Path):
+def test_fastgaze_gives_a_map_for_each_picture_whatever_the_batch(tmp_path: Path):
+    fastgaze = write_file(tmp_path / "fastgaze.vxm", random_entries())
     folder = tmp_path / "videos"
     folder.mkdir()
     for number in range(3):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import CheckpointError, ConfigError, MediaError
-from tests.support.i3d_reference import published_shapes, scores
 
 torch = pytest.importorskip("torch", reason="I3D runs in PyTorch: pip install -e '.[torch]'")
 
 from preprocess.features.clips import I3D, Convention, open_i3d, prepared
 from preprocess.features.i3d import InceptionI3d, pad_as_tensorflow
 from preprocess.features.i3d_files import load_i3d, load_scripted_i3d
+from tests.support.i3d_reference import published_shapes, scores
 from tests.support.torch_weights import numbered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
