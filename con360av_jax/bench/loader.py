@@ -44,19 +44,20 @@ def bench_loader(config: Config, dataset: Path | None, records: int, batch_size:
         batch_size >= 1 and records >= ROUNDS * batch_size,
         f"{records} records are less than {ROUNDS} batches of {batch_size}: give more records or a smaller batch",
     )
-    if dataset is not None:
-        return _measure_loader(config, open_dataset(dataset, verify="sizes"), str(dataset), records, batch_size)
-    with procedural_dataset(config, min(records, FAKE_RECORDS)) as written:
-        return _measure_loader(config, written, "procedural", records, batch_size)
+    with open_or_make(config, dataset, min(records, FAKE_RECORDS)) as (name, found):
+        return _measure_loader(config, found, name, records, batch_size)
 
 
 @contextmanager
-def procedural_dataset(config: Config, records: int) -> Iterator[Dataset]:
-    """Yields a temporary dataset of random latents with the fields of an encoded dataset."""
+def open_or_make(config: Config, dataset: Path | None, records: int) -> Iterator[tuple[str, Dataset]]:
+    """Yields name and content of `dataset`, or else of a temporary dataset of `records` random latents."""
+    if dataset is not None:
+        yield str(dataset), open_dataset(dataset, verify="sizes")
+        return
     with tempfile.TemporaryDirectory(prefix="con360av-bench-") as folder:
         path = Path(folder) / "data"
         _write_fake(path, config, records)
-        yield open_dataset(path, verify="sizes")
+        yield "procedural", open_dataset(path, verify="sizes")
 
 
 def _write_fake(path: Path, config: Config, records: int) -> None:

@@ -17,12 +17,11 @@ from jaxtyping import Array
 from rich.console import Console
 from rich.progress import track
 
-from con360av_jax.bench.loader import procedural_dataset
+from con360av_jax.bench.loader import open_or_make
 from con360av_jax.bench.results import Json, device, environment
 from con360av_jax.config.settings import Config, require
 from con360av_jax.data.fake import batch_spec, fake_batch
 from con360av_jax.data.loader import AnyExample, make_loader
-from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.sharding import check_batch_size, make_mesh, replicate
 from con360av_jax.train.loop import on_mesh
@@ -65,7 +64,9 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
         began = time.perf_counter()
         step = compile_step(config, mesh, state, frozen, count=True)
         compile_seconds = time.perf_counter() - began
-        null_text = jax.device_put(_null_text(config), replicate(mesh))
+        texts = batch_spec(config, 1)["text"]
+        null_text = {name: np.zeros(text.shape[1:], text.dtype) for name, text in texts.items()}
+        null_text = jax.device_put(null_text, replicate(mesh))
         key = jax.random.key(config.train.seed)
 
         def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
@@ -129,10 +130,6 @@ def _random(shapes: Params) -> Params:
     )
 
 
-def _null_text(config: Config) -> dict[str, np.ndarray]:
-    return {name: np.zeros(text.shape[1:], text.dtype) for name, text in batch_spec(config, 1)["text"].items()}
-
-
 @contextmanager
 def open_batches(config: Config, dataset: Path | None, records: int) -> Iterator[tuple[Json, Iterator[AnyExample]]]:
     """Yields a description of the batches and an endless iterator over them; arguments as in `bench_train`."""
@@ -141,18 +138,11 @@ def open_batches(config: Config, dataset: Path | None, records: int) -> Iterator
         made = [fake_batch(config, batch_size, seed) for seed in range(DIFFERENT_BATCHES)]
         yield {"name": "batches made ahead"}, itertools.cycle(made)
         return
-
-    @contextmanager
-    def loading(found: Dataset, name: str) -> Iterator[tuple[Json, Iterator[AnyExample]]]:
-        with closing(make_loader(found, config, batch_size, config.train.seed)) as loader:
-            yield {"name": name, "records": len(found), "threads": config.train.loader_threads}, loader
-
-    if dataset is not None:
-        with loading(open_dataset(dataset, verify="sizes"), str(dataset)) as opened:
-            yield opened
-    else:
-        with procedural_dataset(config, records) as written, loading(written, "procedural") as opened:
-            yield opened
+    with (
+        open_or_make(config, dataset, records) as (name, found),
+        closing(make_loader(found, config, batch_size, config.train.seed)) as loader,
+    ):
+        yield {"name": name, "records": len(found), "threads": config.train.loader_threads}, loader
 
 
 def timed(advance: Advance, state: TrainState, batches: Iterator[AnyExample], steps: int) -> tuple[list[float], float]:
