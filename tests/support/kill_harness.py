@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from con360av_jax.cli import main
 from con360av_jax.data.loader import AnyExample, Loader
 from con360av_jax.runtime.compile_flags import quick_compile_flags
 from tests.support.paths import ROOT
-from tests.support.tiny_world import without_network
+from tests.support.tiny_world import without_network, world
 
 Moment = Literal["start", "step", "save"]
 Network = Literal["joint", "stand_in"]
@@ -32,7 +32,7 @@ PATIENCE = 300
 BLINK = 0.002
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Training:
     """One run, in pieces."""
 
@@ -41,45 +41,38 @@ class Training:
     config: Path
     run: Path
     network: Network
-    cache: Path
-    """Folder of the compile cache that all processes share."""
 
     @property
     def ids(self) -> Path:
         """The notes of all pieces: a line [number of the batch, sample ids] per batch."""
         return self.run.with_suffix(".ids")
 
-    def start(self, *prefix: str) -> subprocess.Popen:
-        """Starts it, or goes on with it; `prefix` is a command that is given the rest of the command line."""
-        begun = (self.run / "run.json").is_file()
-        if not begun:
-            # Killed before there was a run; its user starts again.
-            shutil.rmtree(self.run, ignore_errors=True)
-        command = [*prefix, sys.executable, "-m", __name__, str(self.ids), self.network, "train"]
-        command += [
-            "--base",
-            str(self.base),
-            "--dataset",
-            str(self.dataset),
-            "--out",
-            str(self.run),
-            "--config",
-            str(self.config),
-        ]
+    def launch(self, ids: Path, *options: object, prefix: Sequence[str] = ()) -> subprocess.Popen:
+        """Starts a process of the run, which notes its samples in `ids`; `prefix` is a command that it is given to."""
+        inputs = ("--base", self.base, "--dataset", self.dataset, "--out", self.run, "--config", self.config)
+        command = (*prefix, sys.executable, "-m", __name__, ids, self.network, "train", *inputs, *options)
         environment = {
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "XLA_FLAGS": quick_compile_flags(0),
-            "XDG_CACHE_HOME": str(self.cache),
+            "XDG_CACHE_HOME": str(world() / "cache"),
         }
         return subprocess.Popen(
-            [*command, *(["--resume"] if begun else [])],
+            [*map(str, command)],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def start(self, *prefix: str) -> subprocess.Popen:
+        """Starts it, or goes on with it."""
+        if (self.run / "run.json").is_file():
+            return self.launch(self.ids, "--resume", prefix=prefix)
+        # Killed before there was a run; its user starts again.
+        shutil.rmtree(self.run, ignore_errors=True)
+        return self.launch(self.ids, prefix=prefix)
 
     def finish(self, *prefix: str) -> tuple[int, str]:
         """Runs it to its end; returns exit code and output."""

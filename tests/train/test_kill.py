@@ -1,9 +1,9 @@
 """A run that is killed at random moments, also while saving, or hits a full disk, ends like an uninterrupted one."""
 
-import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import orbax.checkpoint as ocp
@@ -12,11 +12,9 @@ import pytest
 from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import Config
 from con360av_jax.train import checkpoint
-from tests.support import tiny_world
 from tests.support.kill_harness import Moment, Network, Training
-from tests.support.tiny_world import leaves_equal, with_train
+from tests.support.tiny_world import leaves_equal, metrics, with_train
 
-TIMING = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_gib")
 Event: TypeAlias = Moment | Literal["full disk"]
 SHORT: tuple[Event, ...] = ("step", "save", "full disk", "save")
 LONG: tuple[Event, ...] = ("step", "save", "start", "save", "step") * 10
@@ -25,22 +23,15 @@ SHORT_STEPS, LONG_STEPS = 16, 280
 
 
 @pytest.fixture(scope="module")
-def training(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, Network], Training]:
+def training(
+    lean: Config, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int, Network], Training]:
     """A run of `network` up to step `steps`, not started; it saves at every step."""
-    lean = tiny_world.lean(tiny)
-    base, dataset = tiny_world.base(lean), tiny_world.dataset(lean)
 
     def make(steps: int, network: Network) -> Training:
         folder = tmp_path_factory.mktemp("kills")
         save_config(with_train(lean, steps=steps, checkpoint_every=1), folder / "config.json")
-        return Training(
-            base=base,
-            dataset=dataset,
-            config=folder / "config.json",
-            run=folder / "run",
-            network=network,
-            cache=tiny_world.world() / "cache",
-        )
+        return Training(*folders, folder / "config.json", folder / "run", network)
 
     return make
 
@@ -64,17 +55,12 @@ def last_arrays(training: Training, step: int) -> dict[str, object]:
     return {**arrays, "progress": vars(checkpoint.read_progress(folder))}
 
 
-def metrics(training: Training) -> list[dict]:
-    lines = [json.loads(line) for line in (training.run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
-
-
 def same_end(one: Training, other: Training, steps: int) -> None:
     """Parameters, averages, optimizer and place in the data, sample ids and metrics, bit for bit."""
     assert leaves_equal(last_arrays(one, steps), last_arrays(other, steps))
     assert one.samples() == other.samples()
     assert sorted(one.samples()) == list(range(steps))
-    assert metrics(one) == metrics(other)
+    assert metrics(one.run) == metrics(other.run)
 
 
 def survives(training: Training, steps: int, events: tuple[Event, ...]) -> None:

@@ -1,11 +1,8 @@
 """Two real processes train like one with two devices: equal losses, one checkpoint, also when killed and resumed."""
 
-import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,69 +14,23 @@ import pytest
 from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import Config, MeshConfig
 from con360av_jax.errors import ShardingError
-from con360av_jax.runtime.compile_flags import quick_compile_flags
 from con360av_jax.train.cluster import Cluster, join
 from con360av_jax.train.loop import train
-from tests.support import kill_harness, tiny_world
-from tests.support.kill_harness import Network
-from tests.support.paths import ROOT
-from tests.support.tiny_world import with_train
+from tests.support import tiny_world
+from tests.support.kill_harness import PATIENCE, Network, Training
+from tests.support.tiny_world import metrics, with_train
 
 # The sum over two devices is taken by Gloo instead of in memory, in float32.
 ROUNDING = 1e-5
-PATIENCE = 300
 
 
-@pytest.fixture(scope="module")
-def config(tiny: Config) -> Config:
-    lean = with_train(tiny_world.lean(tiny), checkpoint_every=2, steps=4)
-    return replace(lean, mesh=MeshConfig(data=2))
-
-
-@pytest.fixture(scope="module")
-def folders(tiny: Config) -> tuple[Path, Path]:
-    lean = tiny_world.lean(tiny)
-    return tiny_world.base(lean), tiny_world.dataset(lean)
-
-
-def start(
-    folders: tuple[Path, Path], config: Path, run: Path, network: Network, *options: str
-) -> list[subprocess.Popen]:
+def start(training: Training, *options: str) -> list[subprocess.Popen]:
     """Both processes of one run, one device each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    base, dataset = folders
-    options += ("--config", str(config), "--coordinator", f"127.0.0.1:{port}")
-    options += ("--base", str(base), "--dataset", str(dataset), "--out", str(run))
-    flags = {
-        "XLA_FLAGS": quick_compile_flags(0),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XDG_CACHE_HOME": str(tiny_world.world() / "cache"),
-    }
-    return [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                kill_harness.__name__,
-                f"{run}.{number}.ids",
-                network,
-                "train",
-                *options,
-                "--processes",
-                "2",
-                "--process-id",
-                str(number),
-            ],
-            cwd=ROOT,
-            env={**os.environ, **flags},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
-    ]
+    options += ("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id")
+    return [training.launch(Path(f"{training.run}.{number}.ids"), *options, number) for number in range(2)]
 
 
 def finish(processes: list[subprocess.Popen]) -> list[int]:
@@ -105,31 +56,33 @@ def kill_at_line(count: int, path: Path, processes: list[subprocess.Popen]) -> N
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics(run)
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     return [line["loss"] for line in lines]
 
 
 @pytest.mark.parametrize("network", ["stand_in", pytest.param("joint", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one_with_two_devices_and_resume_after_both_were_killed(
-    network: Network, config: Config, folders: tuple[Path, Path], tmp_path: Path
+    network: Network, lean: Config, folders: tuple[Path, Path], tmp_path: Path
 ):
     """Uses a stand-in network, whose step exchanges the same: gradients and loss (test_wire)."""
+    config = replace(with_train(lean, checkpoint_every=2, steps=4), mesh=MeshConfig(data=2))
     settings, run = tmp_path / "config.json", tmp_path / "run"
     save_config(config, settings)
+    training = Training(*folders, settings, run, network)
     with tiny_world.quick_compiles(), tiny_world.without_network() if network == "stand_in" else nullcontext():
         train(config, *folders, tmp_path / "alone")
     alone = losses(tmp_path / "alone")
-    assert finish(start(folders, settings, run, network, "--config.train.steps", "2")) == [0, 0]
+    assert finish(start(training, "--config.train.steps", "2")) == [0, 0]
     assert losses(run) == pytest.approx(alone[:2], rel=ROUNDING)
 
     endless = ("--config.train.steps", "9999", "--config.train.checkpoint_every", "9999")
-    processes = start(folders, settings, run, network, "--resume", *endless)
+    processes = start(training, "--resume", *endless)
     kill_at_line(3, run / "metrics.jsonl", processes)
     assert finish(processes) == [-signal.SIGKILL] * 2
     assert len(losses(run)) >= 3
 
-    assert finish(start(folders, settings, run, network, "--resume")) == [0, 0]
+    assert finish(start(training, "--resume")) == [0, 0]
     assert losses(run) == pytest.approx(alone, rel=ROUNDING)
     assert sorted(path.name for path in (run / "checkpoints").iterdir() if path.name.isdigit()) == ["2", "4"]
 
