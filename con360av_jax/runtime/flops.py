@@ -28,7 +28,7 @@ def _one(equation: JaxprEqn) -> int:
         kernel = _shape(equation.invars[1])
         taps = math.prod(kernel) // kernel[equation.params["dimension_numbers"].rhs_spec[0]]
         return 2 * math.prod(_shape(equation.outvars[0])) * taps // math.prod(equation.params["lhs_dilation"])
-    inner = [count(jaxpr) for jaxpr in _inner(equation.params)]
+    inner = [count(jaxpr) for jaxpr in inner_jaxprs(equation.params)]
     if name == "cond":
         return max(inner, default=0)
     return sum(inner) * _times(equation)
@@ -45,7 +45,8 @@ def _shape(variable: Var | Literal) -> tuple[int, ...]:
     return variable.aval.shape  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _inner(params: Mapping[str, object]) -> Iterator[Jaxpr]:
+def inner_jaxprs(params: Mapping[str, object]) -> Iterator[Jaxpr]:
+    """Yields the functions among the parameters of an equation, such as the body of a loop."""
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, ClosedJaxpr):

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 
 from con360av_jax.base.parts import codec_factory
 from con360av_jax.config.settings import Config
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
+from con360av_jax.runtime.flops import inner_jaxprs
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 # Products that stay float32, because what comes out of a network should have more than 8 bits: last convolutions and
@@ -53,10 +54,8 @@ def inputs(part: str, config: Config) -> tuple[jax.Array, ...]:
 def equations(jaxpr: Jaxpr) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                if isinstance(inner, ClosedJaxpr | Jaxpr):
-                    yield from equations(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)
+        for inner in inner_jaxprs(equation.params):
+            yield from equations(inner)
 
 
 @pytest.mark.parametrize("part", LAST_PRODUCTS)

@@ -1,6 +1,5 @@
 """A run compiles its step once, and nothing at all after that."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,8 @@ class Heard(list[tuple[int, str, str]]):
 
 
 @pytest.fixture
-def heard(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Heard:
+def heard(lean: Config, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Heard:
     """Compilations of a run over two epochs and a batch, with a line of metrics per step and a checkpoint per two."""
-    lean = tiny_world.lean(tiny)
-    folders = tiny_world.base(lean), tiny_world.dataset(lean)
     config = tiny_world.with_train(lean, batch_size=2, steps=6, log_every=1, checkpoint_every=2)
     heard, place = Heard(), loop.on_mesh
 
@@ -48,8 +45,7 @@ def heard(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hear
             train(config, *folders, tmp_path / "run")
     finally:
         jax.monitoring.unregister_event_duration_listener(heard)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 7))
+    assert [line["step"] for line in tiny_world.metrics(tmp_path / "run")] == list(range(1, 7))
     return heard
 
 
@@ -60,8 +56,8 @@ def test_a_run_over_two_epochs_with_a_partial_batch_compiles_its_step_once_and_n
     assert heard.during(TRACED, range(2, 99)) == []
 
 
-def test_counting_operations_traces_a_step_without_remat_once(tiny: Config, monkeypatch: pytest.MonkeyPatch):
-    lean, traced, trace = tiny_world.lean(tiny), [], program.trace_step
+def test_counting_operations_traces_a_step_without_remat_once(lean: Config, monkeypatch: pytest.MonkeyPatch):
+    traced, trace = [], program.trace_step
     monkeypatch.setattr(program, "trace_step", lambda *arguments: traced.append(arguments[0]) or trace(*arguments))
     mesh = make_mesh(lean.mesh)
     with tiny_world.without_network():
