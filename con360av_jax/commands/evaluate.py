@@ -176,7 +176,7 @@ class Evaluate:
             raise ConfigError("--features belongs to one evaluation: a study extracts those of each variant")
         variants = study_variants(self.study, making, self.count, self.text_scales, self.map_scales)
         evaluations = {
-            one.name: self._evaluation(one.making, folder / one.name, one.entries, extraction) for one in variants
+            name: self._evaluation(one, folder / name, entries, extraction) for name, (one, entries) in variants.items()
         }
         self._start()
         found = run_study(self.study, evaluations, folder, loader(making.weights, self.mesh))

@@ -7,7 +7,7 @@ ablation    without saliency, BASD, caption or all control (`settings.Conditions
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -32,19 +32,12 @@ Study: TypeAlias = Literal["viewpoints", "guidance", "ablation"]
 STUDY = "study"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One variant of a study: its settings and the records that it is evaluated on."""
-
-    name: str
-    making: Making
-    entries: tuple[SampleEntry, ...]
-
-
 def study_variants(
     study: Study, making: Making, count: int | None, text: Sequence[str] = (), maps: Sequence[str] = ()
-) -> list[Variant]:
-    """Variants of a study; `text` and `maps` are guidance scales for "guidance", as `scales` reads them.
+) -> dict[str, tuple[Making, tuple[SampleEntry, ...]]]:
+    """Settings and records of each variant of a study, by name.
+
+    `text` and `maps` are guidance scales for "guidance", as `scales` reads them.
 
     Raises ConfigError or DatasetError if the study is not possible with these settings or this dataset.
     """
@@ -52,13 +45,13 @@ def study_variants(
     if study == "viewpoints":
         views = choose_scenes(complete_scenes(entries), count, making.seed)
         shared = replace(making, noise="scene")
-        return [Variant(name=f"viewpoint_{number}", making=shared, entries=chosen) for number, chosen in views.items()]
+        return {f"viewpoint_{number}": (shared, chosen) for number, chosen in views.items()}
     chosen = choose(entries, count, making.seed)
     if study == "ablation":
         makings = {name: replace(making, conditions=conditions) for name, conditions in ABLATION.items()}
     else:
         makings = _grid(making, text, maps)
-    return [Variant(name=name, making=one, entries=chosen) for name, one in makings.items()]
+    return {name: (one, chosen) for name, one in makings.items()}
 
 
 def _grid(making: Making, text: Sequence[str], maps: Sequence[str]) -> dict[str, Making]:

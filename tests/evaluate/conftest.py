@@ -1,9 +1,25 @@
 """Fixtures of evaluation tests."""
 
+from functools import cache
+from pathlib import Path
+
 import pytest
 
-from con360av_jax.evaluate import extraction
+import con360av_jax as c3
+from con360av_jax.evaluate import extraction, run
 from tests.support.evaluation_stand_ins import Extractor
+
+
+@cache
+def _loaded(path: Path, mesh: c3.MeshConfig) -> c3.Con360AV:
+    return c3.load(path, mesh=mesh, local=True)
+
+
+@pytest.fixture
+def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opens each model once for all tests."""
+    monkeypatch.setenv("CON360AV_CACHE", "off")
+    monkeypatch.setattr(run, "load", lambda path, ema, mesh, local: _loaded(path, mesh))
 
 
 @pytest.fixture

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-import con360av_jax as c3
 from con360av_jax import cli
-from con360av_jax.config.settings import Config, MeshConfig
+from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.evaluate import extraction, run
@@ -19,21 +17,9 @@ from con360av_jax.evaluate.results import read_results
 from tests.support import tiny_world
 from tests.support.evaluation_stand_ins import Extractor, results_json
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles", "one_model")
 
 ROUNDING = 1e-3  # of float32 sums in another order, and of a picture's bytes and a sound's 16 bits beside a border
-
-
-@cache
-def _loaded(path: Path, mesh: MeshConfig) -> c3.Con360AV:
-    return c3.load(path, mesh=mesh, local=True)
-
-
-@pytest.fixture(autouse=True)
-def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opens each model once for all tests."""
-    monkeypatch.setenv("CON360AV_CACHE", "off")
-    monkeypatch.setattr(run, "load", lambda path, ema, mesh, local: _loaded(path, mesh))
 
 
 @pytest.fixture
@@ -141,58 +127,43 @@ def test_other_settings_into_the_same_folder_are_refused(given: list[str], extra
 
 
 WRONG = [
-    ([], "give --run RUN --dataset DATASET, or --compare EVALUATION EVALUATION"),
-    (["RUN"], "give --run RUN --dataset DATASET, or --compare EVALUATION EVALUATION"),
-    (["RUN", "--dataset", "nothing"], "dataset folder nothing does not exist: write it first, or check the path"),
-    (
-        ["--run", "nothing", "DATASET"],
-        "nothing does not exist: give a pretrained folder, a run or RUN/checkpoints/STEP",
-    ),
-    (
-        ["RUN", "DATASET", "--protocol", "large"],
-        "no protocol is called 'large': give one of paper, styleganv, videogpt",
-    ),
-    (["RUN", "DATASET", "--count", "9"], "--count 9, but there are 5 records to choose from: give 1 to that many"),
-    (["RUN", "DATASET", "--weights", "yamnet"], "--weights yamnet: give NAME=PATH, such as"),
-    (["RUN", "DATASET", "--weights", "yamnet=no"], "--weights yamnet=no: no such file; give the file's path"),
-    (["RUN", "DATASET", "--weights", "a=x", "a=y"], "--weights a is given twice: x and y"),
-    (
-        ["RUN", "DATASET", "--features", "a", "b"],
-        "--features a: no such folder; give what python -m preprocess features",
-    ),
-    (["RUN", "DATASET", "--truth", "no"], "--truth no: no such folder; give what con360av synth wrote"),
-    (["RUN", "DATASET", "--paper", "s_kl"], "--paper s_kl: give NAME=VALUE, such as s_kl=0.5"),
-    (["RUN", "DATASET", "--draws", "3"], "--draws 3: give at least 10, better 1000"),
-    (["RUN", "DATASET", "--text-guidance", "much"], "a guidance scale of 'much': give one number, or audio=NUMBER"),
-    (["RUN", "DATASET", "--map-scales", "1"], "--text-scales and --map-scales are for --study guidance"),
-    (["RUN", "DATASET", "--study", "guidance"], "--study guidance: give --text-scales, --map-scales or both"),
-    (
-        ["RUN", "DATASET", "--study", "viewpoints"],
-        "all records have one viewpoint index: preprocess with --viewpoints 2",
-    ),
-    (["RUN", "DATASET", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
-    (["RUN", "DATASET", "--mesh.data", "99"], "mesh data=99 fsdp=1 tensor=1 needs 99 devices, 8 are here"),
-    (["RUN", "DATASET", "--steps", "5000"], "5000 sampling steps"),
-    (["RUN", "DATASET", "--processes", "2"], "--coordinator, --processes and --process-id belong together"),
-    (["--compare", "nothing"], "--compare nothing: give two evaluation folders or more"),
-    (["--compare", "nothing", "nowhere"], "nothing cannot be read"),
-    (
-        ["--compare", "a", "b", "--out", "page.pdf"],
-        "--out page.pdf: a comparison is one page, give a name that ends in",
-    ),
+    ("", "give --run RUN --dataset DATASET, or --compare EVALUATION EVALUATION"),
+    ("RUN", "give --run RUN --dataset DATASET, or --compare EVALUATION EVALUATION"),
+    ("RUN --dataset nothing", "dataset folder nothing does not exist: write it first, or check the path"),
+    ("--run nothing DATASET", "nothing does not exist: give a pretrained folder, a run or RUN/checkpoints/STEP"),
+    ("RUN DATASET --protocol large", "no protocol is called 'large': give one of paper, styleganv, videogpt"),
+    ("RUN DATASET --count 9", "--count 9, but there are 5 records to choose from: give 1 to that many"),
+    ("RUN DATASET --weights yamnet", "--weights yamnet: give NAME=PATH, such as"),
+    ("RUN DATASET --weights yamnet=no", "--weights yamnet=no: no such file; give the file's path"),
+    ("RUN DATASET --weights a=x a=y", "--weights a is given twice: x and y"),
+    ("RUN DATASET --features a b", "--features a: no such folder; give what python -m preprocess features"),
+    ("RUN DATASET --truth no", "--truth no: no such folder; give what con360av synth wrote"),
+    ("RUN DATASET --paper s_kl", "--paper s_kl: give NAME=VALUE, such as s_kl=0.5"),
+    ("RUN DATASET --draws 3", "--draws 3: give at least 10, better 1000"),
+    ("RUN DATASET --text-guidance much", "a guidance scale of 'much': give one number, or audio=NUMBER"),
+    ("RUN DATASET --map-scales 1", "--text-scales and --map-scales are for --study guidance"),
+    ("RUN DATASET --study guidance", "--study guidance: give --text-scales, --map-scales or both"),
+    ("RUN DATASET --study viewpoints", "all records have one viewpoint index: preprocess with --viewpoints 2"),
+    ("RUN DATASET --batch-size 0", "--batch-size 0: give 1 or more"),
+    ("RUN DATASET --mesh.data 99", "mesh data=99 fsdp=1 tensor=1 needs 99 devices, 8 are here"),
+    ("RUN DATASET --steps 5000", "5000 sampling steps"),
+    ("RUN DATASET --processes 2", "--coordinator, --processes and --process-id belong together"),
+    ("--compare nothing", "--compare nothing: give two evaluation folders or more"),
+    ("--compare nothing nowhere", "nothing cannot be read"),
+    ("--compare a b --out page.pdf", "--out page.pdf: a comparison is one page, give a name that ends in"),
 ]
 
 
-@pytest.mark.parametrize(("options", "words"), WRONG, ids=[" ".join(options) or "nothing" for options, _ in WRONG])
+@pytest.mark.parametrize(("options", "words"), WRONG)
 def test_wrong_use_is_one_line_and_makes_nothing(
-    options: list[str], words: str, lean: Config, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    options: str, words: str, lean: Config, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     stand_for = {
         "RUN": ["--run", str(tiny_world.run(lean))],
         "DATASET": ["--dataset", str(tiny_world.dataset(lean))],
     }
-    arguments = [word for option in options for word in stand_for.get(option, [option])]
+    arguments = [word for option in options.split() for word in stand_for.get(option, [option])]
     out = [] if "--out" in options or "--compare" in options else ["--out", "eval"]
     assert words in fails(capsys, ["evaluate", *arguments, *out])
     assert not list(tmp_path.iterdir())

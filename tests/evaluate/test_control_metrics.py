@@ -1,6 +1,7 @@
 """Control metrics recover what was put into views of procedural scenes: position, presence and class."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from tests.support.scene_clips import (
     scores_of,
     view,
     write_part,
-    write_side,
     write_truth,
 )
 
@@ -35,9 +35,7 @@ def views() -> list[View]:
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory: pytest.TempPathFactory, views: list[View]) -> Path:
     """Targets, and as generated clips the same scenes seen 25 degrees to the right of the requested viewpoint."""
-    folder = evaluation(tmp_path_factory.mktemp("turned"), views, [view(index, TURN) for index in range(len(views))])
-    write_truth(folder / "truth", views)
-    return folder
+    return evaluation(tmp_path_factory.mktemp("turned"), views, [view(index, TURN) for index in range(len(views))])
 
 
 def measured(folder: Path) -> tuple[dict[str, Metric], dict[str, dict[str, float]], list[Exclusion]]:
@@ -68,7 +66,6 @@ def test_a_target_is_where_it_should_be_and_a_turned_view_as_far_off_as_it_was_t
 def test_the_requested_object_is_not_found_in_clips_of_other_scenes(tmp_path: Path, views: list[View]):
     others = [replace(each, pictures=views[(number + 3) % len(views)].pictures) for number, each in enumerate(views)]
     folder = evaluation(tmp_path / "a", views, others)
-    write_truth(folder / "truth", views)
     metrics, _, _ = measured(folder)
     share = metrics["share_in_view"]
     assert value(share.value) <= 0.4 < 0.75 <= value(share.target)
@@ -79,7 +76,6 @@ def test_the_requested_object_is_not_found_in_clips_of_other_scenes(tmp_path: Pa
 def test_order_of_clips_does_not_matter(tmp_path: Path, turned: Path, views: list[View]):
     """Clip names in features and in clips.jsonl."""
     folder = evaluation(tmp_path / "a", views[::-1], [view(index, TURN) for index in (3, 1, 0, 2, 7, 6, 4, 5)])
-    write_truth(folder / "truth", views)
     metrics, scores, exclusions = measured(folder)
     wanted, wanted_scores, wanted_exclusions = measured(turned)
     assert scores == wanted_scores
@@ -107,7 +103,6 @@ def test_silent_black_missing_and_rejected_clips_are_named(tmp_path: Path, views
     silent = replace(views[0], sound=np.zeros_like(views[0].sound))
     black = replace(views[1], pictures=np.zeros_like(views[1].pictures))
     folder = evaluation(tmp_path / "a", views[:4], [silent, black, views[2]])
-    write_truth(folder / "truth", views)
     _, scores, exclusions = measured(folder)
     told = {(left.metric, left.clip[:12]): left.reason for left in exclusions}
     assert told["av_align", "scene_000000"] == "generated: its sound is silent"
@@ -122,7 +117,6 @@ def test_silent_black_missing_and_rejected_clips_are_named(tmp_path: Path, views
 
 def test_a_clip_that_looks_at_nothing_is_named(tmp_path: Path, views: list[View]):
     folder = evaluation(tmp_path / "a", views[:2], views[:2])
-    write_truth(folder / "truth", views[:2])
     clips = read_clips(folder)
     down = tuple((yaw, -np.pi / 2, 0.3, 0.3) for yaw, *_ in clips[0].viewpoint)
     write_clips(folder, [replace(clips[0], viewpoint=down), clips[1]])
@@ -149,15 +143,16 @@ def made_loudest(each: View, name: str) -> View:
     return replace(each, scene=replace(each.scene, truth=truth))
 
 
+def write_classes(folder: Path, views: list[View], scores: Callable[[View], np.ndarray]) -> None:
+    for side in ("targets", "generated"):
+        write_part(folder, side, "classes", views, scores)
+
+
 @pytest.fixture
 def heard(tmp_path: Path, views: list[View]) -> tuple[Path, list[View]]:
     """Eight scenes: a drum is visible and loudest in four, a voice in the other four."""
     named = [made_loudest(each, ("drum", "voice")[number % 2]) for number, each in enumerate(views)]
-    folder = tmp_path / "a"
-    write_side(folder, "targets", named)
-    write_side(folder, "generated", named)
-    write_clips(folder, [each.clip for each in named])
-    write_truth(folder / "truth", named)
+    folder = evaluation(tmp_path / "a", named, named)
     random = np.random.default_rng(0)
     write_part(folder, "targets", "classes", named, lambda each: scores_of(loudest(each), random))
     return folder, named
@@ -186,19 +181,13 @@ def test_the_own_scene_does_not_help(heard: tuple[Path, list[View]]):
     """A target with unique audio is not classified by itself, because its own scene is left out."""
     folder, named = heard
     random = np.random.default_rng(2)
-    write_part(folder, "generated", "classes", named, lambda each: scores_of(loudest(each), random))
     odd = named[0].clip.clip
 
     def odd_one(each: View) -> np.ndarray:
         return scores_of("voice" if each.clip.clip == odd else loudest(each), random)
 
-    again = folder.parent / "again"
-    write_side(again, "targets", named)
-    write_side(again, "generated", named)
-    write_clips(again, [each.clip for each in named])
-    write_truth(again / "truth", named)
-    for side in ("targets", "generated"):
-        write_part(again, side, "classes", named, odd_one)
+    again = evaluation(folder.parent / "again", named, named)
+    write_classes(again, named, odd_one)
     agreement = measured(again)[0]["class_agreement"]
     assert agreement.target == agreement.value == pytest.approx(7 / 8)
 
@@ -206,10 +195,8 @@ def test_the_own_scene_does_not_help(heard: tuple[Path, list[View]]):
 def test_too_few_clips_of_a_class_give_no_number(tmp_path: Path, views: list[View]):
     named = [made_loudest(each, CLASSES[number % 6]) for number, each in enumerate(views[:6])]
     folder = evaluation(tmp_path / "a", named, named)
-    write_truth(folder / "truth", named)
     random = np.random.default_rng(0)
-    for side in ("targets", "generated"):
-        write_part(folder, side, "classes", named, lambda each: scores_of(loudest(each), random))
+    write_classes(folder, named, lambda each: scores_of(loudest(each), random))
     agreement = measured(folder)[0]["class_agreement"]
     assert agreement.value is None
     assert "fewer than two classes" in agreement.note
@@ -221,10 +208,8 @@ def test_clips_whose_seen_object_is_not_the_loudest_are_named(tmp_path: Path, vi
                for item in named[0].scene.truth["objects"]]  # fmt: skip
     named[0] = replace(named[0], scene=replace(named[0].scene, truth=named[0].scene.truth | {"objects": objects}))
     folder = evaluation(tmp_path / "a", named, named)
-    write_truth(folder / "truth", named)
     random = np.random.default_rng(0)
-    for side in ("targets", "generated"):
-        write_part(folder, side, "classes", named, lambda each: scores_of("drum", random))
+    write_classes(folder, named, lambda each: scores_of("drum", random))
     _, _, exclusions = measured(folder)
     told = {left.clip: left.reason for left in exclusions if left.metric == "class_agreement"}
     assert told[named[0].clip.clip] == "another object than that in view is the loudest"
@@ -266,7 +251,6 @@ def test_with_the_real_networks(tmp_path: Path, views: list[View], shared_models
     gaze, ear = open_fastgaze(shared_models / "fastgaze.vxm"), open_yamnet(shared_models / "yamnet.tflite")
     few = [views[index] for index in (0, 1, 3)]
     folder = evaluation(tmp_path / "a", few, few)
-    write_truth(folder / "truth", few)
     maps = {each.clip.clip: gaze(each.pictures) for each in few}
 
     def scores_heard(each: View) -> np.ndarray:

@@ -2,14 +2,12 @@
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-import con360av_jax as c3
 from con360av_jax import cli
-from con360av_jax.config.settings import Config, MeshConfig
+from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.schema import Sample, sample_key
 from con360av_jax.data.source import open_dataset
@@ -44,16 +42,9 @@ def dataset(lean: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@cache
-def _loaded(path: Path, mesh: MeshConfig) -> c3.Con360AV:
-    return c3.load(path, mesh=mesh, local=True)
-
-
 @pytest.fixture
-def given(lean: Config, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def given(lean: Config, dataset: Path, tmp_path: Path, one_model: None) -> list[str]:
     """The options of a study without those that tests vary."""
-    monkeypatch.setenv("CON360AV_CACHE", "off")
-    monkeypatch.setattr(run, "load", lambda path, ema, mesh, local: _loaded(path, mesh))
     folders = ["--run", str(tiny_world.run(lean)), "--dataset", str(dataset), "--out", str(tmp_path / "study")]
     return ["evaluate", *folders, "--draws", "20", "--batch-size", "2"]
 
@@ -109,11 +100,12 @@ def test_guidance_is_every_pair_of_scales(lean: Config, dataset: Path):
     weights = settings.find_weights(tiny_world.run(lean), ema=True)
     making = Making(weights=weights, dataset=open_dataset(dataset), sampler=lean.sampler)
     arms = study_variants("guidance", making, 2, ("2", "audio=1,video=4"), ("1", "3"))
-    assert [arm.name for arm in arms] == [
+    assert list(arms) == [
         "text_2_map_1", "text_2_map_3", "text_audio1_video4_map_1", "text_audio1_video4_map_3",
     ]  # fmt: skip
-    sampler = arms[3].making.sampler
+    sampler = arms["text_audio1_video4_map_3"][0].sampler
     assert (sampler.text_guidance.audio, sampler.text_guidance.video, sampler.map_guidance.video) == (1, 4, 3)
-    assert {arm.entries for arm in arms} == {arms[0].entries} and len(arms[0].entries) == 2
-    (only,) = study_variants("guidance", making, 2, (), ("3",))
-    assert only.name == "map_3" and only.making.sampler.text_guidance == lean.sampler.text_guidance
+    (chosen,) = {entries for _, entries in arms.values()}
+    assert len(chosen) == 2
+    ((name, (only, _)),) = study_variants("guidance", making, 2, (), ("3",)).items()
+    assert name == "map_3" and only.sampler.text_guidance == lean.sampler.text_guidance

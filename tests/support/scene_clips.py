@@ -100,8 +100,9 @@ def scores_of(name: str, random: np.random.Generator) -> np.ndarray:
 
 
 def evaluation(folder: Path, targets: Sequence[View], generated: Sequence[View]) -> Path:
-    """An evaluation folder of both sides, without classes."""
+    """An evaluation folder of both sides and the truth of the targets, without classes."""
     write_side(folder, "targets", targets)
     write_side(folder, "generated", generated)
     write_clips(folder, [each.clip for each in targets])
+    write_truth(folder / "truth", targets)
     return folder
