@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def load(factory: Callable[[nnx.Rngs], nnx.Module], state: dict[str, np.ndarray], table: Table) -> Any:
-    """Our module with the original's weights; every name and shape must match."""
-    graphdef, wanted = functional.abstract(factory)
+def load(module: Callable[..., nnx.Module], config: object, original: Any, seed: int, table: Table) -> Any:
+    """Our module with the original's random weights; every name and shape must match."""
+    graphdef, wanted = functional.abstract(lambda rngs: module(config, rngs=rngs, dtype=jnp.float32))
     shapes = {path: leaf.shape for path, leaf in functional.flatten(wanted).items()}
-    given = to_jax(state, table, shapes)
+    given = to_jax(arrays(randomise(original, seed=seed)), table, shapes)
     return functional.merge(graphdef, functional.unflatten({path: jnp.asarray(leaf) for path, leaf in given.items()}))
 
 
@@ -72,9 +72,7 @@ def test_vae_equals_diffusers(config: VAEConfig, height: int, width: int):
             norm_num_groups=config.norm_groups,
             scaling_factor=config.scaling_factor,
         )
-    vae = load(
-        lambda rngs: AutoencoderKL(config, rngs=rngs, dtype=jnp.float32), arrays(randomise(original, seed=1)), VAE
-    )
+    vae = load(AutoencoderKL, config, original, 1, VAE)
     random = np.random.default_rng(2)
     x = random.standard_normal((2, height, width, config.in_channels)).astype(np.float32)
     z = random.standard_normal((2, height // config.factor, width // config.factor, config.latent_channels))
@@ -112,9 +110,7 @@ def test_clip_text_equals_transformers(masked: bool):
             num_attention_heads=2, max_position_embeddings=12, hidden_act="quick_gelu", layer_norm_eps=config.norm_eps,
         )
     )  # fmt: skip
-    clip = load(
-        lambda rngs: ClipTextModel(config, rngs=rngs, dtype=jnp.float32), arrays(randomise(original, seed=4)), CLIP_TEXT
-    )
+    clip = load(ClipTextModel, config, original, 4, CLIP_TEXT)
     tokens, mask = tokens_and_mask(config)
     with torch.no_grad():
         wanted = original(torch.from_numpy(tokens), torch.from_numpy(mask).long() if masked else None)
@@ -140,9 +136,7 @@ def test_clap_text_equals_transformers():
             type_vocab_size=1, projection_dim=12, projection_hidden_act="relu", pad_token_id=1,
         )
     )  # fmt: skip
-    clap = load(
-        lambda rngs: ClapTextModel(config, rngs=rngs, dtype=jnp.float32), arrays(randomise(original, seed=5)), CLAP_TEXT
-    )
+    clap = load(ClapTextModel, config, original, 5, CLAP_TEXT)
     tokens, mask = tokens_and_mask(config)
     with torch.no_grad():
         embedding = original(torch.from_numpy(tokens), torch.from_numpy(mask).long()).text_embeds
@@ -171,9 +165,7 @@ def test_vocoder_equals_transformers(normalize_before: bool):
             resblock_dilation_sizes=[[1, 3, 5]] * 3, leaky_relu_slope=0.1, normalize_before=normalize_before,
         )
     )  # fmt: skip
-    vocoder = load(
-        lambda rngs: HiFiGAN(config, rngs=rngs, dtype=jnp.float32), arrays(randomise(original, seed=6)), VOCODER
-    )
+    vocoder = load(HiFiGAN, config, original, 6, VOCODER)
     log_mel = np.random.default_rng(7).normal(-2, 2, (2, 12, 8)).astype(np.float32)
     with torch.no_grad():
         wanted = original(torch.from_numpy(log_mel))

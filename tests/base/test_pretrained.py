@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -138,19 +137,18 @@ def test_tokenizers_have_the_original_s_special_tokens_and_case(pretrained: Pret
 
 def test_most_words_of_the_scenes_are_few_tokens(tiny: Config):
     """At a vocabulary with room for them."""
-    text = tiny.model.text
-    roomy = replace(text, video=replace(text.video, vocabulary=1024), audio=replace(text.audio, vocabulary=1024))
+    roomy = tiny_world.with_part(tiny, "model.text.video", vocabulary=1024)
+    roomy = tiny_world.with_part(roomy, "model.text.audio", vocabulary=1024)
     captions = captions_corpus(20, seed=8)
-    for tokenizer in train_tokenizers(replace(tiny, model=replace(tiny.model, text=roomy)), seed=0).values():
+    for tokenizer in train_tokenizers(roomy, seed=0).values():
         words = sum(len(caption.replace(",", " ,").replace(".", " .").split()) for caption in captions)
         tokens = sum(len(tokenizer.tokenize(caption)) for caption in captions)
         assert tokens < 1.15 * words
 
 
 def test_a_vocabulary_without_room_for_all_bytes_is_refused(tiny: Config):
-    text = replace(tiny.model.text, video=replace(tiny.model.text.video, vocabulary=300))
     with pytest.raises(ConfigError, match="raise model.text"):
-        train_tokenizers(replace(tiny, model=replace(tiny.model, text=text)), seed=0)
+        train_tokenizers(tiny_world.with_part(tiny, "model.text.video", vocabulary=300), seed=0)
 
 
 def test_base_hash_follows_the_weights(pretrained: Pretrained, tiny: Config, tmp_path: Path):

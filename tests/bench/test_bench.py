@@ -128,33 +128,23 @@ def test_bench_train_starts_where_and_as_a_training_run_does(tiny):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("part", "options", "said"),
     [
-        (["--records", "9", "--batch-size", "2"], "9 records are less than 5 batches of 2"),
-        (["--dataset", "nowhere"], "dataset folder nowhere does not exist"),
-        (["--threads", "-1"], "loader_threads=-1 is negative"),
-        (["--speed", "1"], "unknown option --speed"),
-        (["--steps", "3"], "--steps 3 is for bench train"),
+        ("loader", ["--records", "9", "--batch-size", "2"], "9 records are less than 5 batches of 2"),
+        ("loader", ["--dataset", "nowhere"], "dataset folder nowhere does not exist"),
+        ("loader", ["--threads", "-1"], "loader_threads=-1 is negative"),
+        ("loader", ["--speed", "1"], "unknown option --speed"),
+        ("loader", ["--steps", "3"], "--steps 3 is for bench train"),
+        ("train", ["--steps", "0"], "--steps 0: give 1 or more"),
+        ("train", ["--records", "-1"], "--records -1: give 0"),
+        ("train", ["--batch-size", "0"], "a batch of 0 samples: give 1 or more"),
+        ("train", ["--records", "5", "--dataset", "nowhere"], "are both given: choose one"),
+        ("train", ["--dataset", "nowhere"], "dataset folder nowhere does not exist"),
+        ("train", ["--config.mesh.data", "999"], "needs 999 devices"),
+        ("train", ["--config.train.speed", "1"], "unknown option --config.train.speed"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(options, said, capsys):
-    assert main(["bench", "loader", "debug", *options]) == 2
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--steps", "0"], "--steps 0: give 1 or more"),
-        (["--records", "-1"], "--records -1: give 0"),
-        (["--batch-size", "0"], "a batch of 0 samples: give 1 or more"),
-        (["--records", "5", "--dataset", "nowhere"], "are both given: choose one"),
-        (["--dataset", "nowhere"], "dataset folder nowhere does not exist"),
-        (["--config.mesh.data", "999"], "needs 999 devices"),
-        (["--config.train.speed", "1"], "unknown option --config.train.speed"),
-    ],
-)
-def test_a_step_that_cannot_be_measured_is_refused_in_one_line(options, said, capsys):
-    assert main(["bench", "train", "debug", *options]) == 2
+def test_what_cannot_be_measured_is_refused_in_one_line(part, options, said, capsys):
+    assert main(["bench", part, "debug", *options]) == 2
     complaint = capsys.readouterr().err
     assert said in complaint and complaint.count("\n") == 1

@@ -158,26 +158,21 @@ def same_latents(found: dict, wanted: dict, rounding: float) -> None:
         np.testing.assert_allclose(found[name], value, rtol=0, atol=rounding * np.abs(value).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=name_of)
-def test_every_mesh_gives_a_small_model_the_same_loss_and_gradients(mesh: MeshConfig):
-    same_gradients(toy_gradients(mesh), toy_gradients(ONE), TOY_ROUNDING)
+NETWORKS = ["toy", pytest.param("joint", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=name_of)
-def test_every_mesh_gives_a_small_model_the_same_samples(mesh: MeshConfig):
-    same_latents(toy_latents(mesh), toy_latents(ONE), TOY_ROUNDING)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_mesh_gives_the_same_loss_and_gradients(network: str, mesh: MeshConfig):
+    made, rounding = (toy_gradients, TOY_ROUNDING) if network == "toy" else (gradients, ROUNDING)
+    same_gradients(made(mesh), made(ONE), rounding)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES, ids=name_of)
-def test_every_mesh_gives_the_joint_model_the_same_loss_and_gradients(mesh: MeshConfig):
-    same_gradients(gradients(mesh), gradients(ONE), ROUNDING)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mesh", MESHES, ids=name_of)
-def test_every_mesh_gives_the_joint_model_the_same_samples(mesh: MeshConfig):
-    same_latents(latents(mesh), latents(ONE), SAMPLE_ROUNDING)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_mesh_gives_the_same_samples(network: str, mesh: MeshConfig):
+    made, rounding = (toy_latents, TOY_ROUNDING) if network == "toy" else (latents, SAMPLE_ROUNDING)
+    same_latents(made(mesh), made(ONE), rounding)
 
 
 def test_a_batch_in_parts_has_the_gradients_of_the_whole_on_every_kind_of_mesh():

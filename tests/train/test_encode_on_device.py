@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -26,26 +25,17 @@ from con360av_jax.train.encode import caption_tokens, open_encode
 from con360av_jax.train.loop import on_mesh, train
 from tests.support import tiny_world
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 CAPTIONS = ("a dog barks left of a fountain", "", "rain " * 200)
 BATCH = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with tiny_world.quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")
 def config(tiny) -> Config:
     """The tiny config with scaled latents, so that a forgotten factor shows."""
-    vae = tiny.model.vae
-    scaled = dataclasses.replace(
-        vae,
-        audio=dataclasses.replace(vae.audio, scaling_factor=0.9),
-        video=dataclasses.replace(vae.video, scaling_factor=0.2),
-    )
-    return dataclasses.replace(tiny, name="scaled", model=dataclasses.replace(tiny.model, vae=scaled))
+    scaled = tiny_world.with_part(tiny, "model.vae.audio", scaling_factor=0.9)
+    return dataclasses.replace(tiny_world.with_part(scaled, "model.vae.video", scaling_factor=0.2), name="scaled")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +108,6 @@ def test_a_run_on_raw_records_has_the_losses_of_one_on_encoded_records(config, p
     losses = []
     for folder in folders:
         train(recipe, pretrained.folder, folder, tmp_path / folder.name)
-        lines = (tmp_path / folder.name / "metrics.jsonl").read_text().splitlines()
-        losses.append([json.loads(line)["loss"] for line in lines])
+        losses.append([line["loss"] for line in tiny_world.metrics(tmp_path / folder.name)])
     assert len(losses[0]) == 2
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

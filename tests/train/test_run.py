@@ -21,13 +21,12 @@ from con360av_jax.train import checkpoint, loop, run_folder
 from con360av_jax.train.loop import load_state, train
 from con360av_jax.train.program import CompiledStep
 from tests.support import tiny_world
-from tests.support.tiny_world import leaves_equal, with_train
+from tests.support.tiny_world import TIMING, leaves_equal, metrics, with_train
 
 # Float32 sums over the batch and over split channels are taken in another order on another mesh. Adam divides by a root
 # that is close to zero for some parameters, so after an update a last digit can be a larger part of it.
 ROUNDING = 1e-5
 UPDATE_ROUNDING = 2e-2
-TIMING = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_gib")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,14 +45,8 @@ def quick_compiles() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def config(tiny: Config) -> Config:
-    return with_train(tiny_world.lean(tiny), keep_checkpoints=5)
-
-
-@pytest.fixture(scope="module")
-def folders(tiny: Config) -> tuple[Path, Path]:
-    lean = tiny_world.lean(tiny)
-    return tiny_world.base(lean), tiny_world.dataset(lean)
+def config(lean: Config) -> Config:
+    return with_train(lean, keep_checkpoints=5)
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +92,6 @@ def everything(run: Path, step: int, config: Config, base: Path) -> dict:
     wanted = {name: checkpoint.abstract(tree) for name, tree in checkpoint.arrays_of(state).items()}
     folder = run / "checkpoints" / str(step)
     return {**checkpoint.read_arrays(folder, wanted), "progress": vars(checkpoint.read_progress(folder))}
-
-
-def metrics(run: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
 
 
 def test_sigterm_saves_the_step_at_hand(stopped: Path):
@@ -231,15 +219,8 @@ def test_settings_that_shapes_or_samples_depend_on_cannot_be_allowed(
     other = with_train(config, trainable="connectors")
     with pytest.raises(CheckpointError, match="checkpoints depend on train.trainable, which cannot be allowed"):
         run_folder.require_same_run(run, other, *folders)
-    for path in (
-        "train.trainable",
-        "train",
-        "model.connector.channels",
-        "clip",
-        "mel.bands",
-        "train.batch_size",
-        "train.seed",
-    ):
+    fixed = ("train.trainable", "train", "model.connector.channels", "clip", "mel.bands", "train.batch_size")
+    for path in (*fixed, "train.seed"):
         with pytest.raises(ConfigError, match=f"--allow {path} is not possible: checkpoints depend on"):
             run_folder.require_same_run(run, other, *folders, [path])
     with pytest.raises(ConfigError, match="--allow train.learning is not a setting"):
@@ -259,7 +240,7 @@ def test_the_command_line_allows_several_settings(
 def test_a_wrong_start_leaves_nothing_behind(config: Config, folders: tuple[Path, Path], tmp_path: Path):
     base, dataset = folders
     run = tmp_path / "run"
-    wide = replace(config, model=replace(config.model, connector=replace(config.model.connector, channels=32)))
+    wide = tiny_world.with_part(config, "model.connector", channels=32)
     refused(CheckpointError, "model.connector.channels: 16 -> 32", wide, base, dataset, run)
     refused(DatasetError, "does not exist", config, base, tmp_path / "nothing", run)
     refused(CheckpointError, str(tmp_path / "no base"), config, tmp_path / "no base", dataset, run)

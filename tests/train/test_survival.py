@@ -3,10 +3,8 @@
 import gc
 import itertools
 import logging
-import resource
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +22,7 @@ from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.optimizer import make_optimizer, select
 from con360av_jax.train.run_folder import append_line
 from con360av_jax.train.state import TrainState, init_state, state_shardings
+from tests.support.damage import flip, small_files
 from tests.support.tiny_world import leaves_equal, with_train
 
 MESHES = {
@@ -78,13 +77,6 @@ def largest(folder: Path) -> Path:
 def truncate(step: Path) -> None:
     file = largest(step / "trainable")
     file.write_bytes(file.read_bytes()[:-1])
-
-
-def flip(file: Path) -> None:
-    """Flips one bit in the middle of a file."""
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -164,17 +156,6 @@ def test_a_named_corrupt_checkpoint_is_refused_but_only_for_what_is_wanted_of_it
 
 def test_a_run_without_checkpoints_starts_at_the_beginning(tmp_path: Path):
     assert checkpoint.step_to_resume(tmp_path) is None
-
-
-@contextmanager
-def small_files(size: int) -> Iterator[None]:
-    """Limits the files of this process to `size` bytes, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
