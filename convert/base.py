@@ -63,6 +63,5 @@ def require_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise CheckpointError(
-            f"{out} needs {decimal(needed)}, {decimal(free)} are free in {folder}: make room or "
-            "choose another disk"
+            f"{out} needs {decimal(needed)}, {decimal(free)} are free in {folder}: make room or choose another disk"
         )

@@ -41,9 +41,7 @@ def make_config(sources: Sources, name: str, given: Config | None) -> Config:
     mel, map_encoder = (given.mel, given.model.map_encoder) if given else (MelConfig(), MapEncoderConfig())
     for option, wanted in (("sampling_rate", mel.sample_rate), ("model_in_dim", mel.bands)):
         found = files["vocoder"].get(option, wanted)
-        require(
-            found == wanted, f"the vocoder has {option}={found}, the config has {wanted}: change config.mel"
-        )
+        require(found == wanted, f"the vocoder has {option}={found}, the config has {wanted}: change config.mel")
     model = ModelConfig(
         unet_audio=to_settings.audio_unet(files["unet_a"]),
         unet_video=to_settings.video_unet(files["unet_v"], motion_config(sources)),

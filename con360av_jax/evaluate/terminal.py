@@ -9,17 +9,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from con360av_jax.evaluate.compare import Difference, NamedResults
+from con360av_jax.evaluate.metric_format import beside, metric_interval, metric_value
 from con360av_jax.evaluate.results import Metric, Results
-
-
-def _number(value: float | None) -> str:
-    """Four significant digits, or a dash without a value."""
-    return "—" if value is None else f"{value:.4g}"
-
-
-def _interval(metric: Metric) -> str:
-    """The 95 % interval, or "" without one."""
-    return "" if metric.low is None or metric.high is None else f"{_number(metric.low)} … {_number(metric.high)}"
 
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
@@ -34,8 +25,8 @@ def show_results(results: Results, folder: Path, page: Path) -> None:
     columns = [Column(head, justify="right") for head in heads]
     table = Table("metric", *columns, title=title, title_justify="left")
     for metric in results.metrics:
-        cells = [_number(metric.value), _interval(metric), str(metric.clips)]
-        cells += [*(_number(getattr(metric, attribute)) for _, attribute in more)]
+        cells = [metric_value(metric), metric_interval(metric), str(metric.clips)]
+        cells += [*(beside(metric, getattr(metric, attribute)) for _, attribute in more)]
         table.add_row(_title(metric), *cells)
     console = Console()
     console.print(table)
@@ -87,7 +78,7 @@ def show_study(study: str, named: Sequence[NamedResults], found: Sequence[Differ
     for _, results in named:
         for metric in results.metrics:
             if "_to_viewpoint_" in metric.name:
-                values = f"{_number(metric.value)}, 95 % {_interval(metric)}; targets {_number(metric.target)}"
+                values = f"{metric_value(metric)}, 95 % {metric_interval(metric)}; targets {beside(metric, metric.target)}"
                 note = f" ({metric.note})" if metric.note else ""
                 _say(console, f"{metric.title}: {values}{note}")
     _say(console, f"Open {page}")
@@ -98,7 +89,7 @@ def _side_by_side(named: Sequence[NamedResults]) -> Table:
     for metric in named[0][1].metrics:
         if all(results.metric(metric.name) for _, results in named):
             values = [results.metric(metric.name) for _, results in named]
-            table.add_row(_title(metric), *(_number(one.value) if one else "" for one in values))
+            table.add_row(_title(metric), *(metric_value(one) if one else "" for one in values))
     return table
 
 

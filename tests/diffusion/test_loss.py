@@ -178,9 +178,7 @@ def test_one_pass_is_enough_without_clean_estimates():
         return _affine(params, inputs)
 
     config = replace(RECIPE, clean_estimate_share=0.0)
-    jax.eval_shape(
-        lambda batch: training_loss(counted, PARAMS, batch, NULL_TEXT, KEY, SCHEDULES, config), _batch(2)
-    )
+    jax.eval_shape(lambda batch: training_loss(counted, PARAMS, batch, NULL_TEXT, KEY, SCHEDULES, config), _batch(2))
     assert len(calls) == 1
 
 
