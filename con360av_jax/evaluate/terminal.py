@@ -78,7 +78,8 @@ def show_study(study: str, named: Sequence[NamedResults], found: Sequence[Differ
     for _, results in named:
         for metric in results.metrics:
             if "_to_viewpoint_" in metric.name:
-                values = f"{metric_value(metric)}, 95 % {metric_interval(metric)}; targets {beside(metric, metric.target)}"
+                values = f"{metric_value(metric)}, 95 % {metric_interval(metric)}"
+                values += f"; targets {beside(metric, metric.target)}"
                 note = f" ({metric.note})" if metric.note else ""
                 _say(console, f"{metric.title}: {values}{note}")
     _say(console, f"Open {page}")
