@@ -1,12 +1,13 @@
 """A CLAP of a few numbers, saved by transformers."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
 
-def write_clap(folder: Path, **window: int) -> Path:
+def write_clap(folder: Path, **window: Any) -> Path:
     """Saves a CLAP with random weights; `window`: hop_length, max_length_s, fft_window_size of its mel."""
     torch.manual_seed(0)
     text = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
