@@ -1,4 +1,4 @@
-"""Dimension names, jaxtyping aliases and shapes that follow from a config.
+"""Dimension names and shapes that follow from a config.
 
 Dimension names: batch, frame (video), height, width, channel; time (mel or audio latent frames), mel (bands),
 token, sample (of a waveform). Layout is channels-last everywhere.
@@ -6,16 +6,9 @@ token, sample (of a waveform). Layout is channels-last everywhere.
 
 import math
 
-from jaxtyping import Array, Float, Int, UInt8
-
 from con360av_jax.config.settings import Config
 
 MODALITIES = ("audio", "video")
-
-Video = UInt8[Array, "batch frame height width 3"]
-Mel = Float[Array, "batch time mel"]
-Maps = Float[Array, "batch frame height width 2"]
-Timesteps = Int[Array, "batch"]
 
 # Three halvings inside either U-Net: the audio latent's time axis is padded to a multiple of this.
 UNET_FACTOR = 8
