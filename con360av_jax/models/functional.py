@@ -68,12 +68,12 @@ def _build(factory: Callable[[nnx.Rngs], Module], key: jax.Array) -> Module:
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
     """{"a": {"b": leaf}} -> {"a/b": leaf}, in the tree's order; empty dicts are left out."""
-    return flatten_dict(params, sep="/")
+    return flatten_dict(dict(params), sep="/")
 
 
 def unflatten(flat: Mapping[str, Any]) -> Params:
     """{"a/b": leaf} -> {"a": {"b": leaf}}, the inverse of `flatten`."""
-    return unflatten_dict(flat, sep="/")
+    return unflatten_dict(dict(flat), sep="/")
 
 
 def count(params: Params) -> int:
