@@ -162,7 +162,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Largest global norm of the gradient; a longer gradient is scaled down to it."""
     ema_decay: float = 0.9999
-    """Decay per step of the moving average of the trained parameters; 0 keeps no average."""
+    """Decay per update of the moving average of the trained parameters, approached from 0 as (1 + s) / (10 + s) after s
+    updates; 0 keeps no average."""
     text_dropout: float = 0.1
     """Share of samples whose caption is replaced by the empty one (0 to 1)."""
     map_dropout: float = 0.1
