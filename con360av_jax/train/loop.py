@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Collection
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]
 def train(
     config: Config, base: Path, dataset: Path, out: Path, *, resume: bool = False, allowed: Collection[str] = ()
 ) -> signal.Signals | None:
-    """Trains up to step `config.train.steps` and writes the run folder `out`.
+    """Trains up to step `config.train.steps`, or for `config.train.epochs`, and writes the run folder `out`.
 
     Args:
         config: all settings; its model must be that of `base`.
@@ -77,6 +78,7 @@ def train(
     pretrained = open_pretrained(base)
     # Hashes would refuse a dataset whose corrupt records are to be skipped.
     records = open_dataset(dataset, verify="sizes" if config.train.on_corrupt == "skip" else "hashes")
+    config = replace(config, train=config.train.in_steps(len(records)))
     loader = open_loader(config, records, pretrained)
     run_folder.require_same_model(config, pretrained.config, f"base {base}")
 

@@ -198,6 +198,27 @@ def test_a_corrupt_newest_checkpoint_costs_time_only(
     assert metrics(run) == metrics(uninterrupted)
 
 
+def test_epochs_are_steps_over_all_records(
+    config: Config, folders: tuple[Path, Path], uninterrupted: Path, half: Path, tmp_path: Path
+):
+    """Three passes over five records are 15 samples: four batches of four, as many as the uninterrupted run has."""
+    assert (tiny_world.RECORDS, config.train.batch_size, config.train.steps) == (5, 4, 4)
+    epochs, run = with_train(config, steps=0, epochs=3), tmp_path / "run"
+    train(epochs, *folders, run)
+    train(epochs, *folders, half, resume=True)
+    for folder in (run, half):
+        assert run_folder.open_run(folder).config == config
+        assert metrics(folder) == metrics(uninterrupted)
+        assert leaves_equal(everything(folder, 4, config, folders[0]), everything(uninterrupted, 4, config, folders[0]))
+
+
+@pytest.mark.parametrize(("records", "steps"), [(1, 1), (4, 2), (5, 3), (8, 4), (9, 5)])
+def test_the_last_batch_of_the_epochs_is_a_whole_one(config: Config, records: int, steps: int):
+    train_settings = with_train(config, steps=0, epochs=2).train.in_steps(records)
+    assert (train_settings.steps, train_settings.epochs) == (steps, 0)
+    assert config.train.in_steps(records) == config.train
+
+
 def test_settings_that_are_named_may_differ(config: Config, folders: tuple[Path, Path], half: Path):
     run = run_folder.open_run(half)
     other = with_train(config, learning_rate=5.0, schedule="cosine")

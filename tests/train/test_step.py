@@ -103,6 +103,9 @@ def test_cosine_rate_falls_to_zero_at_its_last_update():
     [
         ({"batch_size": 6, "accumulate": 4}, "does not divide into accumulate=4"),
         ({"accumulate": 0}, "accumulate=0"),
+        ({"steps": 10, "epochs": 2}, "steps=10 and epochs=2 are both given: set one of them to 0"),
+        ({"steps": 0}, "steps=0 and epochs=0: give a positive number of one of them"),
+        ({"steps": 0, "epochs": -1}, "steps=0 and epochs=-1: give a positive number"),
         ({"schedule": "cosine", "decay_steps": 10, "warmup_steps": 10}, "before warmup_steps=10 are over"),
     ],
 )
