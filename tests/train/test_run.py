@@ -180,6 +180,18 @@ def test_resuming_names_what_does_not_fit(config: Config, folders: tuple[Path, P
     refused(CheckpointError, "is not the dataset that", config, base, changed, half, resume=True)
 
 
+def test_control_behind_connectors_that_do_nothing_is_refused(
+    config: Config, folders: tuple[Path, Path], tmp_path: Path
+):
+    """A fresh base has connectors that are the identity: frozen, they would let no gradient through."""
+    fresh = create_random(tmp_path / "fresh", config, seed=4)
+    message = "would never learn: the 8 connectors .* --config.train.trainable connectors, or a base with trained"
+    refused(ConfigError, message, config, fresh.folder, folders[1], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for trainable in ("connectors", "(connector|environment_encoder)/.*"):
+        load_state(with_train(config, trainable=trainable), fresh, make_mesh(config.mesh))
+
+
 @pytest.mark.parametrize("file", ["optimizer/_METADATA", "progress/metadata"])
 def test_a_corrupt_checkpoint_is_named(file: str, config: Config, folders: tuple[Path, Path], half: Path):
     path = half / "checkpoints" / "2" / file
