@@ -17,9 +17,15 @@ config = replace(
         # Four samples per GPU, one after the other: at once they would take 131 GiB according to `con360av plan`.
         batch_size=256,
         accumulate=4,
-        learning_rate=1e-5,
-        # The batch is 64 times the published one, so the learning rate starts small.
+        steps=0,
+        epochs=500,
+        # As many epochs as published, with 64 times the batch and so a 64th of the updates. The published rate, 1e-5,
+        # times sqrt(64): the square-root rule for Adam (Malladi et al. 2022, arXiv 2205.10287). Warm-up: half of the
+        # 1,000 updates over which Adam averages squared gradients. The average's horizon is as many samples as with
+        # the published batch (Busbridge et al. 2023, arXiv 2307.13813): 0.9999 ** 64.
+        learning_rate=8e-5,
         warmup_steps=500,
+        ema_decay=0.9936,
         compute_dtype="bfloat16",
         remat="none",
         loader_threads=4,

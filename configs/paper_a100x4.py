@@ -1,4 +1,4 @@
-"""The published setting: four A100, AdamW with 1e-5; Map Encoder, FiLM and connectors train, the rest is frozen.
+"""The published setting: 500 epochs on four A100, AdamW with 1e-5; Map Encoder, FiLM and connectors train.
 
 Other values are the defaults of con360av_jax/config/settings.py. The batch of one sample per GPU is an assumption.
 """
@@ -11,6 +11,13 @@ from configs.published import config as published
 config = replace(
     published,
     name="paper_a100x4",
-    train=TrainConfig(trainable="connectors", batch_size=4, learning_rate=1e-5, compute_dtype="bfloat16"),
+    train=TrainConfig(
+        trainable="connectors",
+        batch_size=4,
+        steps=0,
+        epochs=500,
+        learning_rate=1e-5,
+        compute_dtype="bfloat16",
+    ),
     mesh=MeshConfig(data=4),
 )

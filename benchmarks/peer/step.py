@@ -127,7 +127,7 @@ class TrainStep:
         self.objective, self.train = objective, config.train
         self.parameters = [parameter for _, parameter in model.trained()]
         self.average = [parameter.detach().clone() for parameter in self.parameters] if self.train.ema_decay else []
-        self.follow = get_ema_multi_avg_fn(self.train.ema_decay)
+        self.updates = 0
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=self.train.learning_rate,
@@ -150,5 +150,9 @@ class TrainStep:
         self.optimizer.step()
         if self.average:
             now: list[Tensor] = [parameter.detach() for parameter in self.parameters]
-            self.follow(self.average, now, None)
+            # Decay of a young average as in con360av_jax/train/step.py.
+            s = self.updates
+            decay = min((1 + s) / (10 + s), self.train.ema_decay) if s else 0.0
+            get_ema_multi_avg_fn(decay)(self.average, now, None)
+        self.updates += 1
         return loss.detach()

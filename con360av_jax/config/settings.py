@@ -4,7 +4,7 @@ The values of each config are in `configs/`, one Python file per config. The set
 config/networks.py and importable from here as well.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from con360av_jax.config.networks import AudioUNetConfig as AudioUNetConfig
@@ -148,7 +148,10 @@ class TrainConfig:
     accumulate: int = 1
     """Parts of a batch that are computed one after the other to save memory; the update does not change."""
     steps: int = 10_000
-    """Number of training steps."""
+    """Number of training steps; 0 if `epochs` is given."""
+    epochs: int = 0
+    """Number of passes over the records of the dataset, in place of `steps`; 0 if `steps` is given. A run records the
+    number of steps that it comes to."""
     learning_rate: float = 1e-5
     """Peak learning rate of AdamW."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -162,7 +165,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Largest global norm of the gradient; a longer gradient is scaled down to it."""
     ema_decay: float = 0.9999
-    """Decay per step of the moving average of the trained parameters; 0 keeps no average."""
+    """Decay per update of the moving average of the trained parameters, approached from 0 as (1 + s) / (10 + s) after s
+    updates; 0 keeps no average."""
     text_dropout: float = 0.1
     """Share of samples whose caption is replaced by the empty one (0 to 1)."""
     map_dropout: float = 0.1
@@ -200,6 +204,14 @@ class TrainConfig:
     """Consecutive steps that may be skipped with on_nan=skip (1 or more); one more stops the run."""
 
     def __post_init__(self):
+        require(
+            min(self.steps, self.epochs) >= 0 and self.steps + self.epochs > 0,
+            f"steps={self.steps} and epochs={self.epochs}: give a positive number of one of them",
+        )
+        require(
+            0 in (self.steps, self.epochs),
+            f"steps={self.steps} and epochs={self.epochs} are both given: set one of them to 0",
+        )
         require(self.max_skips >= 1, f"max_skips={self.max_skips} is below 1: give 1 or more, or on_nan=stop")
         require(self.loader_threads >= 0, f"loader_threads={self.loader_threads} is negative; 0 uses no threads")
         require(
@@ -214,6 +226,15 @@ class TrainConfig:
             self.schedule == "constant" or self.decay_steps > self.warmup_steps >= 0,
             f"the cosine ends at decay_steps={self.decay_steps}, before warmup_steps={self.warmup_steps} are over",
         )
+
+    def in_steps(self, records: int) -> "TrainConfig":
+        """Returns the settings with `epochs` over `records` records as `steps`; the last batch may begin another pass.
+
+        Settings that give `steps` are returned as they are.
+        """
+        if self.epochs == 0:
+            return self
+        return replace(self, steps=-(-records * self.epochs // self.batch_size), epochs=0)
 
 
 @dataclass(frozen=True, kw_only=True)

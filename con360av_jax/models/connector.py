@@ -58,8 +58,9 @@ class Connector(nnx.Module):
         self.attn2 = Attention(width, heads=heads, rngs=rngs, dtype=dtype)
         self.norm3 = LayerNorm(width, dtype=dtype)
         self.ff = FeedForward(width, width, rngs=rngs, dtype=dtype)
-        # Unlike in the reference, not zero at the start: FiLM inside is, and a zero here would block its gradient.
-        self.proj_out = linear(width, width, rngs=rngs, dtype=dtype)
+        # As in the reference zero at the start: a fresh connector is the identity and leaves the frozen U-Net intact.
+        # FiLM inside gets its gradient through this layer, so from the second step on.
+        self.proj_out = linear(width, width, rngs=rngs, dtype=dtype, zero=True)
 
     def __call__(
         self,

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Collection
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from con360av_jax.train.display import StepBar
 from con360av_jax.train.encode import caption_tokens, open_encode
 from con360av_jax.train.metrics import MetricsLog, drop_after
 from con360av_jax.train.nonfinite import NonFiniteSteps
-from con360av_jax.train.optimizer import make_optimizer, select
+from con360av_jax.train.optimizer import make_optimizer, require_connectors_that_act, select
 from con360av_jax.train.program import compile_step
 from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import cast_floating
@@ -44,7 +45,7 @@ Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]
 def train(
     config: Config, base: Path, dataset: Path, out: Path, *, resume: bool = False, allowed: Collection[str] = ()
 ) -> signal.Signals | None:
-    """Trains up to step `config.train.steps` and writes the run folder `out`.
+    """Trains up to step `config.train.steps`, or for `config.train.epochs`, and writes the run folder `out`.
 
     Args:
         config: all settings; its model must be that of `base`.
@@ -63,7 +64,8 @@ def train(
             is missing or has another config; or a checkpoint cannot be written.
         DatasetError: the dataset is missing, corrupt or has another config.
         ShardingError: the mesh does not fit the devices, the batch or a parameter.
-        ConfigError: `allowed` names an unknown setting, or one that may not change.
+        ConfigError: `allowed` names an unknown setting, or one that may not change; or Map Encoder and FiLM would
+            learn through frozen connectors that are the identity.
         DivergenceError: the loss or its gradient is NaN or infinite, see `config.train.on_nan`.
     """
     run = run_folder.open_run(out) if resume else None
@@ -77,6 +79,7 @@ def train(
     pretrained = open_pretrained(base)
     # Hashes would refuse a dataset whose corrupt records are to be skipped.
     records = open_dataset(dataset, verify="sizes" if config.train.on_corrupt == "skip" else "hashes")
+    config = replace(config, train=config.train.in_steps(len(records)))
     loader = open_loader(config, records, pretrained)
     run_folder.require_same_model(config, pretrained.config, f"base {base}")
 
@@ -161,10 +164,14 @@ def open_loader(config: Config, dataset: Dataset, pretrained: Pretrained) -> Loa
 
 
 def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[TrainState, Params]:
-    """Returns the state before the first step and the frozen parameters, both sharded over the mesh."""
+    """Returns the state before the first step and the frozen parameters, both sharded over the mesh.
+
+    Raises ConfigError if what is to be trained is not there, or could never learn.
+    """
     _, shapes = joint_model(config)
     params = pretrained.params("joint", shardings_for(shapes, mesh))
     trainable, frozen = select(params, config.train.trainable)
+    require_connectors_that_act(trainable, frozen)
     # Cast once here, so that the step neither holds nor reads them in float32.
     frozen = cast_floating(frozen, jnp.dtype(config.train.compute_dtype))
     optimizer = make_optimizer(config.train)

@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from con360av_jax.config.settings import TrainConfig
@@ -17,6 +18,8 @@ TRAINABLE: dict[str, str] = {
     "motion": r"(map_encoder|film|connector|environment_encoder)/.*|.*motion_modules.*",
     "all": r".*",
 }
+# Output projections of the connectors; FiLM acts in front of them.
+CONNECTOR_OUTPUTS = r"connector/[^/]+/[^/]+/proj_out/kernel"
 
 
 def select(params: Params, trainable: str) -> tuple[Params, Params]:
@@ -48,6 +51,23 @@ def merge(trainable: Params, frozen: Params) -> Params:
     if both := sorted(learns.keys() & rest.keys()):
         raise ConfigError(f"{len(both)} parameters are both trainable and frozen, for example {both[0]}")
     return unflatten({**rest, **learns})
+
+
+def require_connectors_that_act(trainable: Params, frozen: Params) -> None:
+    """Raises ConfigError if Map Encoder or FiLM learn, but only through frozen connectors that are the identity.
+
+    The output projection of a fresh connector is zero: where it stays so, no gradient reaches FiLM.
+    """
+    outputs = [leaf for path, leaf in flatten(frozen).items() if re.fullmatch(CONNECTOR_OUTPUTS, path)]
+    learns = flatten(trainable)
+    steers = any(path.startswith(("map_encoder/", "film/")) for path in learns)
+    blocked = outputs and not any(re.fullmatch(CONNECTOR_OUTPUTS, path) for path in learns)
+    if steers and blocked and not any(bool(jnp.any(leaf != 0)) for leaf in outputs):
+        raise ConfigError(
+            f"Map Encoder and FiLM would never learn: the {len(outputs)} connectors that they act in are frozen, and "
+            "their output projections are zero, as those of a base without trained connectors are; give "
+            "--config.train.trainable connectors, or a base with trained connectors"
+        )
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:

@@ -1,6 +1,6 @@
 """The folder of a training run: its settings, frozen base and dataset, and whether a resumed run has the same.
 
-RUN/config.json             settings
+RUN/config.json             settings; epochs are recorded as steps
 RUN/run.json                paths and hashes of the frozen base and of the dataset
 RUN/metrics.jsonl           one line per log interval (train/metrics.py)
 RUN/nonfinite.jsonl         one line per step with a NaN or infinite loss or gradient (train/nonfinite.py)
@@ -25,9 +25,9 @@ from con360av_jax.runtime.provenance import file_sha256
 
 # Settings that may differ in a resumed run without another option.
 FREE_SETTINGS = (
-    "name", "mesh", "sampler", "train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints",
-    "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt", "train.max_corrupt_share",
-    "train.tensorboard", "train.wandb_project",
+    "name", "mesh", "sampler", "train.steps", "train.epochs", "train.log_every", "train.checkpoint_every",
+    "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt",
+    "train.max_corrupt_share", "train.tensorboard", "train.wandb_project",
 )  # fmt: skip
 # Settings that no option allows to differ in a resumed run: shapes in the checkpoint and in the dataset depend on them,
 # or the order of samples, since the checkpoint stores a number of batches in an order drawn from the seed.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.denoiser import Denoiser, Text
@@ -90,6 +90,17 @@ def _over_parts(
     return gradients, {name: sum_ if name.startswith("bucket_") else sum_ * share for name, sum_ in metrics.items()}
 
 
+def newest_share(config: TrainConfig, updates: Int[Array, ""]) -> Float[Array, ""]:
+    """Returns the share of the newest parameters in their moving average, 1 - decay, after `updates` earlier updates.
+
+    The decay of update s (0-based) is 0 at s = 0 and then min((1 + s) / (10 + s), `config.ema_decay`), as in diffusers'
+    EMAModel: a run's first thousands of updates would otherwise leave the average near the initial parameters.
+    """
+    s = updates.astype(jnp.float32)
+    # 1 - (1 + s) / (10 + s) = 9 / (10 + s); the difference of two numbers near 1 would lose digits.
+    return jnp.where(s == 0, 1.0, jnp.maximum(9.0 / (10.0 + s), 1.0 - config.ema_decay))
+
+
 def make_train_step(
     denoiser: Denoiser, schedules: PerModality[NoiseSchedule], config: TrainConfig, mesh: Mesh | None = None
 ) -> TrainStep:
@@ -119,15 +130,16 @@ def make_train_step(
         gradients, metrics = accumulated(loss, state.params, (drawn, batch["maps"]), config.accumulate, mesh)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
+        made = updates_made(state.opt_state)
         # Without decay the average equals the parameters; skipping it saves a kernel per parameter.
-        ema = optax.incremental_update(params, state.ema, 1.0 - config.ema_decay) if config.ema_decay else params
+        ema = optax.incremental_update(params, state.ema, newest_share(config, made)) if config.ema_decay else params
         metrics["gradient_norm"] = optax.tree.norm(stack(gradients))
-        metrics["learning_rate"] = jnp.asarray(rate(updates_made(state.opt_state)), jnp.float32)
+        metrics["learning_rate"] = jnp.asarray(rate(made), jnp.float32)
         after = TrainState(step=state.step + 1, params=params, ema=cast(Params, ema), opt_state=opt_state)
         if config.on_nan == "skip":
-            made = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
             same = dataclasses.replace(state, step=after.step)
-            after = jax.tree.map(lambda new, old: jnp.where(made, new, old), after, same)
+            after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, same)
         return after, metrics
 
     return step

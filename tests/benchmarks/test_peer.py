@@ -16,6 +16,7 @@ from con360av_jax.diffusion.loss import denoising_loss
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.models.joint import joint_model
 from con360av_jax.train.optimizer import make_optimizer, merge
+from con360av_jax.train.step import newest_share
 from tests.support import tiny_world
 
 torch = pytest.importorskip("torch", reason="the peer is written in PyTorch")
@@ -153,10 +154,10 @@ def test_updates_and_moving_average_are_the_same(tiny: Config, clip_norm: float)
     step = torch_step.TrainStep(config, model, model)
     optimizer, params = make_optimizer(config.train), {"w": jnp.array(start)}
     state, average = optimizer.init(params), {"w": jnp.array(start)}
-    for _ in range(3):
+    for number in range(3):
         step.update(model, model)
         updates, state = optimizer.update({"w": 3 * jnp.square(params["w"])}, state, params)
         params: Any = optax.apply_updates(params, updates)
-        average: Any = optax.incremental_update(params, average, 1 - config.train.ema_decay)
+        average: Any = optax.incremental_update(params, average, newest_share(config.train, jnp.int32(number)))
     np.testing.assert_allclose(model.weight.detach().numpy(), params["w"], rtol=1e-4)
     np.testing.assert_allclose(step.average[0].numpy(), average["w"], rtol=1e-4)

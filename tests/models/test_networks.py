@@ -30,6 +30,7 @@ from con360av_jax.models.motion import MotionModule
 from con360av_jax.models.remat import run
 from con360av_jax.models.resnet import ResnetBlock
 from con360av_jax.models.unet import UNet
+from tests.support.tiny_world import acting_connectors
 
 BATCH = 2
 F32 = jnp.float32
@@ -60,7 +61,8 @@ def model(tiny: Config) -> tuple["nnx.GraphDef[JointModel]", Params]:
     def build(rngs: nnx.Rngs) -> JointModel:
         return JointModel(tiny.model, rngs=rngs)
 
-    return functional.abstract(build)[0], functional.init(build, jax.random.key(0))
+    with acting_connectors():
+        return functional.abstract(build)[0], functional.init(build, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

@@ -186,6 +186,16 @@ def test_a_cluster_s_config_names_its_devices_and_divides_its_batch(name: str):
     assert on_devices(config, devices) == (config, [])
 
 
+def test_a_larger_batch_sees_the_samples_that_were_published():
+    """Epochs, samples in the average's horizon, and the square-root rule for Adam's learning rate."""
+    paper, large = (load_config(name).train for name in ("paper_a100x4", "a100x64"))
+    assert (paper.epochs, paper.batch_size, paper.learning_rate) == (500, 4, 1e-5)
+    ratio = large.batch_size / paper.batch_size
+    assert large.epochs == paper.epochs
+    assert large.learning_rate == pytest.approx(paper.learning_rate * ratio**0.5)
+    assert large.ema_decay == pytest.approx(paper.ema_decay**ratio, abs=1e-4)
+
+
 def test_the_baseline_trains_connectors_without_maps(tiny: Config):
     """A sample whose map_mask is False gets exactly the model without maps (test_models)."""
     train = load_config("baseline").train

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
+from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
 from con360av_jax.base.pretrained import open_pretrained
@@ -24,6 +25,7 @@ from con360av_jax.config.settings import AudioUNetConfig, Config, MeshConfig, Vi
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.denoiser import Latents
+from con360av_jax.models import connector, layers
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import make_mesh
@@ -98,10 +100,23 @@ def _configure(settings: dict[str, object]) -> None:
 
 @cache
 def base(config: Config) -> Path:
-    """A pretrained folder with random weights."""
+    """A pretrained folder with random weights, also where fresh connectors have zeros."""
     folder = world() / f"base-{config.name}"
-    create_random(folder, config, seed=3)
+    with acting_connectors():
+        create_random(folder, config, seed=3)
     return folder
+
+
+@contextmanager
+def acting_connectors() -> Iterator[None]:
+    """Connectors that are made here are not the identity, as if they had been trained."""
+
+    def drawn(*widths: int, zero: bool = False, **options: Any) -> nnx.Linear:
+        return layers.linear(*widths, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connector, "linear", drawn)
+        yield
 
 
 @cache

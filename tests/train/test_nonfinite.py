@@ -135,6 +135,10 @@ def test_a_step_that_is_left_out_changes_nothing_but_counts(
     assert metrics(run, "nonfinite.jsonl")[0]["sample_ids"] == [4, 5]
     [warning] = caplog.messages
     assert "step 3 is not finite" in warning
+    # Two updates came before step 4: the average's decay is 3 / 12.
+    before, after = (jax.tree.leaves(at[step]["ema"])[0] for step in (3, 4))
+    newest = jax.tree.leaves(at[4]["trainable"])[0]
+    np.testing.assert_allclose(after, 0.25 * before + 0.75 * newest, rtol=1e-6)
     # There is nothing to say about step 3; warm-up goes on where it was.
     assert [line["step"] for line in metrics(run)] == [1, 2, 4, 5, 6, 7, 8]
     rates = [line["learning_rate"] / recipe.train.learning_rate for line in metrics(run)]

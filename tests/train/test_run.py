@@ -180,6 +180,18 @@ def test_resuming_names_what_does_not_fit(config: Config, folders: tuple[Path, P
     refused(CheckpointError, "is not the dataset that", config, base, changed, half, resume=True)
 
 
+def test_control_behind_connectors_that_do_nothing_is_refused(
+    config: Config, folders: tuple[Path, Path], tmp_path: Path
+):
+    """A fresh base has connectors that are the identity: frozen, they would let no gradient through."""
+    fresh = create_random(tmp_path / "fresh", config, seed=4)
+    message = "would never learn: the 8 connectors .* --config.train.trainable connectors, or a base with trained"
+    refused(ConfigError, message, config, fresh.folder, folders[1], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for trainable in ("connectors", "(connector|environment_encoder)/.*"):
+        load_state(with_train(config, trainable=trainable), fresh, make_mesh(config.mesh))
+
+
 @pytest.mark.parametrize("file", ["optimizer/_METADATA", "progress/metadata"])
 def test_a_corrupt_checkpoint_is_named(file: str, config: Config, folders: tuple[Path, Path], half: Path):
     path = half / "checkpoints" / "2" / file
@@ -196,6 +208,27 @@ def test_a_corrupt_newest_checkpoint_costs_time_only(
     assert "checkpoints/4 is corrupt: progress/metadata is missing; step 2, " in caplog.text
     assert leaves_equal(everything(run, 4, config, folders[0]), everything(uninterrupted, 4, config, folders[0]))
     assert metrics(run) == metrics(uninterrupted)
+
+
+def test_epochs_are_steps_over_all_records(
+    config: Config, folders: tuple[Path, Path], uninterrupted: Path, half: Path, tmp_path: Path
+):
+    """Three passes over five records are 15 samples: four batches of four, as many as the uninterrupted run has."""
+    assert (tiny_world.RECORDS, config.train.batch_size, config.train.steps) == (5, 4, 4)
+    epochs, run = with_train(config, steps=0, epochs=3), tmp_path / "run"
+    train(epochs, *folders, run)
+    train(epochs, *folders, half, resume=True)
+    for folder in (run, half):
+        assert run_folder.open_run(folder).config == config
+        assert metrics(folder) == metrics(uninterrupted)
+        assert leaves_equal(everything(folder, 4, config, folders[0]), everything(uninterrupted, 4, config, folders[0]))
+
+
+@pytest.mark.parametrize(("records", "steps"), [(1, 1), (4, 2), (5, 3), (8, 4), (9, 5)])
+def test_the_last_batch_of_the_epochs_is_a_whole_one(config: Config, records: int, steps: int):
+    train_settings = with_train(config, steps=0, epochs=2).train.in_steps(records)
+    assert (train_settings.steps, train_settings.epochs) == (steps, 0)
+    assert config.train.in_steps(records) == config.train
 
 
 def test_settings_that_are_named_may_differ(config: Config, folders: tuple[Path, Path], half: Path):

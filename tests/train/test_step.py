@@ -6,6 +6,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -16,7 +17,7 @@ from con360av_jax.sharding import batch_sharding, make_mesh, replicate, sharding
 from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge, select
 from con360av_jax.train.stacking import members
 from con360av_jax.train.state import init_state, state_shardings
-from con360av_jax.train.step import make_train_step
+from con360av_jax.train.step import make_train_step, newest_share
 from tests.support.toy_model import BATCH, NULL_TEXT, RECIPE, SCHEDULES, WIDTH, toy, toy_batch, toy_params
 
 KEY = jax.random.key(11)
@@ -102,6 +103,9 @@ def test_cosine_rate_falls_to_zero_at_its_last_update():
     [
         ({"batch_size": 6, "accumulate": 4}, "does not divide into accumulate=4"),
         ({"accumulate": 0}, "accumulate=0"),
+        ({"steps": 10, "epochs": 2}, "steps=10 and epochs=2 are both given: set one of them to 0"),
+        ({"steps": 0}, "steps=0 and epochs=0: give a positive number of one of them"),
+        ({"steps": 0, "epochs": -1}, "steps=0 and epochs=-1: give a positive number"),
         ({"schedule": "cosine", "decay_steps": 10, "warmup_steps": 10}, "before warmup_steps=10 are over"),
     ],
 )
@@ -144,9 +148,42 @@ def test_step_changes_everything_trainable_and_counts(trained):
 
 def test_average_follows_the_parameters_at_its_rate(trained):
     _, _, history = trained
-    for (before, _), (after, _) in zip(history[:-1], history[1:], strict=True):
-        wanted = jax.tree.map(lambda old, new: 0.5 * np.asarray(old) + 0.5 * np.asarray(new), before.ema, after.params)
+    jax.tree.map(np.testing.assert_array_equal, history[1][0].ema, history[1][0].params)
+    for number, decay in ((1, 2 / 11), (2, 3 / 12)):
+        before, after = history[number][0].ema, history[number + 1][0]
+
+        def mixed(old: jax.Array, new: jax.Array, decay: float = decay) -> np.ndarray:
+            return decay * np.asarray(old) + (1 - decay) * np.asarray(new)
+
+        wanted = jax.tree.map(mixed, before, after.params)
         jax.tree.map(lambda found, given: np.testing.assert_allclose(found, given, rtol=1e-5), after.ema, wanted)
+
+
+def test_a_young_average_lies_near_the_parameters():
+    """After 200 updates of one direction the average lags behind by a tenth of the way, not by all of it."""
+    config = replace(RECIPE, ema_decay=0.9999, learning_rate=1e-5)
+    step = jax.jit(make_train_step(toy, SCHEDULES, config))
+    (start, frozen), batch = _start(config), toy_batch()
+    state = start
+    for _ in range(200):
+        # With the draws of step 0 each time all gradients are alike.
+        state, _ = step(replace(state, step=jnp.zeros((), jnp.int32)), frozen, batch, NULL_TEXT, KEY)
+
+    def distance(one: Params, other: Params) -> float:
+        return float(optax.tree.norm(jax.tree.map(jnp.subtract, one, other)))
+
+    assert distance(state.params, state.ema) < 0.12 * distance(state.params, start.params)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9999])
+def test_decays_of_the_average_are_those_of_diffusers(decay: float):
+    diffusers = pytest.importorskip("diffusers.training_utils", reason="wants the original")
+    original = diffusers.EMAModel([], decay=decay)
+    for updates in (0, 1, 2, 7, 8, 9, 1000, 89_989, 89_991, 1_000_000):
+        # diffusers counts the update that is being made, too.
+        wanted = 1 - original.get_decay(updates + 1)
+        found = newest_share(TrainConfig(ema_decay=decay), jnp.int32(updates))
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, err_msg=str(updates))
 
 
 def test_no_decay_keeps_no_average():
