@@ -14,6 +14,8 @@ from con360av_jax.runtime.files import write_text
 
 METRICS = "metrics.json"
 SCHEMA_VERSION = 1
+ONE_RECORDING = "one recording has no interval"
+"""Note of a metric over the clips of a single recording."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +32,12 @@ class Metric:
     value: float | None
     """The value; None if it could not be computed, with the reason in `note`."""
     low: float | None = None
-    """Lower end of the 95 % bootstrap interval over clips; None without an interval."""
+    """Lower end of the 95 % bootstrap interval over recordings; None without an interval."""
     high: float | None = None
     clips: int = 0
     """Number of clips behind the value."""
+    recordings: int = 0
+    """Number of recordings of these clips, which the interval draws; 0 in files of versions that drew clips."""
     rows: int = 0
     paper: float | None = None
     """Value published in Table 1 of the paper, if protocol and data match."""

@@ -215,4 +215,4 @@ def test_one_clip_has_numbers_without_intervals(given: list[str], extractor: Ext
     assert cli.main([*given, "--count", "1"]) == 0
     s_kl = read_results(tmp_path / "eval").metric("s_kl")
     assert s_kl is not None and s_kl.value is not None and np.isfinite(s_kl.value)
-    assert (s_kl.low, s_kl.note) == (None, "one clip has no interval")
+    assert (s_kl.low, s_kl.note) == (None, "one recording has no interval")
