@@ -78,7 +78,8 @@ class Results:
     protocol: dict[str, object]
     """Fields of the protocol (`protocols.Protocol`)."""
     made_from: dict[str, object]
-    """Content of settings.json (checkpoint, config, dataset, seed, sampler), network weights and bootstrap draws."""
+    """Content of settings.json (checkpoint, config, dataset, seed, sampler), network weights, bootstrap draws, and
+    "trained_on": a warning if the run was trained on these recordings (training_data.py)."""
     metrics: tuple[Metric, ...]
     clips: tuple[ClipScores, ...]
     exclusions: tuple[Exclusion, ...] = ()
@@ -87,6 +88,11 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def warning(self) -> str:
+        """Warning that the run was trained on these recordings; "" without one, and in files of earlier versions."""
+        return str(self.made_from.get("trained_on", ""))
 
     def metric(self, name: str) -> Metric | None:
         """The metric of this name, if it was computed."""

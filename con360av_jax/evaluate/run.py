@@ -24,6 +24,7 @@ from con360av_jax.evaluate.protocols import Protocol, parts
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
 from con360av_jax.evaluate.settings import Making, Weights, keep_to
+from con360av_jax.evaluate.training_data import trained_on
 from con360av_jax.model import Con360AV, load
 from con360av_jax.runtime.files import remove_leftovers
 from con360av_jax.runtime.provenance import versions
@@ -149,6 +150,7 @@ def _results(
         "truth": "" if one.truth is None else str(one.truth),
         "network_weights": {name: str(path) for name, path in one.extraction.weights.items()},
         "draws": one.draws,
+        "trained_on": trained_on(one.making.weights, one.making.dataset, one.entries),
     }
     return Results(
         protocol=unstructure(one.protocol),

@@ -1,7 +1,9 @@
 """con360av evaluate end to end: results and page, resuming, and one-line errors."""
 
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,10 +13,14 @@ import pytest
 from con360av_jax import cli
 from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
+from con360av_jax.data.schema import Sample, sample_key
+from con360av_jax.data.source import open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.evaluate import extraction, run
 from con360av_jax.evaluate.protocols import SMALL
 from con360av_jax.evaluate.results import read_results
+from con360av_jax.evaluate.settings import find_weights
+from con360av_jax.evaluate.training_data import trained_on
 from tests.support import tiny_world
 from tests.support.evaluation_stand_ins import Extractor, results_json
 
@@ -118,6 +124,43 @@ def test_features_extracted_elsewhere_are_taken_over(
     assert cli.main([*given, "--count", "3", "--features", *sides]) == 0
     assert values(tmp_path / "eval") == wanted and (elsewhere / "generated" / "sound" / "card.json").is_file()
     assert cli.main([*given, "--count", "3"]) == 0
+
+
+def test_what_the_run_was_trained_on_is_told_loudly(
+    given: list[str], extractor: Extractor, lean: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert cli.main([*given, "--count", "1"]) == 0
+    told = "this is the dataset that the run was trained on"
+    assert f"Warning: {told}" in capsys.readouterr().out
+    assert read_results(tmp_path / "eval").made_from["trained_on"] == told
+    assert f"<strong>Warning</strong>: {told}" in (tmp_path / "eval" / "metrics.html").read_text()
+
+
+def test_recordings_of_the_training_dataset_are_counted(lean: Config, tmp_path: Path):
+    def renamed(number: int, clip: str) -> Sample:
+        sample = fake_sample(lean, number)
+        return replace(sample, clip=clip, key=sample_key(clip, sample.segment, sample.viewpoint_index))
+
+    known = open_dataset(tiny_world.dataset(lean)).samples[0].clip
+    sets = {"some": (known, "new_1", "new_2"), "none": ("new_1", "new_2", "new_3")}
+    found = {}
+    for name, clips in sets.items():
+        samples = (renamed(number, clip) for number, clip in enumerate(clips))
+        write_dataset(tmp_path / name, samples, lean, ALL_FIELDS, [], {"made by": "tests"})
+        found[name] = open_dataset(tmp_path / name)
+    run_weights, base = (find_weights(path, ema=True) for path in (tiny_world.run(lean), tiny_world.base(lean)))
+    told = {name: trained_on(run_weights, dataset, dataset.samples) for name, dataset in found.items()}
+    assert told == {"some": "the run was trained on 1 of these 3 recordings, by their names", "none": ""}
+    assert trained_on(base, found["some"], found["some"].samples) == ""
+    copied = tmp_path / "run"
+    shutil.copytree(run_weights.folder, copied)
+    recorded = json.loads((copied / "run.json").read_text())
+    recorded["dataset"]["path"] = str(tmp_path / "gone")
+    (copied / "run.json").write_text(json.dumps(recorded))
+    moved = replace(run_weights, folder=copied)
+    assert trained_on(moved, found["none"], found["none"].samples).startswith(
+        "it is not known whether the run was trained on these recordings: dataset folder "
+    )
 
 
 def test_other_settings_into_the_same_folder_are_refused(given: list[str], extractor: Extractor, capsys):
