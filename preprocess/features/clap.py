@@ -42,7 +42,7 @@ class CLAP:
 
     @property
     def described(self) -> str:
-        """What the folder's config says the model is: name if given, sizes of its encoders, width of embeddings."""
+        """Description of the model by the folder's config: name if given, sizes of its encoders, width of embeddings."""
         audio, text = self.model.config.audio_config, self.model.config.text_config
         depths = "-".join(map(str, audio.depths))
         words = f"CLAP: HTSAT of depths {depths} and width {audio.patch_embeds_hidden_size}"

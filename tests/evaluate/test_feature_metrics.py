@@ -87,7 +87,8 @@ def test_a_second_record_of_each_recording_narrows_no_interval(write: Write):
     for name, equal in (("sound_distance", 1e-12), ("fad", 0.03)):  # fad: n - 1 changes with the number of rows
         found, wanted = metric(double, name), metric(single, name)
         assert (found.clips, found.recordings, wanted.recordings) == (24, 12, 12)
-        assert None not in (found.low, found.high, wanted.low, wanted.high)
+        assert found.low is not None and found.high is not None
+        assert wanted.low is not None and wanted.high is not None
         assert found.high - found.low == pytest.approx(wanted.high - wanted.low, rel=equal)
         assert found.value == pytest.approx(wanted.value, rel=equal)
 
