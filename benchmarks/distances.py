@@ -28,7 +28,7 @@ from scipy.linalg import sqrtm
 from benchmarks import harness
 from con360av_jax.config.files import load_config
 from con360av_jax.evaluate.features import FeatureCard, open_features, write_features
-from con360av_jax.evaluate.metrics.bootstrap import ClipMoments, bootstrap_frechet
+from con360av_jax.evaluate.metrics.bootstrap import RecordingMoments, bootstrap_frechet
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance, frechet_infinity, moments
 from con360av_jax.evaluate.metrics.saliency import compare_saliency, frame_divergence
 from con360av_jax.runtime.provenance import package_version
@@ -106,7 +106,7 @@ def intervals(rounds: int) -> dict[str, harness.Json]:
         return float(np.mean([by_square_root(clips[some].reshape(-1, BOOTSTRAP_DIM), other) for some in chosen]))
 
     def quick() -> float:
-        interval = bootstrap_frechet(ClipMoments.of(clips), reference, "unbiased", 0, DRAWS)
+        interval = bootstrap_frechet(RecordingMoments.of(clips), reference, "unbiased", 0, DRAWS)
         return interval.value + interval.bias
 
     name = f"bootstrap, {DRAWS} draws of {CLIPS} clips of {ROWS_PER_CLIP} rows of {BOOTSTRAP_DIM}"

@@ -16,6 +16,7 @@ from con360av_jax.train.cluster import Cluster, join
 if TYPE_CHECKING:
     from con360av_jax.data.schema import SampleEntry
     from con360av_jax.evaluate.extraction import Extraction
+    from con360av_jax.evaluate.protocols import Protocol
     from con360av_jax.evaluate.run import Evaluation
     from con360av_jax.evaluate.settings import Making
 
@@ -99,7 +100,7 @@ class Evaluate:
         from con360av_jax.evaluate.settings import default_folder
 
         protocol, extraction = named_protocol(self.protocol), self._extraction()
-        self._check()
+        self._check(protocol)
         making = self._making(self.run, self.dataset)
         name = protocol.name if self.study == "none" else f"{protocol.name}-{self.study}"
         folder = self.out or default_folder(making.weights, self.run, name)
@@ -109,12 +110,15 @@ class Evaluate:
         entries = choose(making.dataset.samples, self.count, self.seed)
         self._evaluate(making, self._evaluation(making, folder, entries, extraction))
 
-    def _check(self) -> None:
+    def _check(self, protocol: "Protocol") -> None:
         """Raises ConfigError for options that otherwise would fail only after hours of generating."""
         from con360av_jax.evaluate.feature_metrics import check_draws
+        from con360av_jax.evaluate.run import metric_names
 
         check_draws(self.draws)
-        self._published()
+        if unknown := self._published().keys() - (known := metric_names(protocol, self.truth is not None)):
+            name = min(unknown)
+            raise ConfigError(f"--paper {name}: no such metric here; give one of {', '.join(known)}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size}: give 1 or more")
         if self.truth is not None and not self.truth.is_dir():
@@ -207,10 +211,14 @@ class Evaluate:
         found: dict[str, float] = {}
         for text in self.paper:
             name, _, value = text.partition("=")
+            if name in found:
+                raise ConfigError(f"--paper {name} is given twice: {found[name]:g} and {value}")
             try:
                 found[name] = float(value)
             except ValueError as error:
                 raise ConfigError(f"--paper {text}: give NAME=VALUE, such as s_kl=0.5") from error
+            if not math.isfinite(found[name]):
+                raise ConfigError(f"--paper {text}: give a finite value, such as s_kl=0.5")
         return found
 
     def _command(self) -> str:

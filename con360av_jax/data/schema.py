@@ -99,6 +99,11 @@ def sample_key(clip: str, segment: int, viewpoint_index: int) -> str:
     return f"{clip}/{segment}/{viewpoint_index}"
 
 
+def recording_of(key: str) -> str:
+    """Returns the name of a sample's recording from its key, as `sample_key` makes it."""
+    return key.rsplit("/", 2)[0]
+
+
 def to_bytes(sample: Sample) -> bytes:
     """Encodes `sample` as a safetensors byte string; equal samples give equal bytes."""
     # One metadata entry: safetensors writes several in an order that differs from call to call.

@@ -1,7 +1,7 @@
 """Differences between evaluations that have the same protocol, networks, targets and clips, with paired intervals.
 
-The interval of a difference is that of the mean difference by clip: clips are resampled with both of their values
-(metrics/bootstrap.py, equation 1), which is more precise than two separate intervals.
+The interval of a difference is that of the mean difference by clip: recordings are resampled, each clip with both of
+its values (metrics/bootstrap.py, equation 1), which is more precise than two separate intervals.
 """
 
 import json
@@ -14,8 +14,9 @@ import numpy as np
 from con360av_jax.config.files import changes, unstructure
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.features import card_differences
-from con360av_jax.evaluate.metrics.bootstrap import DRAWS, FEWEST_TO_DECIDE, bootstrap_mean
+from con360av_jax.evaluate.metrics.bootstrap import DRAWS, FEWEST_TO_DECIDE, bootstrap_mean, sums_by_recording
 from con360av_jax.evaluate.results import Results, read_results
+from con360av_jax.evaluate.selection import recording_of_clip
 from con360av_jax.runtime.files import write_text
 
 NamedResults = tuple[str, Results]
@@ -39,12 +40,15 @@ class Difference:
     value: float
     """Second minus first; with an interval, the mean over the clips that both score."""
     low: float | None = None
-    """Lower end of the 95 % interval of the mean difference by clip; None without values by clip."""
+    """Lower end of the 95 % interval of the mean difference by clip; None without values by clip of two recordings."""
     high: float | None = None
     clips: int = 0
     """Number of clips that both evaluations score."""
+    recordings: int = 0
+    """Number of recordings of these clips, which the interval draws."""
     better: str = ""
-    """Name of the better evaluation if the interval excludes 0 and has at least FEWEST_TO_DECIDE clips, else ""."""
+    """Name of the better evaluation if the interval excludes 0 and is over at least FEWEST_TO_DECIDE recordings; else
+    ""."""
 
 
 def open_evaluations(folders: Sequence[Path]) -> list[NamedResults]:
@@ -125,14 +129,17 @@ def _difference(name: str, first: NamedResults, second: NamedResults, seed: int,
         {clip.clip: clip.scores[name] for clip in side[1].clips if name in clip.scores} for side in (first, second)
     ]
     shared = [clip for clip in scores[0] if clip in scores[1]]
-    if len(shared) < 2:
+    recordings = [recording_of_clip(clip) for clip in shared]
+    count = len(set(recordings))
+    if count < 2:
         return plain
     apart = np.array([scores[1][clip] - scores[0][clip] for clip in shared])
-    interval = bootstrap_mean(apart, np.ones(len(apart)), seed, draws)
-    surely = len(shared) >= FEWEST_TO_DECIDE and (interval.low > 0 or interval.high < 0)
+    interval = bootstrap_mean(*sums_by_recording(recordings, apart, np.ones(len(apart))), seed, draws)
+    surely = count >= FEWEST_TO_DECIDE and (interval.low > 0 or interval.high < 0)
     lower = interval.value < 0
     better = (second[0] if lower == one.lower_is_better else first[0]) if surely else ""
-    return replace(plain, value=interval.value, low=interval.low, high=interval.high, clips=len(shared), better=better)
+    plain = replace(plain, clips=len(shared), recordings=count, better=better)
+    return replace(plain, value=interval.value, low=interval.low, high=interval.high)
 
 
 def write_differences(named: Sequence[NamedResults], found: Sequence[Difference], path: Path, **more: object) -> None:

@@ -117,7 +117,7 @@ def _best(found: Sequence[Metric | None]) -> int | None:
         (metric.low, metric.high)
         for metric in found
         if metric and metric.value is not None and metric.low is not None and metric.high is not None
-        if metric.clips >= FEWEST_TO_DECIDE
+        if metric.recordings >= FEWEST_TO_DECIDE
     ]
     if len(ends) < len(found) or len(ends) < 2:
         return None

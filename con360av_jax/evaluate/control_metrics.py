@@ -23,10 +23,11 @@ from jaxtyping import Float32, UInt8
 
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
+from con360av_jax.evaluate.feature_metrics import ALL_EXCLUDED, mean_metric
 from con360av_jax.evaluate.features import open_features
 from con360av_jax.evaluate.metrics.audio_class import FEWEST_SCENES, AudioClassifier, RowsByClip
 from con360av_jax.evaluate.metrics.av_align import av_align, direction_error
-from con360av_jax.evaluate.metrics.bootstrap import bootstrap_mean
+from con360av_jax.evaluate.metrics.bootstrap import DRAWS
 from con360av_jax.evaluate.results import Exclusion, Metric
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
 from con360av_jax.media.files import read_audio, read_frames
@@ -93,16 +94,13 @@ class Found:
     def finished(self) -> Metric:
         """The metric with the mean over generated clips, its interval, and the targets' mean."""
         generated, targets = (np.array(list(self.values[side].values())) for side in SIDES)
-        notes = [self.metric.note] if self.metric.note else []
         metric = replace(self.metric, clips=len(generated), rows=len(generated))
         if len(targets):
             metric = replace(metric, target=float(targets.mean()))
-        if len(generated) > 1:
-            interval = bootstrap_mean(generated, np.ones(len(generated)), seed=0)
-            return replace(metric, value=interval.value, low=interval.low, high=interval.high)
         if len(generated):
-            return replace(metric, value=float(generated[0]), note="; ".join([*notes, "one clip has no interval"]))
-        return replace(metric, note="; ".join([*notes, "every clip is excluded"]))
+            names = tuple(self.values["generated"])
+            return mean_metric(metric, names, generated, np.ones(len(generated)), seed=0, draws=DRAWS)
+        return replace(metric, note="; ".join(filter(None, [metric.note, ALL_EXCLUDED])))
 
 
 def control_metrics(

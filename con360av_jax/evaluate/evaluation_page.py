@@ -41,7 +41,7 @@ def write_page(folder: Path) -> Path:
             results=results,
             run=_run_name(results, folder),
             facts=_facts(results, told),
-            made_from=_grouped(_without(results.made_from, "protocol", "clips")),
+            made_from=_grouped(_without(results.made_from, "protocol", "clips", "trained_on")),
             commit=results.versions.get("commit", ""),
             quoted=any(metric.paper is not None for metric in results.metrics),
             plots=_histograms(results),

@@ -18,7 +18,7 @@ from rich.console import Console
 from con360av_jax.errors import ConfigError, MetricError
 from con360av_jax.evaluate.features import CARD, FeatureSet, open_features
 from con360av_jax.evaluate.generate import GENERATED, TARGETS
-from con360av_jax.evaluate.protocols import Protocol, parts
+from con360av_jax.evaluate.protocols import MODELS, Protocol, models, parts
 from con360av_jax.evaluate.selection import EvaluatedClip
 from con360av_jax.runtime.files import replacing
 from con360av_jax.runtime.provenance import file_sha256
@@ -43,8 +43,14 @@ class Extraction:
     """Feature folders of generated clips and of targets that were extracted elsewhere."""
 
     def check(self) -> None:
-        """Raises ConfigError if a given file or folder, or the extractor, is missing; call before generating."""
+        """Raises ConfigError for an unknown network, or if a file, folder or the extractor is missing.
+
+        Call before generating.
+        """
         for name, path in self.weights.items():
+            if name not in MODELS.values():
+                known = ", ".join(MODELS.values())
+                raise ConfigError(f"--weights {name}={path}: no such network; there are {known}")
             if not path.exists():
                 raise ConfigError(f"--weights {name}={path}: no such file; give the file's path")
         for folder in self.given or ():
@@ -52,6 +58,18 @@ class Extraction:
                 raise ConfigError(f"--features {folder}: no such folder; give what python -m preprocess features wrote")
         if self.given is None and importlib.util.find_spec("preprocess") is None:
             raise ConfigError(f"preprocess is not installed: pip install 'con360av-jax[torch,features]', {ELSEWHERE}")
+
+
+def require_weights(folder: Path, protocol: Protocol, extraction: Extraction) -> None:
+    """Raises ConfigError if networks lack weights that the evaluation in `folder` has yet to extract features with."""
+    wanted = [folder / FEATURES / side / part / CARD for side in _SIDES for part in parts(protocol)]
+    if extraction.given is not None or all(card.is_file() for card in wanted):
+        return
+    if missing := [name for name in models(protocol) if name not in extraction.weights]:
+        raise ConfigError(
+            f"protocol {protocol.name} needs weights of {' and '.join(missing)}: give --weights "
+            f"{' '.join(f'{name}=PATH' for name in missing)}, {ELSEWHERE}"
+        )
 
 
 def weights_by_name(given: Sequence[str]) -> dict[str, Path]:

@@ -12,7 +12,14 @@ import numpy as np
 from con360av_jax.errors import ConfigError, MetricError
 from con360av_jax.evaluate.extraction import Pair
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
-from con360av_jax.evaluate.metrics.bootstrap import DRAWS, ClipMoments, bootstrap_frechet, bootstrap_mean
+from con360av_jax.evaluate.metrics.bootstrap import (
+    DRAWS,
+    RecordingMoments,
+    bootstrap_frechet,
+    bootstrap_mean,
+    rows_by_recording,
+    sums_by_recording,
+)
 from con360av_jax.evaluate.metrics.frechet import (
     POINTS,
     SMALLEST,
@@ -24,7 +31,8 @@ from con360av_jax.evaluate.metrics.frechet import (
 )
 from con360av_jax.evaluate.metrics.saliency import compare_saliency
 from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol
-from con360av_jax.evaluate.results import Exclusion, Metric
+from con360av_jax.evaluate.results import ONE_RECORDING, Exclusion, Metric
+from con360av_jax.evaluate.selection import recording_of_clip
 
 ALL_EXCLUDED = "every clip is excluded"
 _NAMED = 5
@@ -182,13 +190,19 @@ def _saliency(
     ]
     found.score("s_kl", dict(zip(compared.clips, (compared.sums / compared.frames).tolist(), strict=True)))
     counts = {"clips": len(compared.clips), "rows": int(compared.frames.sum())}
-    found.metrics.append(_mean(replace(metric, **counts), compared.sums, compared.frames, seed, draws))
+    metric = replace(metric, **counts)
+    found.metrics.append(mean_metric(metric, compared.clips, compared.sums, compared.frames, seed, draws))
 
 
-def _mean(metric: Metric, sums: np.ndarray, counts: np.ndarray, seed: int, draws: int) -> Metric:
-    """The metric with the mean of all values, and its interval if there are two clips or more."""
+def mean_metric(
+    metric: Metric, clips: Sequence[str], sums: np.ndarray, counts: np.ndarray, seed: int, draws: int
+) -> Metric:
+    """The metric with the mean of all values, and its interval if the clips are of two recordings or more."""
+    sums, counts = sums_by_recording([recording_of_clip(clip) for clip in clips], sums, counts)
+    metric = replace(metric, recordings=len(sums))
     if len(sums) < 2:
-        return replace(metric, value=float(sums.sum() / counts.sum()), note="one clip has no interval")
+        notes = filter(None, [metric.note, ONE_RECORDING])
+        return replace(metric, value=float(sums.sum() / counts.sum()), note="; ".join(notes))
     interval = bootstrap_mean(sums, counts, seed, draws)
     return replace(metric, value=interval.value, low=interval.low, high=interval.high)
 
@@ -219,7 +233,7 @@ def _distance(found: Found, measure: Measure, pair: Pair | None, clips: Sequence
         return
     values = np.array(list(distances.values()))
     metric = replace(metric, clips=len(values), rows=len(values))
-    found.metrics.append(_mean(metric, values, np.ones(len(values)), seed, draws))
+    found.metrics.append(mean_metric(metric, tuple(distances), values, np.ones(len(values)), seed, draws))
 
 
 def _frechet(found: Found, measure: Measure, pair: Pair | None, clips: Sequence[str], seed: int, draws: int) -> None:
@@ -238,18 +252,21 @@ def frechet_metrics(measure: Measure, generated: FeatureSet, target: FeatureSet,
     metric = Metric(name=measure.name, title=measure.title, unit="", lower_is_better=True, value=None)
     infinite = replace(metric, name=f"{measure.name}_infinity", title=f"{measure.title}, infinitely many rows")
     rows = [sum(clip.rows for clip in side.clips) for side in (generated, target)]
-    metric, infinite = (replace(one, clips=len(generated.clips), rows=rows[0]) for one in (metric, infinite))
+    recordings = [recording_of_clip(clip.clip) for clip in generated.clips]
+    counts = {"clips": len(recordings), "recordings": len(set(recordings)), "rows": rows[0]}
+    metric, infinite = (replace(one, **counts) for one in (metric, infinite))
     if min(rows) < 2:
         note = f"{min(rows)} row has no covariance" if min(rows) else ALL_EXCLUDED
         return [replace(one, note=note) for one in (metric, infinite)]
     dim, reference = generated.values.shape[1], accumulate(target)
-    if len(generated.clips) > 1:
-        interval = bootstrap_frechet(ClipMoments.of(generated), reference, measure.covariance, seed, draws)
+    if counts["recordings"] > 1:
+        summed = RecordingMoments.of(rows_by_recording(recordings, generated))
+        interval = bootstrap_frechet(summed, reference, measure.covariance, seed, draws)
         low, high = interval.centred
         metric = replace(metric, value=interval.value, low=low, high=high)
     else:
         value = frechet_distance(accumulate(generated), reference, measure.covariance)
-        metric = replace(metric, value=value, note="one clip has no interval")
+        metric = replace(metric, value=value, note=ONE_RECORDING)
     if min(rows) <= dim:
         words = f"{min(rows)} rows for {dim} dimensions: far too large, compare only with equally many clips"
         metric = replace(metric, note="; ".join(filter(None, [metric.note, words])))

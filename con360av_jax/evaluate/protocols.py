@@ -12,7 +12,7 @@ BASE  this project's base config: views of 256x256, 32 frames at 8 per second, a
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.metrics.frechet import POINTS, SMALLEST, Covariance
@@ -187,6 +187,15 @@ SMALL = Protocol(
     sources=("FastGaze and YAMNet, as published under Apache-2.0", "BASE", "TS"),
     left_open=("all of it is this project's choice: never call its numbers FAD or S_KL without naming the networks",),
 )
+ModelName: TypeAlias = Literal["fastgaze", "yamnet", "tempsal", "i3d", "clap"]
+MODELS: dict[str, ModelName] = {
+    "i3d_torchscript": "i3d",
+    "LAION-CLAP": "clap",
+    "TempSAL": "tempsal",
+    "FastGaze": "fastgaze",
+    "YAMNet": "yamnet",
+}
+"""Name of a network in `--weights` by the beginning of a protocol's `extractor`."""
 PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STYLEGANV, VIDEOGPT, FADTK, SMALL)}
 
 
@@ -195,6 +204,12 @@ def named_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise MetricError(f"no protocol is called {name!r}: give one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def models(protocol: Protocol) -> tuple[ModelName, ...]:
+    """Names of the networks of a protocol, in the order of MODELS."""
+    used = [each.extractor for each in (protocol.video, protocol.saliency, protocol.sound) if each is not None]
+    return tuple(name for beginning, name in MODELS.items() if any(text.startswith(beginning) for text in used))
 
 
 def parts(protocol: Protocol) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from con360av_jax.runtime.files import write_text
 
 METRICS = "metrics.json"
 SCHEMA_VERSION = 1
+ONE_RECORDING = "one recording has no interval"
+"""Note of a metric over the clips of a single recording."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +32,12 @@ class Metric:
     value: float | None
     """The value; None if it could not be computed, with the reason in `note`."""
     low: float | None = None
-    """Lower end of the 95 % bootstrap interval over clips; None without an interval."""
+    """Lower end of the 95 % bootstrap interval over recordings; None without an interval."""
     high: float | None = None
     clips: int = 0
     """Number of clips behind the value."""
+    recordings: int = 0
+    """Number of recordings of these clips, which the interval draws; 0 in files of versions that drew clips."""
     rows: int = 0
     paper: float | None = None
     """Value published in Table 1 of the paper, if protocol and data match."""
@@ -74,7 +78,8 @@ class Results:
     protocol: dict[str, object]
     """Fields of the protocol (`protocols.Protocol`)."""
     made_from: dict[str, object]
-    """Content of settings.json (checkpoint, config, dataset, seed, sampler), network weights and bootstrap draws."""
+    """Content of settings.json (checkpoint, config, dataset, seed, sampler), network weights, bootstrap draws, and
+    "trained_on": a warning if the run was trained on these recordings (training_data.py)."""
     metrics: tuple[Metric, ...]
     clips: tuple[ClipScores, ...]
     exclusions: tuple[Exclusion, ...] = ()
@@ -83,6 +88,11 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def warning(self) -> str:
+        """Warning that the run was trained on these recordings; "" without one, and in files of earlier versions."""
+        return str(self.made_from.get("trained_on", ""))
 
     def metric(self, name: str) -> Metric | None:
         """The metric of this name, if it was computed."""

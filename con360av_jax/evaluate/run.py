@@ -12,19 +12,19 @@ from con360av_jax.config.files import unstructure
 from con360av_jax.config.settings import MeshConfig
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.diffusion.sampler import trajectories
-from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate import generate
 from con360av_jax.evaluate.control_metrics import control_metrics
 from con360av_jax.evaluate.evaluation_page import write_page
-from con360av_jax.evaluate.extraction import Extraction, Pair, extract
-from con360av_jax.evaluate.feature_metrics import Found, compute
+from con360av_jax.evaluate.extraction import Extraction, Pair, extract, require_weights
+from con360av_jax.evaluate.feature_metrics import Found, compute, measures
 from con360av_jax.evaluate.features import FeatureCard
 from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS
-from con360av_jax.evaluate.protocols import Protocol
+from con360av_jax.evaluate.protocols import Protocol, parts
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
 from con360av_jax.evaluate.settings import Making, Weights, keep_to
+from con360av_jax.evaluate.training_data import trained_on
 from con360av_jax.model import Con360AV, load
 from con360av_jax.runtime.files import remove_leftovers
 from con360av_jax.runtime.provenance import versions
@@ -48,9 +48,21 @@ class Evaluation:
     truth: Path | None = None
     """Folder of the procedural scenes with ground truth that the dataset was made from; None without any."""
     paper: Mapping[str, float] = field(default_factory=dict)
-    """Published values by name of the metric."""
+    """Published values by name of the metric, one of `metric_names`."""
     command: str = ""
     draws: int = DRAWS
+
+
+def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
+    """Names of the metrics that an evaluation computes, with or without ground truth."""
+    made = parts(protocol)
+    names = ["s_kl"] if "saliency" in made else []
+    for one in measures(protocol):
+        names += [one.name, f"{one.name}_infinity", f"{one.part}_distance"]
+    names.append("av_align")
+    names += ["share_in_view", "direction_error"] if truth and "saliency" in made else []
+    names += ["class_agreement"] if truth and "classes" in made else []
+    return tuple(names)
 
 
 def loader(weights: Weights, mesh: MeshConfig) -> Callable[[], Con360AV]:
@@ -73,12 +85,13 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con
 
     Each process generates its share and waits until all clips are on disk; only process 0 continues.
 
-    Raises ConfigError for impossible settings, or if a folder belongs to other settings.
+    Raises ConfigError for impossible settings or missing weights, or if a folder belongs to other settings.
     """
     share = Share(jax.process_index(), jax.process_count())
     for one in evaluations:
         # Checked before the folder is bound to these settings, because it would refuse the corrected ones.
         trajectories(one.making.weights.config.schedule, one.making.sampler)
+        require_weights(one.folder, one.protocol, one.extraction)
         keep_to(one.folder, one.making.settings(one.protocol.name), write=share.index == 0)
     for number, one in enumerate(evaluations):
         if share.index == 0:
@@ -109,8 +122,7 @@ def _targets(one: Evaluation, before: Sequence[Evaluation]) -> None:
 def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
     """Extracts features, computes metrics and writes metrics.json and its page; returns results and features.
 
-    Raises MetricError as `extract`, `compute` and `control_metrics` do, ConfigError if a published value belongs to no
-    metric.
+    Raises MetricError as `extract`, `compute` and `control_metrics` do.
     """
     clips = read_clips(one.folder)
     features = extract(one.folder, clips, one.protocol, one.extraction)
@@ -138,6 +150,7 @@ def _results(
         "truth": "" if one.truth is None else str(one.truth),
         "network_weights": {name: str(path) for name, path in one.extraction.weights.items()},
         "draws": one.draws,
+        "trained_on": trained_on(one.making.weights, one.making.dataset, one.entries),
     }
     return Results(
         protocol=unstructure(one.protocol),
@@ -162,7 +175,4 @@ def _results(
 
 
 def _with_paper(metrics: Sequence[Metric], paper: Mapping[str, float]) -> list[Metric]:
-    names = [metric.name for metric in metrics]
-    if unknown := [name for name in paper if name not in names]:
-        raise ConfigError(f"--paper {unknown[0]}: no such metric here; give one of {', '.join(names)}")
     return [replace(metric, paper=paper.get(metric.name, metric.paper)) for metric in metrics]

@@ -101,6 +101,11 @@ def clip_name(key: str) -> str:
     return key.replace("/", "_")
 
 
+def recording_of_clip(clip: str) -> str:
+    """Recording of a clip from the clip's name, with "_" for "/" (`clip_name`): segments and viewpoints share it."""
+    return clip.rsplit("_", 2)[0]
+
+
 def clip_seed(entry: SampleEntry, seed: int, noise: Noise) -> int:
     """Seed of a clip's noise, in [0, 2^32)."""
     of = entry.key if noise == "clip" else _scene(entry)

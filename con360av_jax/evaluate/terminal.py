@@ -11,6 +11,7 @@ from rich.text import Text
 from con360av_jax.evaluate.compare import Difference, NamedResults
 from con360av_jax.evaluate.metric_format import beside, metric_interval, metric_value
 from con360av_jax.evaluate.results import Metric, Results
+from con360av_jax.evaluate.selection import recording_of_clip
 
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
@@ -20,7 +21,9 @@ def show_results(results: Results, folder: Path, page: Path) -> None:
         for head, attribute in (("targets", "target"), ("paper", "paper"))
         if any(getattr(metric, attribute) is not None for metric in results.metrics)
     ]
-    title = f"{results.protocol['name']}: {len(results.clips)} clips in {folder}"
+    count = len({recording_of_clip(clip.clip) for clip in results.clips})
+    recordings = f"{count} recording{'' if count == 1 else 's'}"
+    title = f"{results.protocol['name']}: {len(results.clips)} clips of {recordings} in {folder}"
     heads = ("value", "95 %", "clips", *(head for head, _ in more))
     columns = [Column(head, justify="right") for head in heads]
     table = Table("metric", *columns, title=title, title_justify="left")
@@ -34,6 +37,7 @@ def show_results(results: Results, folder: Path, page: Path) -> None:
     # Below the table, because in it they would make the number columns narrow.
     for line in (*notes, *exclusion_lines(results)):
         _say(console, line)
+    _warn(console, [results])
     _say(console, f"Open {page}")
 
 
@@ -63,8 +67,9 @@ def show_comparison(named: Sequence[NamedResults], found: Sequence[Difference], 
             _say(
                 console,
                 f"{one.title}: {one.second} minus {one.first} {one.value:+.4g} "
-                f"(95 % {one.low:+.4g} … {one.high:+.4g}, {one.clips} clips): {verdict}",
+                f"(95 % {one.low:+.4g} … {one.high:+.4g}, {one.clips} clips of {one.recordings} recordings): {verdict}",
             )
+    _warn(console, [results for _, results in named])
     _say(console, f"Open {page}")
 
 
@@ -82,6 +87,7 @@ def show_study(study: str, named: Sequence[NamedResults], found: Sequence[Differ
                 values += f"; targets {beside(metric, metric.target)}"
                 note = f" ({metric.note})" if metric.note else ""
                 _say(console, f"{metric.title}: {values}{note}")
+    _warn(console, [results for _, results in named])
     _say(console, f"Open {page}")
 
 
@@ -97,6 +103,12 @@ def _side_by_side(named: Sequence[NamedResults]) -> Table:
 def _title(metric: Metric) -> Text:
     unit = f" [{metric.unit}]" if metric.unit else ""
     return Text(f"{metric.title}{unit} {'↓' if metric.lower_is_better else '↑'}")
+
+
+def _warn(console: Console, found: Sequence[Results]) -> None:
+    """Prints each warning of these evaluations once."""
+    for warning in dict.fromkeys(results.warning for results in found if results.warning):
+        console.print(f"Warning: {warning}", style="bold red", highlight=False, soft_wrap=True, markup=False)
 
 
 def _say(console: Console, line: str) -> None:

@@ -16,6 +16,7 @@ from cattrs.errors import BaseValidationError
 from jaxtyping import Bool, Float
 
 from con360av_jax.config.files import problems, structure
+from con360av_jax.data.schema import recording_of
 from con360av_jax.errors import MetricError
 from con360av_jax.scenes.synthetic import TRUTH_VERSION, ObjectTruth, Truth
 from con360av_jax.sphere.geometry import direction_from_angles, rotation
@@ -51,11 +52,6 @@ class SceneClip:
     """Class of the loudest object (equation 2)."""
 
 
-def scene_name(key: str) -> str:
-    """Name of the scene of a record, from its key."""
-    return key.rsplit("/", 2)[0]
-
-
 def scene_clip(
     folder: Path, key: str, start: float, track: Float[np.ndarray, "frame 4"], frames_per_second: float
 ) -> SceneClip | None:
@@ -70,7 +66,7 @@ def scene_clip(
 
     Raises MetricError if it is corrupt, of another version, or if the scene ends before the clip.
     """
-    path = folder / f"{scene_name(key)}.json"
+    path = folder / f"{recording_of(key)}.json"
     if not path.is_file():
         return None
     truth = _read(path)
@@ -83,7 +79,7 @@ def scene_clip(
     objects = truth["objects"]
     powers = [_power(truth, item, start, times[-1] + 1 / frames_per_second) for item in objects]
     return SceneClip(
-        scene=scene_name(key),
+        scene=recording_of(key),
         place=truth["place"],
         requested=_requested(truth, track, times),
         loudest=objects[int(np.argmax(powers))]["class"],

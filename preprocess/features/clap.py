@@ -6,6 +6,7 @@ music checkpoints give different numbers, so state the folder beside each number
 Source: Wu et al., ICASSP 2023; sample rate, window and mel filters are read from the folder's preprocessor_config.json.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,18 @@ class CLAP:
     model: "ClapModel"
     extractor: "ClapFeatureExtractor"
     device: str = "cpu"
+    name: str = ""
+    """Name of the published model, if the folder's config.json says it."""
+
+    @property
+    def described(self) -> str:
+        """Description of the model by the folder's config: name if given, sizes of its encoders, width of embeddings."""
+        audio, text = self.model.config.audio_config, self.model.config.text_config
+        depths = "-".join(map(str, audio.depths))
+        words = f"CLAP: HTSAT of depths {depths} and width {audio.patch_embeds_hidden_size}"
+        words += f", {'with' if audio.enable_fusion else 'without'} fusion, text of depth {text.num_hidden_layers}"
+        words += f" and width {text.hidden_size}, embeddings of {self.model.config.projection_dim}"
+        return f"{words} ({self.name})" if self.name else words
 
     @property
     def sample_rate(self) -> int:
@@ -104,4 +117,5 @@ def open_clap(folder: Path, device: str = "cpu") -> CLAP:
     ]
     if found:
         raise CheckpointError(f"{folder}: is another model, {len(found)} problems: {'; '.join(found)}")
-    return CLAP(model.to(device).eval().requires_grad_(False), extractor, device)
+    name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_name_or_path", "")
+    return CLAP(model.to(device).eval().requires_grad_(False), extractor, device, str(name))

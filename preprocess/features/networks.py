@@ -9,24 +9,23 @@ from typing import Literal, TypeAlias
 
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.evaluate.features import FeatureCard, Kind, Rows
-from con360av_jax.evaluate.protocols import AudioProtocol, Protocol, SaliencyProtocol, VideoProtocol, parts
+from con360av_jax.evaluate.protocols import (
+    MODELS,
+    AudioProtocol,
+    ModelName,
+    Protocol,
+    SaliencyProtocol,
+    VideoProtocol,
+    parts,
+)
 from con360av_jax.runtime.provenance import file_sha256, package_version
 from preprocess.features.audio import chosen
 from preprocess.features.material import AUDIO_SETTINGS, VIDEO_SETTINGS, Clip
 
-ModelName: TypeAlias = Literal["fastgaze", "yamnet", "tempsal", "i3d", "clap"]
 Side: TypeAlias = Literal["target", "generated"]
 Found: TypeAlias = Mapping[str, "Rows | str"]
 """Rows by part, or the reason why there are none."""
 
-MODELS: dict[str, ModelName] = {
-    "i3d_torchscript": "i3d",
-    "LAION-CLAP": "clap",
-    "TempSAL": "tempsal",
-    "FastGaze": "fastgaze",
-    "YAMNet": "yamnet",
-}
-"""Network by the beginning of a protocol's `extractor`."""
 PACKAGES: dict[str, tuple[str, ...]] = {
     "video": ("con360av-jax", "numpy", "av", "torch"),
     "audio": ("con360av-jax", "numpy", "av", "scipy"),

@@ -2,16 +2,17 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from con360av_jax.config.settings import require
 from con360av_jax.errors import CheckpointError, ConfigError, MetricError
-from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol
+from con360av_jax.evaluate.protocols import MODELS, ModelName, Protocol, SaliencyProtocol
 from preprocess.features.audio import audio_settings, chosen, rounded_features, windows_of
 from preprocess.features.material import Clip, Frames
-from preprocess.features.networks import MODELS, Found, ModelName, Network, Wanted, make_card, model_of
+from preprocess.features.networks import Found, Network, Wanted, make_card, model_of
 
 T = TypeVar("T")
 
@@ -152,7 +153,8 @@ def _open_clap(wanted: Wanted, names: tuple[str, ...]) -> Network:
         return {"sound": rounded_features(network(list(windows)), audio)}
 
     card = make_card(wanted, "clap", "sound", audio, audio_settings(audio))
-    return Network(name="clap", cards={"sound": card}, reads="audio", rows=rows)
+    # Named by its own config, because the protocol's network may be another than the folder's.
+    return Network(name="clap", cards={"sound": replace(card, model=network.described)}, reads="audio", rows=rows)
 
 
 def _open_yamnet(wanted: Wanted, names: tuple[str, ...]) -> Network:

@@ -24,7 +24,8 @@ def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def extractor(monkeypatch: pytest.MonkeyPatch) -> Extractor:
-    """Feature extraction by a stand-in that needs no networks."""
+    """Feature extraction by a stand-in that needs no networks and no weights."""
     stand_in = Extractor()
+    monkeypatch.setattr(run, "require_weights", lambda *_: None)
     monkeypatch.setattr(extraction, "run_extractor", stand_in)
     return stand_in

@@ -1,7 +1,9 @@
 """con360av evaluate end to end: results and page, resuming, and one-line errors."""
 
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,9 +13,14 @@ import pytest
 from con360av_jax import cli
 from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
+from con360av_jax.data.schema import Sample, sample_key
+from con360av_jax.data.source import open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.evaluate import extraction, run
+from con360av_jax.evaluate.protocols import SMALL
 from con360av_jax.evaluate.results import read_results
+from con360av_jax.evaluate.settings import find_weights
+from con360av_jax.evaluate.training_data import trained_on
 from tests.support import tiny_world
 from tests.support.evaluation_stand_ins import Extractor, results_json
 
@@ -54,6 +61,7 @@ def test_one_command_leaves_numbers_with_all_that_they_mean_and_a_page(
         "--draws 20 --batch-size 2 --count 4 --paper s_kl=0.5 --seed 3",
         "--count 4 --seed 3 --batch-size 2 --paper s_kl=0.5 --draws 20",
     )
+    assert tuple(metric.name for metric in results.metrics) == run.metric_names(SMALL, truth=False)
     assert results.protocol["name"] == "small" and set(results.cards) == {"saliency", "sound", "classes"}
     s_kl = results.metric("s_kl")
     assert s_kl is not None and s_kl.value is not None and s_kl.paper == 0.5 and s_kl.clips == 4
@@ -118,6 +126,43 @@ def test_features_extracted_elsewhere_are_taken_over(
     assert cli.main([*given, "--count", "3"]) == 0
 
 
+def test_what_the_run_was_trained_on_is_told_loudly(
+    given: list[str], extractor: Extractor, lean: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert cli.main([*given, "--count", "1"]) == 0
+    told = "this is the dataset that the run was trained on"
+    assert f"Warning: {told}" in capsys.readouterr().out
+    assert read_results(tmp_path / "eval").made_from["trained_on"] == told
+    assert f"<strong>Warning</strong>: {told}" in (tmp_path / "eval" / "metrics.html").read_text()
+
+
+def test_recordings_of_the_training_dataset_are_counted(lean: Config, tmp_path: Path):
+    def renamed(number: int, clip: str) -> Sample:
+        sample = fake_sample(lean, number)
+        return replace(sample, clip=clip, key=sample_key(clip, sample.segment, sample.viewpoint_index))
+
+    known = open_dataset(tiny_world.dataset(lean)).samples[0].clip
+    sets = {"some": (known, "new_1", "new_2"), "none": ("new_1", "new_2", "new_3")}
+    found = {}
+    for name, clips in sets.items():
+        samples = (renamed(number, clip) for number, clip in enumerate(clips))
+        write_dataset(tmp_path / name, samples, lean, ALL_FIELDS, [], {"made by": "tests"})
+        found[name] = open_dataset(tmp_path / name)
+    run_weights, base = (find_weights(path, ema=True) for path in (tiny_world.run(lean), tiny_world.base(lean)))
+    told = {name: trained_on(run_weights, dataset, dataset.samples) for name, dataset in found.items()}
+    assert told == {"some": "the run was trained on 1 of these 3 recordings, by their names", "none": ""}
+    assert trained_on(base, found["some"], found["some"].samples) == ""
+    copied = tmp_path / "run"
+    shutil.copytree(run_weights.folder, copied)
+    recorded = json.loads((copied / "run.json").read_text())
+    recorded["dataset"]["path"] = str(tmp_path / "gone")
+    (copied / "run.json").write_text(json.dumps(recorded))
+    moved = replace(run_weights, folder=copied)
+    assert trained_on(moved, found["none"], found["none"].samples).startswith(
+        "it is not known whether the run was trained on these recordings: dataset folder "
+    )
+
+
 def test_other_settings_into_the_same_folder_are_refused(given: list[str], extractor: Extractor, capsys):
     assert cli.main([*given, "--count", "2"]) == 0
     capsys.readouterr()
@@ -136,9 +181,25 @@ WRONG = [
     ("RUN DATASET --weights yamnet", "--weights yamnet: give NAME=PATH, such as"),
     ("RUN DATASET --weights yamnet=no", "--weights yamnet=no: no such file; give the file's path"),
     ("RUN DATASET --weights a=x a=y", "--weights a is given twice: x and y"),
+    (
+        "RUN DATASET --weights nets=x",
+        "--weights nets=x: no such network; there are i3d, clap, tempsal, fastgaze, yamnet",
+    ),
+    ("RUN DATASET", "protocol small needs weights of fastgaze and yamnet: give --weights fastgaze=PATH yamnet=PATH"),
+    ("RUN DATASET --study ablation", "protocol small needs weights of fastgaze and yamnet: give --weights"),
+    ("RUN DATASET --protocol fadtk", "protocol fadtk needs weights of clap: give --weights clap=PATH, or extract"),
     ("RUN DATASET --features a b", "--features a: no such folder; give what python -m preprocess features"),
     ("RUN DATASET --truth no", "--truth no: no such folder; give what con360av synth wrote"),
     ("RUN DATASET --paper s_kl", "--paper s_kl: give NAME=VALUE, such as s_kl=0.5"),
+    ("RUN DATASET --paper s_kl=nan", "--paper s_kl=nan: give a finite value, such as s_kl=0.5"),
+    ("RUN DATASET --paper s_kl=1 s_kl=2", "--paper s_kl is given twice: 1 and 2"),
+    (
+        "RUN DATASET --paper fvd_16=9",
+        "--paper fvd_16: no such metric here; give one of s_kl, fad, fad_infinity, sound_",
+    ),
+    ("RUN DATASET --study ablation --paper fid=9", "--paper fid: no such metric here; give one of s_kl, fad"),
+    ("RUN DATASET --protocol fadtk --paper s_kl=9", "--paper s_kl: no such metric here; give one of fad, fad_infinity"),
+    ("RUN DATASET --paper share_in_view=1", "--paper share_in_view: no such metric here; give one of"),
     ("RUN DATASET --draws 3", "--draws 3: give at least 10, better 1000"),
     ("RUN DATASET --text-guidance much", "a guidance scale of 'much': give one number, or audio=NUMBER"),
     ("RUN DATASET --map-scales 1", "--text-scales and --map-scales are for --study guidance"),
@@ -167,11 +228,6 @@ def test_wrong_use_is_one_line_and_makes_nothing(
     out = [] if "--out" in options or "--compare" in options else ["--out", "eval"]
     assert words in fails(capsys, ["evaluate", *arguments, *out])
     assert not list(tmp_path.iterdir())
-
-
-def test_a_published_value_of_no_metric_is_refused(given: list[str], extractor: Extractor, capsys):
-    line = fails(capsys, [*given, "--count", "2", "--paper", "fvd_16=9"])
-    assert line.startswith("--paper fvd_16: no such metric here; give one of s_kl, fad, fad_infinity, sound_distance")
 
 
 def test_a_dataset_without_its_views_is_refused(lean: Config, tmp_path: Path, capsys):
@@ -215,4 +271,4 @@ def test_one_clip_has_numbers_without_intervals(given: list[str], extractor: Ext
     assert cli.main([*given, "--count", "1"]) == 0
     s_kl = read_results(tmp_path / "eval").metric("s_kl")
     assert s_kl is not None and s_kl.value is not None and np.isfinite(s_kl.value)
-    assert (s_kl.low, s_kl.note) == (None, "one clip has no interval")
+    assert (s_kl.low, s_kl.note) == (None, "one recording has no interval")

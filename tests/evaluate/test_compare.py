@@ -14,7 +14,7 @@ from con360av_jax.evaluate.protocols import SMALL
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
 from tests.support.evaluation_stand_ins import card
 
-CLIPS = tuple(f"clip_{number}" for number in range(30))
+CLIPS = tuple(f"clip_{number}_0_0" for number in range(30))
 
 
 def evaluation(scores: np.ndarray, fad: float | None = 3.0) -> Results:
@@ -60,6 +60,22 @@ def test_a_few_clips_of_one_sign_decide_nothing(clips: int, better: str):
     assert s_kl.better == better
 
 
+@pytest.mark.parametrize(("recordings", "better"), [(1, ""), (5, ""), (6, "B")])
+def test_many_records_of_few_recordings_decide_nothing(recordings: int, better: str):
+    def of_few(results: Results) -> Results:
+        names = (f"clip_{number % recordings}_{number}_0" for number in range(len(CLIPS)))
+        return replace(
+            results, clips=tuple(replace(clip, clip=name) for clip, name in zip(results.clips, names, strict=True))
+        )
+
+    named = [("A", of_few(evaluation(SPREAD))), ("B", of_few(evaluation(SPREAD - 0.1)))]
+    s_kl, _ = differences(named)
+    assert s_kl.better == better and (s_kl.low is None) is (recordings == 1)
+    assert s_kl.value == pytest.approx(-0.1)
+    if recordings > 1:
+        assert (s_kl.clips, s_kl.recordings) == (30, recordings)
+
+
 def test_an_interval_with_both_signs_decides_nothing():
     noise = np.random.default_rng(0).normal(0, 0.5, len(CLIPS))
     (s_kl, _) = differences([("A", evaluation(SPREAD)), ("B", evaluation(SPREAD + noise - noise.mean()))])
@@ -92,7 +108,7 @@ def test_unlike_evaluations_are_refused_with_all_that_differs():
     assert str(error.value) == (
         "these evaluations cannot be compared. A and B: protocol.sound.hop_seconds: 0.975 -> 0.5. "
         "A and B: features saliency: settings.size: 480 -> 512. A and B: features sound: only in the second. "
-        "A and B: dataset.manifest_sha256: 1 -> 2. A and B: clips: 2 only in the first (clip_28, clip_29)"
+        "A and B: dataset.manifest_sha256: 1 -> 2. A and B: clips: 2 only in the first (clip_28_0_0, clip_29_0_0)"
     )
     require_alike([("A", one), ("B", replace(one, command="other", versions={"jax": "2"}))])
 

@@ -47,10 +47,10 @@ def test_an_evaluation_is_best_only_if_its_interval_overlaps_no_other():
     without = (("a", results(0)), ("b", results(0, metrics=(replace(S_KL, low=None, high=None),))))
     assert metric_rows(without)[0].best is None
     few = [
-        (name, results(0, metrics=(replace(S_KL, low=low, high=low + 0.1, clips=5),)))
+        (name, results(0, metrics=(replace(S_KL, low=low, high=low + 0.1, clips=30, recordings=5),)))
         for name, low in (("a", 0), ("b", 1))
     ]
-    assert metric_rows(few)[0].best is None, "too few clips to decide"
+    assert metric_rows(few)[0].best is None, "too few recordings to decide"
 
 
 def test_unlike_evaluations_are_told_apart_on_the_page(tmp_path: Path):

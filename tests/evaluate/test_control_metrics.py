@@ -10,7 +10,9 @@ import pytest
 
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.control_metrics import control_metrics
+from con360av_jax.evaluate.protocols import SMALL
 from con360av_jax.evaluate.results import Exclusion, Metric
+from con360av_jax.evaluate.run import metric_names
 from con360av_jax.evaluate.selection import read_clips, write_clips
 from con360av_jax.scenes.scene import CLASSES
 from tests.support.scene_clips import (
@@ -50,6 +52,8 @@ def value(number: float | None) -> float:
 
 def test_a_target_is_where_it_should_be_and_a_turned_view_as_far_off_as_it_was_turned(turned: Path):
     metrics, scores, exclusions = measured(turned)
+    named = metric_names(replace(SMALL, sound=None), truth=True)
+    assert list(metrics) == [name for name in named if name != "s_kl"]
     error, share = metrics["direction_error"], metrics["share_in_view"]
     # Of the size of a drawing's own extent: an object has a radius of 5 to 20 degrees.
     assert value(error.target) < 3

@@ -18,7 +18,7 @@ from con360av_jax.evaluate.protocols import PAPER, PROTOCOLS, SMALL, STYLEGANV, 
 from tests.support.evaluation_stand_ins import card
 
 SOUND_ONLY = replace(SMALL, saliency=None)
-NAMES = [f"clip_{number:02d}" for number in range(12)]
+NAMES = [f"clip_{number:02d}_0_0" for number in range(12)]
 Clips = Mapping[str, np.ndarray]
 Write = Callable[..., Pair]
 
@@ -75,6 +75,30 @@ def test_fad_is_the_frechet_distance_of_all_rows_with_an_interval_around_it(writ
     assert (fad.clips, fad.rows, fad.title) == (12, 48, "FAD (YAMNet)")
     infinite = metric(measured(pair), "fad_infinity")
     assert infinite.value == pytest.approx(5, abs=0.5) and "from 24 rows" in infinite.note
+
+
+def test_a_second_record_of_each_recording_narrows_no_interval(write: Write):
+    """Segments and viewpoints of one recording are alike, here equal: they are no further evidence."""
+    one, other = sounds(1), sounds(2, shift=1)
+    again = {name: name.removesuffix("0") + "1" for name in NAMES}
+    twice = [{**side, **{again[name]: rows for name, rows in side.items()}} for side in (one, other)]
+    single = measured(write("sound", one, other))
+    double = measured(write("sound", *twice), [*NAMES, *again.values()])
+    for name, equal in (("sound_distance", 1e-12), ("fad", 0.03)):  # fad: n - 1 changes with the number of rows
+        found, wanted = metric(double, name), metric(single, name)
+        assert (found.clips, found.recordings, wanted.recordings) == (24, 12, 12)
+        assert found.low is not None and found.high is not None
+        assert wanted.low is not None and wanted.high is not None
+        assert found.high - found.low == pytest.approx(wanted.high - wanted.low, rel=equal)
+        assert found.value == pytest.approx(wanted.value, rel=equal)
+
+
+def test_records_of_one_recording_have_no_interval(write: Write):
+    names = [f"clip_00_0_{number}" for number in range(len(NAMES))]
+    sides = [dict(zip(names, sounds(seed).values(), strict=True)) for seed in (1, 2)]
+    found = measured(write("sound", *sides), names)
+    for name in ("fad", "sound_distance"):
+        assert (metric(found, name).low, metric(found, name).note) == (None, "one recording has no interval")
 
 
 def test_each_clip_s_distance_is_the_cosine_of_its_means(write: Write):
@@ -135,7 +159,7 @@ def test_rejected_clips_leave_both_sides_and_are_named(write: Write):
 def test_a_missing_partner_is_an_error_that_names_it(write: Write):
     one, other = sounds(1), sounds(2)
     del other[NAMES[4]]
-    with pytest.raises(MetricError, match=r"-targets lacks clip_04 \(1 of 12 clips\): extract the features of all"):
+    with pytest.raises(MetricError, match=r"-targets lacks clip_04_0_0 \(1 of 12 clips\): extract the features of all"):
         measured(write("sound", one, other))
 
 
@@ -151,7 +175,7 @@ def test_features_that_are_not_numbers_are_an_error(write: Write):
     values = np.load(path)
     values[9, 2] = np.nan
     np.save(path, values)
-    with pytest.raises(MetricError, match="row 9, of clip clip_02, is not finite"):
+    with pytest.raises(MetricError, match="row 9, of clip clip_02_0_0, is not finite"):
         open_features(pair[0].folder)
 
 
@@ -168,8 +192,13 @@ def test_silence_without_direction_is_left_out_by_name(write: Write):
     ("clips", "rows", "value", "note"),
     [
         (1, 1, False, "1 row has no covariance"),
-        (1, 4, True, "one clip has no interval; 4 rows for 5 dimensions: far too large, compare only with equally"),
-        (1, 6, True, "one clip has no interval"),
+        (
+            1,
+            4,
+            True,
+            "one recording has no interval; 4 rows for 5 dimensions: far too large, compare only with equally",
+        ),
+        (1, 6, True, "one recording has no interval"),
         (3, 1, True, "3 rows for 5 dimensions: far too large, compare only with equally many clips"),
     ],
 )

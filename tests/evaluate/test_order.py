@@ -21,7 +21,7 @@ import pytest
 from con360av_jax.config.settings import MelConfig
 from con360av_jax.evaluate.features import FeatureCard, FeatureSet, write_features
 from con360av_jax.evaluate.metrics.av_align import av_align, flow_magnitude, flow_peaks
-from con360av_jax.evaluate.metrics.bootstrap import ClipMoments, bootstrap_frechet
+from con360av_jax.evaluate.metrics.bootstrap import RecordingMoments, bootstrap_frechet
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.metrics.saliency import compare_saliency
 from con360av_jax.media.files import read_audio, read_frames
@@ -161,7 +161,7 @@ def test_values_do_not_depend_on_the_order_of_clips_or_how_rows_are_cut(tmp_path
     shards = [accumulate(blocks[number::3][::-1]) for number in (2, 0, 1)]
     assert frechet_distance(sum(shards[1:], shards[0]), noise, "unbiased") == pytest.approx(wanted, rel=1e-9)
     intervals = [
-        bootstrap_frechet(ClipMoments.of(order), noise, "unbiased", seed=0, draws=10)
+        bootstrap_frechet(RecordingMoments.of(order), noise, "unbiased", seed=0, draws=10)
         for order in (blocks, blocks[::-1])
     ]
     assert intervals[0].value == pytest.approx(intervals[1].value, rel=1e-9)

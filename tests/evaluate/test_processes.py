@@ -32,6 +32,9 @@ def test_two_processes_share_the_clips_and_the_first_goes_on(tiny: Config, tmp_p
         port = free.getsockname()[1]
     run, dataset, folder = tiny_world.run(lean), tiny_world.dataset(lean), tmp_path / "eval"
     arguments = ["evaluate", "--run", str(run), "--dataset", str(dataset), "--out", str(folder), "--batch-size", "2"]
+    for name in ("fastgaze", "yamnet"):
+        (tmp_path / name).write_bytes(b"no network")
+    arguments += ["--weights", *(f"{name}={tmp_path / name}" for name in ("fastgaze", "yamnet"))]
     arguments += ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id"]
     environment = {**os.environ, "XLA_FLAGS": quick_compile_flags(0), "CON360AV_CACHE": "off"}
     script = "import sys; from con360av_jax.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -46,9 +49,9 @@ def test_two_processes_share_the_clips_and_the_first_goes_on(tiny: Config, tmp_p
     finally:
         for process in processes:
             process.kill()
-    # No weights are given: the first process, alone, comes as far as extraction.
+    # The weights are no networks: the first process, alone, comes as far as extraction.
     assert [process.returncode for process in processes] == [2, 0], errors
-    assert "protocol small needs weights of fastgaze, yamnet" in errors[0]
+    assert "features of" in errors[0] and "were not extracted: " in errors[0]
 
     making = Making(weights=settings.find_weights(run, True), dataset=open_dataset(dataset), sampler=lean.sampler)
     with tiny_world.quick_compiles():

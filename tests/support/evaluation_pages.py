@@ -16,7 +16,15 @@ from con360av_jax.media.files import write_clip
 EVIL = '<script>alert("x")</script>'
 CARD = FeatureCard(kind="saliency", model="FastGaze", weights_sha256="ab" * 32, settings={"size": 480}, packages={})
 S_KL = Metric(
-    name="s_kl", title="S_KL (FastGaze)", unit="nats", lower_is_better=True, value=0.5, low=0.4, high=0.6, clips=30
+    name="s_kl",
+    title="S_KL (FastGaze)",
+    unit="nats",
+    lower_is_better=True,
+    value=0.5,
+    low=0.4,
+    high=0.6,
+    clips=30,
+    recordings=30,
 )
 NOTHING = Metric(name="fad", title="FAD (YAMNet)", unit="", lower_is_better=True, value=None, note="1 row only")
 
@@ -77,7 +85,7 @@ def results(count: int, **changed) -> Results:
 
 def difference(metric: Metric, **changed) -> Difference:
     """Difference "b minus a" with the name, value and interval of a metric."""
-    shared = ("name", "title", "unit", "lower_is_better", "low", "high", "clips")
+    shared = ("name", "title", "unit", "lower_is_better", "low", "high", "clips", "recordings")
     plain = {name: getattr(metric, name) for name in shared} | {"value": metric.value, "first": "a", "second": "b"}
     return Difference(**plain, first_value=0.0, second_value=0.0, **changed)
 

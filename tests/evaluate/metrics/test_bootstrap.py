@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import MetricError
-from con360av_jax.evaluate.metrics.bootstrap import ClipMoments, bootstrap_frechet, bootstrap_mean
+from con360av_jax.evaluate.metrics.bootstrap import RecordingMoments, bootstrap_frechet, bootstrap_mean
 from con360av_jax.evaluate.metrics.frechet import Moments, frechet_distance, moments
 
 
@@ -43,7 +43,7 @@ def test_clips_with_more_values_weigh_more():
 def test_weighted_sums_of_clips_equal_repeated_rows(rows: tuple[int, ...]):
     given = clips(0, rows, 6)
     weights = np.random.default_rng(1).integers(0, 4, len(rows))
-    found = ClipMoments.of(given).total(weights)
+    found = RecordingMoments.of(given).total(weights)
     wanted = moments(np.concatenate([np.tile(part, (weight, 1)) for part, weight in zip(given, weights, strict=True)]))
     assert found.count == wanted.count
     np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-12)
@@ -51,7 +51,7 @@ def test_weighted_sums_of_clips_equal_repeated_rows(rows: tuple[int, ...]):
 
 
 def test_long_clips_are_kept_short():
-    assert ClipMoments.of(clips(0, (500, 3, 1), 6)).factors.shape == (6 + 3, 6)
+    assert RecordingMoments.of(clips(0, (500, 3, 1), 6)).factors.shape == (6 + 3, 6)
 
 
 @pytest.mark.parametrize("covariance", ["biased", "unbiased"])
@@ -59,7 +59,7 @@ def test_long_clips_are_kept_short():
 def test_the_quick_draws_equal_distances_of_repeated_rows(covariance, rows: int):
     """Also below full rank, on either side."""
     given, reference = clips(0, (2, 1, 3, 1, 4, 2), 12), moments(np.random.default_rng(3).normal(size=(rows, 12)))
-    summed = ClipMoments.of(given)
+    summed = RecordingMoments.of(given)
     found = bootstrap_frechet(summed, reference, covariance, seed=5, draws=10, level=0.999999)
     drawn = np.random.default_rng(5).multinomial(6, np.full(6, 1 / 6), size=10)
     repeated = [np.concatenate([np.tile(part, (k, 1)) for part, k in zip(given, ks, strict=True)]) for ks in drawn]
@@ -75,7 +75,7 @@ def test_the_interval_of_a_distance_covers_the_truth():
     random, covered, trials = np.random.default_rng(0), 0, 100
     reference = Moments(10**9, np.zeros(2), np.eye(2) * 1e9)
     for trial in range(trials):
-        summed = ClipMoments.of(random.normal(size=(400, 1, 2)) + 1)
+        summed = RecordingMoments.of(random.normal(size=(400, 1, 2)) + 1)
         found = bootstrap_frechet(summed, reference, "unbiased", seed=trial, draws=100)
         covered += found.low <= 2 <= found.high
     assert 0.87 <= covered / trials <= 0.99
@@ -86,7 +86,9 @@ def test_with_few_clips_the_centred_interval_holds_the_value_and_is_not_too_narr
     random = np.random.default_rng(0)
     reference = Moments(10**9, np.zeros(30), np.eye(30) * 1e9)
     others = [frechet_distance(moments(random.normal(size=(120, 30))), reference, "unbiased") for _ in range(300)]
-    found = bootstrap_frechet(ClipMoments.of(random.normal(size=(120, 1, 30))), reference, "unbiased", 0, draws=300)
+    found = bootstrap_frechet(
+        RecordingMoments.of(random.normal(size=(120, 1, 30))), reference, "unbiased", 0, draws=300
+    )
     assert found.low > found.value
     low, high = found.centred
     assert low < found.value < high
@@ -94,7 +96,7 @@ def test_with_few_clips_the_centred_interval_holds_the_value_and_is_not_too_narr
 
 
 def test_drawing_the_reference_too_widens_the_interval():
-    one, other = (ClipMoments.of(clips(seed, (1,) * 80, 3)) for seed in (0, 1))
+    one, other = (RecordingMoments.of(clips(seed, (1,) * 80, 3)) for seed in (0, 1))
     fixed = bootstrap_frechet(one, other.total(np.ones(80, int)), "biased", seed=0, draws=200)
     both = bootstrap_frechet(one, other, "biased", seed=0, draws=200)
     assert both.value == pytest.approx(fixed.value)
@@ -102,22 +104,22 @@ def test_drawing_the_reference_too_widens_the_interval():
 
 
 def test_equal_seeds_give_equal_intervals():
-    summed, reference = ClipMoments.of(clips(0, (1, 2, 3), 2)), moments(np.eye(2))
+    summed, reference = RecordingMoments.of(clips(0, (1, 2, 3), 2)), moments(np.eye(2))
     drawn = [bootstrap_frechet(summed, reference, "biased", seed, draws=20) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_what_cannot_be_drawn_from_is_refused():
-    summed = ClipMoments.of(clips(0, (1, 2), 3))
+    summed = RecordingMoments.of(clips(0, (1, 2), 3))
     for message, wrong in (
-        ("1 clips", lambda: ClipMoments.of(clips(0, (4,), 3))),
-        ("clip number 1 has 2 dimensions", lambda: ClipMoments.of([np.ones((1, 3)), np.ones((1, 2))])),
-        ("clip number 0: .*not finite", lambda: ClipMoments.of([np.full((1, 3), np.inf)])),
+        ("1 recordings", lambda: RecordingMoments.of(clips(0, (4,), 3))),
+        ("recording number 1 has 2 dimensions", lambda: RecordingMoments.of([np.ones((1, 3)), np.ones((1, 2))])),
+        ("recording number 0: .*not finite", lambda: RecordingMoments.of([np.full((1, 3), np.inf)])),
         ("one dimension", lambda: bootstrap_frechet(summed, moments(np.eye(4)), "biased", seed=0)),
         ("9 draws", lambda: bootstrap_frechet(summed, moments(np.eye(3)), "biased", seed=0, draws=9)),
         ("level 95", lambda: bootstrap_mean(np.ones(2), np.ones(2), seed=0, level=95)),
-        ("at least 2 clips", lambda: bootstrap_mean(np.ones(1), np.ones(1), seed=0)),
-        ("at least 2 clips", lambda: bootstrap_mean(np.ones(3), np.ones(2), seed=0)),
+        ("at least 2 recordings", lambda: bootstrap_mean(np.ones(1), np.ones(1), seed=0)),
+        ("at least 2 recordings", lambda: bootstrap_mean(np.ones(3), np.ones(2), seed=0)),
     ):
         with pytest.raises(MetricError, match=message):
             wrong()

@@ -2,6 +2,7 @@
 # ruff: noqa: E402 -- imports that need torch come after asking for it
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ def clap(folder: Path) -> CLAP:
 def sounds(*lengths: int) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     return [generator.uniform(-0.5, 0.5, length).astype(np.float32) for length in lengths]
+
+
+def test_it_is_called_what_its_config_says(folder: Path, tmp_path: Path):
+    sizes = "CLAP: HTSAT of depths 1-1 and width 8, without fusion, text of depth 1 and width 8, embeddings of 12"
+    assert open_clap(folder).described == sizes
+    named = tmp_path / "named"
+    shutil.copytree(folder, named)
+    config = json.loads((named / "config.json").read_text())
+    (named / "config.json").write_text(json.dumps({**config, "_name_or_path": "laion/clap-htsat-unfused"}))
+    assert open_clap(named).described == f"{sizes} (laion/clap-htsat-unfused)"
 
 
 def test_embeddings_have_unit_length_and_do_not_feel_the_sounds_beside_them(clap: CLAP):

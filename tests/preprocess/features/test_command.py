@@ -116,6 +116,9 @@ def test_clap_hears_as_the_protocol_says(clap: Path, tmp_path: Path):
         found.card.settings
     )
     assert len(found.card.weights_sha256) == 64
+    assert found.card.model == (
+        "CLAP: HTSAT of depths 1-1 and width 8, without fusion, text of depth 1 and width 8, embeddings of 12"
+    )
     assert run(folder, tmp_path / "paper", "paper", "--parts", "sound", "--weights", f"clap={clap}") == 0
     assert [clip.rows for clip in open_features(tmp_path / "paper" / "sound").clips] == [1, 1]
 
