@@ -64,8 +64,7 @@ def train(
             is missing or has another config; or a checkpoint cannot be written.
         DatasetError: the dataset is missing, corrupt or has another config.
         ShardingError: the mesh does not fit the devices, the batch or a parameter.
-        ConfigError: `allowed` names an unknown setting, or one that may not change; or Map Encoder and FiLM would
-            learn through frozen connectors that are the identity.
+        ConfigError: `allowed` names a setting that is unknown or may not change, or nothing could learn (`load_state`).
         DivergenceError: the loss or its gradient is NaN or infinite, see `config.train.on_nan`.
     """
     run = run_folder.open_run(out) if resume else None
@@ -82,7 +81,6 @@ def train(
     config = replace(config, train=config.train.in_steps(len(records)))
     loader = open_loader(config, records, pretrained)
     run_folder.require_same_model(config, pretrained.config, f"base {base}")
-
     state, frozen = load_state(config, pretrained, mesh)
     progress = Progress(step=0, next_batch=0, seed=config.train.seed)
     if run is not None and (newest := checkpoint.step_to_resume(run.folder)) is not None:
