@@ -42,7 +42,7 @@ class CLAP:
 
     @property
     def described(self) -> str:
-        """Description of the model by the folder's config: name if given, sizes of its encoders, width of embeddings."""
+        """Description of the model by the folder's config: name if given, sizes of the encoders, embedding width."""
         audio, text = self.model.config.audio_config, self.model.config.text_config
         depths = "-".join(map(str, audio.depths))
         words = f"CLAP: HTSAT of depths {depths} and width {audio.patch_embeds_hidden_size}"
