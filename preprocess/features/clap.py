@@ -43,11 +43,12 @@ class CLAP:
     @property
     def described(self) -> str:
         """Description of the model by the folder's config: name if given, sizes of the encoders, embedding width."""
-        audio, text = self.model.config.audio_config, self.model.config.text_config
+        config: Any = self.model.config  # transformers types parts of a config as dicts
+        audio, text = config.audio_config, config.text_config
         depths = "-".join(map(str, audio.depths))
         words = f"CLAP: HTSAT of depths {depths} and width {audio.patch_embeds_hidden_size}"
         words += f", {'with' if audio.enable_fusion else 'without'} fusion, text of depth {text.num_hidden_layers}"
-        words += f" and width {text.hidden_size}, embeddings of {self.model.config.projection_dim}"
+        words += f" and width {text.hidden_size}, embeddings of {config.projection_dim}"
         return f"{words} ({self.name})" if self.name else words
 
     @property
