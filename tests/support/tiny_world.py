@@ -131,7 +131,7 @@ def dataset(config: Config) -> Path:
 @cache
 def run(config: Config) -> Path:
     """A run of 7 steps that were never made: trained parameters are the base's `moved` by 0.1, averages by 0.2."""
-    folder = world() / "run"
+    folder = world() / f"run-{config.name}"
     state, _ = load_state(config, open_pretrained(base(config)), make_mesh(MeshConfig()))
     trained = replace(
         state,
