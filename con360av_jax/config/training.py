@@ -1,0 +1,110 @@
+"""Settings of training: what is trained, on which batches, for how long, and what a run writes."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from con360av_jax.config.networks import require
+
+Remat: TypeAlias = Literal["none", "products", "blocks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training settings; the published ones are in configs/paper_a100x4.py."""
+
+    trainable: str = "connectors"
+    """Parameters that are trained. control: Map Encoder and FiLM. connectors (the published setting): also the
+    connectors and environment encoders. motion: also the motion modules. all: every parameter of the joint model.
+    Anything else is a regular expression for whole parameter paths, such as "connector/.*|unet/video/conv_out/.*"."""
+    batch_size: int = 4
+    """Samples per step, over all devices."""
+    accumulate: int = 1
+    """Parts of a batch that are computed one after the other to save memory; the update does not change."""
+    steps: int = 10_000
+    """Number of training steps; 0 if `epochs` is given."""
+    epochs: int = 0
+    """Number of passes over the records of the dataset, in place of `steps`; 0 if `steps` is given. A run records the
+    number of steps that it comes to."""
+    learning_rate: float = 1e-5
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: constant, or half a cosine that reaches 0 at `decay_steps`."""
+    warmup_steps: int = 0
+    """Number of updates in which the learning rate rises linearly to its peak."""
+    decay_steps: int = 10_000
+    """Number of updates, warm-up included, until the cosine schedule reaches 0; the constant schedule ignores it."""
+    weight_decay: float = 1e-2
+    """Weight decay of AdamW."""
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient; a longer gradient is scaled down to it."""
+    ema_decay: float = 0.9999
+    """Decay per update of the moving average of the trained parameters, approached from 0 as (1 + s) / (10 + s) after s
+    updates; 0 keeps no average."""
+    text_dropout: float = 0.1
+    """Share of samples whose caption is replaced by the empty one (0 to 1)."""
+    map_dropout: float = 0.1
+    """Share of samples whose maps are left out (0 to 1)."""
+    clean_estimate_share: float = 0.5
+    """Share of samples whose environment encoders get the predicted clean latent instead of zeros (0 to 1)."""
+    seed: int = 0
+    """Seed of the order of the samples and of all random numbers of training."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 3
+    """Number of newest checkpoints that are kept."""
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Data type of activations and frozen weights; norms, softmax, losses and trained weights are always float32."""
+    remat: Remat = "none"
+    """Activations that the backward pass computes again to save memory: none; products keeps only the results of
+    convolutions and matrix products; blocks keeps only the inputs of whole blocks."""
+    loader_threads: int = 2
+    """Threads per process that load batches ahead; 0 loads each batch when it is needed. The order of the samples does
+    not depend on it."""
+    on_corrupt: Literal["stop", "skip"] = "skip"
+    """Whether a corrupt record stops the run or is replaced by another record (see data/intact_records.py)."""
+    max_corrupt_share: float = 0.01
+    """Share of the records that may be corrupt with on_corrupt=skip (0 to 1); more stop the run. Above 0, one corrupt
+    record is always allowed."""
+    tensorboard: bool = True
+    """Whether metrics are also written as TensorBoard files to RUN/tensorboard."""
+    wandb_project: str = ""
+    """Weights & Biases project that metrics are also sent to; empty for none."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """Reaction to a loss or gradient that is NaN or infinite: stop the run, or skip the update of that step."""
+    max_skips: int = 10
+    """Consecutive steps that may be skipped with on_nan=skip (1 or more); one more stops the run."""
+
+    def __post_init__(self):
+        require(
+            min(self.steps, self.epochs) >= 0 and self.steps + self.epochs > 0,
+            f"steps={self.steps} and epochs={self.epochs}: give a positive number of one of them",
+        )
+        require(
+            0 in (self.steps, self.epochs),
+            f"steps={self.steps} and epochs={self.epochs} are both given: set one of them to 0",
+        )
+        require(self.max_skips >= 1, f"max_skips={self.max_skips} is below 1: give 1 or more, or on_nan=stop")
+        require(self.loader_threads >= 0, f"loader_threads={self.loader_threads} is negative; 0 uses no threads")
+        require(
+            0 <= self.max_corrupt_share <= 1,
+            f"max_corrupt_share={self.max_corrupt_share} is not a share: give a number from 0 to 1",
+        )
+        require(
+            self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
+            f"a batch of {self.batch_size} does not divide into accumulate={self.accumulate} parts",
+        )
+        require(
+            self.schedule == "constant" or self.decay_steps > self.warmup_steps >= 0,
+            f"the cosine ends at decay_steps={self.decay_steps}, before warmup_steps={self.warmup_steps} are over",
+        )
+
+    def in_steps(self, records: int) -> "TrainConfig":
+        """Returns the settings with `epochs` over `records` records as `steps`; the last batch may begin another pass.
+
+        Settings that give `steps` are returned as they are.
+        """
+        if self.epochs == 0:
+            return self
+        return replace(self, steps=-(-records * self.epochs // self.batch_size), epochs=0)
