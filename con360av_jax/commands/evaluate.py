@@ -74,7 +74,7 @@ class Evaluate:
 
         protocol, extraction = named_protocol(self.protocol), self.options.extraction(self.features)
         self._check(protocol)
-        making = self.options.making(self.run, self.dataset)
+        making = self.options.making(self.run, self.dataset, protocol)
         name = protocol.name if self.study == "none" else f"{protocol.name}-{self.study}"
         folder = self.out or default_folder(making.weights, self.run, name)
         if self.study != "none":
