@@ -8,20 +8,21 @@ from typing import Annotated, ClassVar
 import tyro
 
 from con360av_jax.config.files import load_config
+from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.train.cluster import Cluster, join
-from con360av_jax.train.objectives.choose import Part
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
     """Train one part of a base: an autoencoder or the vocoder.
 
-    The data are procedural scenes (--scenes) or a dataset with raw fields (--dataset). Every setting of the config is an
-    option, such as --config.train.steps 100; steps, batch size and learning rate are those of the part's recipe in the
-    config (pretrain.PART.recipe). `con360av init --part PART=RUN` puts the trained part into a base. SIGTERM and Ctrl-C
-    save a checkpoint; the same command with --resume goes on and gives the same weights as a run that was not stopped.
+    The data are procedural scenes (--scenes) or a dataset with raw fields (--dataset). Every setting of the config is
+    an option, such as --config.train.steps 100; defaults of steps, batch size and learning rate are those of the part's
+    recipe in the config (pretrain.PART.recipe). `con360av init --part PART=RUN` puts the trained part into a base.
+    SIGTERM and Ctrl-C save a checkpoint; the same command with --resume goes on and gives the same weights as a run
+    that was not stopped.
     """
 
     if_interrupted: ClassVar = "run the same command again, with --resume if the run has a checkpoint"
@@ -73,9 +74,7 @@ class Pretrain:
         enable_compile_cache()
         keep_freed_memory()
         join(self.cluster)
-        stopped_by = pretrain(
-            config, self.part, self.base, data, self.out, resume=self.resume, allowed=self.allow
-        )
+        stopped_by = pretrain(config, self.part, self.base, data, self.out, resume=self.resume, allowed=self.allow)
         if stopped_by is signal.SIGINT:
             # A shell stops a chain of commands only at an exit code other than 0.
             raise KeyboardInterrupt("the run is saved; the same command with --resume goes on")

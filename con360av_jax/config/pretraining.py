@@ -1,11 +1,15 @@
 """Settings of pretraining (`con360av pretrain`): the loss of each part, and its training settings to start from."""
 
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
 from tyro.conf import Fixed, Suppress
 
 from con360av_jax.config.networks import require
 from con360av_jax.config.training import TrainConfig
+
+Part: TypeAlias = Literal["vae_video", "vae_audio", "vocoder"]
+"""Parts of a base that can be pretrained."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from functools import lru_cache
 from typing import SupportsIndex, TypedDict
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from con360av_jax.scenes.panorama import render_views
 from con360av_jax.scenes.scene import Scene
 from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_2
-from con360av_jax.scenes.views import SeenObject, draw_viewpoint, seen_objects, view_caption
+from con360av_jax.scenes.views import SeenObject, draw_viewpoint, object_mask, seen_objects, view_caption
 
 SAMPLES = 2**30
 """Length of every source."""
@@ -25,6 +25,8 @@ class Still(TypedDict):
     """One view of a scene at one instant."""
 
     view: UInt8[np.ndarray, "height width 3"]
+    objects: Bool[np.ndarray, "height width"]
+    """Whether a pixel lies on an object."""
     view_caption: str
     """Caption of what the view shows."""
     scene_caption: str
@@ -56,6 +58,7 @@ class SceneStills:
         viewpoint = draw_viewpoint(scene, time, generator)
         return {
             "view": render_views(scene, np.array([time]), viewpoint, self.height, self.width)[0],
+            "objects": object_mask(scene, time, viewpoint, self.height, self.width),
             "view_caption": view_caption(scene, time, viewpoint, generator, moves=False),
             "scene_caption": scene.caption,
             "viewpoint": viewpoint,

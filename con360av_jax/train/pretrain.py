@@ -14,6 +14,7 @@ from jaxtyping import Array, Key
 
 from con360av_jax.base.parts import part_factory
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
+from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader
 from con360av_jax.models import functional
@@ -23,7 +24,7 @@ from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.checkpoint import Progress
 from con360av_jax.train.loop import on_mesh, restore_state, run_steps
 from con360av_jax.train.metrics import MetricsLog, drop_after
-from con360av_jax.train.objectives.choose import Part, make_objective
+from con360av_jax.train.objectives.choose import make_objective
 from con360av_jax.train.objectives.objective import Batch, Objective
 from con360av_jax.train.optimizer import make_optimizer
 from con360av_jax.train.pretraining_data import TrainingData
@@ -118,9 +119,7 @@ def open_loader(config: Config, objective: Objective, data: TrainingData) -> Loa
     )
 
 
-def load_state(
-    config: Config, objective: Objective, pretrained: Pretrained, mesh: Mesh
-) -> tuple[TrainState, Params]:
+def load_state(config: Config, objective: Objective, pretrained: Pretrained, mesh: Mesh) -> tuple[TrainState, Params]:
     """Returns the state before the first step and the parameters that are only read, on every device."""
 
     def read(part: str) -> Params:

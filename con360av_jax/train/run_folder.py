@@ -224,7 +224,7 @@ def require_same_pretraining(
     data: Mapping[str, object],
     allowed: Collection[str] = (),
 ) -> None:
-    """Raises CheckpointError unless `run` has the same settings, base, part and data; `allowed` as in `require_same`."""
+    """Raises CheckpointError unless `run` has the same settings, base, part and data; see `require_same`."""
     if part != run.part:
         raise CheckpointError(f"{run.folder} pretrains {run.part}, not {part}")
     require_same(run, config, base, allowed)

@@ -1,14 +1,12 @@
 """The objectives of pretraining by the name of their part."""
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias, get_args
 
+from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
 from con360av_jax.train.objectives import vae_audio, vae_video, vocoder
 from con360av_jax.train.objectives.objective import Objective
 
-Part: TypeAlias = Literal["vae_video", "vae_audio", "vocoder"]
-PARTS: tuple[Part, ...] = get_args(Part)
 _OBJECTIVES: dict[Part, Callable[[Config], Objective]] = {
     "vae_video": vae_video.objective,
     "vae_audio": vae_audio.objective,

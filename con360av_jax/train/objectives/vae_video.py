@@ -65,7 +65,7 @@ def objective(config: Config) -> Objective:
 
 
 def summarise(sums: Mapping[str, float]) -> dict[str, float]:
-    """Returns the mean squared error as "loss", PSNR (6), with known objects also object PSNR (7), and the standard deviation of the latent."""
+    """Returns the mean squared error as "loss", PSNR (6), object PSNR (7) where objects are known, and "latent_std"."""
     error = sums["squares"] / sums["values"]
     found = {"loss": error, "psnr": psnr(error)}
     if sums["object_values"]:
