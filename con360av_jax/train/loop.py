@@ -20,6 +20,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.transforms import is_encoded
+from con360av_jax.diffusion.loss import dropout_rates
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
@@ -91,10 +92,11 @@ def train(
     step = compile_step(config, mesh, state, frozen, count=measured)
     encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
     null_text, key = null_embeddings(pretrained, mesh), jax.random.key(config.train.seed)
+    dropout = jax.device_put(dropout_rates(config.train), replicate(mesh))
 
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         rows = on_mesh(batch, mesh)
-        return step.run(state, frozen, encode(rows) if encode else rows, null_text, key)
+        return step.run(state, frozen, encode(rows) if encode else rows, null_text, dropout, key)
 
     run_folder.write_run(out, config, base, dataset)
     for name in ("metrics.jsonl", "nonfinite.jsonl"):
