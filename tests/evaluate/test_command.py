@@ -59,7 +59,7 @@ def test_one_command_leaves_numbers_with_all_that_they_mean_and_a_page(
     assert (folder / "metrics.html").is_file()
     assert results.command == f"con360av {' '.join(given)} --count 4 --paper s_kl=0.5 --seed 3".replace(
         "--draws 20 --batch-size 2 --count 4 --paper s_kl=0.5 --seed 3",
-        "--count 4 --seed 3 --batch-size 2 --paper s_kl=0.5 --draws 20",
+        "--count 4 --seed 3 --batch-size 2 --draws 20 --paper s_kl=0.5",
     )
     assert tuple(metric.name for metric in results.metrics) == run.metric_names(SMALL, truth=False)
     assert results.protocol["name"] == "small" and set(results.cards) == {"saliency", "sound", "classes"}

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from con360av_jax.config.settings import MeshConfig, TrainConfig
+from con360av_jax.config.settings import MeshConfig, PerModality, TrainConfig
 from con360av_jax.diffusion.loss import dropout_rates
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten
@@ -109,6 +109,9 @@ def test_cosine_rate_falls_to_zero_at_its_last_update():
         ({"saliency_dropout": 1.5}, "saliency_dropout=1.5 is not a share: give a number from 0 to 1"),
         ({"steps": 0}, "steps=0 and epochs=0: give a positive number of one of them"),
         ({"steps": 0, "epochs": -1}, "steps=0 and epochs=-1: give a positive number"),
+        ({"loss_weight": PerModality(audio=0.0, video=0.0)}, "loss_weight=.*: give numbers of 0 or more, at least one"),
+        ({"loss_weight": PerModality(audio=2.0, video=-1.0)}, "loss_weight=.*: give numbers of 0 or more"),
+        ({"min_snr_gamma": -1.0}, "min_snr_gamma=-1.0 is negative; 0 turns the weighting off"),
         ({"schedule": "cosine", "decay_steps": 10, "warmup_steps": 10}, "before warmup_steps=10 are over"),
     ],
 )
