@@ -145,8 +145,8 @@ def make_train_step(
 
     `denoiser` takes the merged parameters of the joint model; `frozen` and the trained ones come from
     `optimizer.select`, `dropout` from `dropout_rates`: the rates in `config` are not read. `key` stays the same for the
-    whole run: each step folds in its number. Metrics are those of `denoising_loss` and of `make_update`; float32, on the
-    device. `mesh`, if given, tells which devices hold copies of the model.
+    whole run: each step folds in its number. Metrics are those of `denoising_loss` and of `make_update`; float32, on
+    the device. `mesh`, if given, tells which devices hold copies of the model.
     """
     update = make_update(config)
     compute_dtype = jnp.dtype(config.compute_dtype)
