@@ -69,7 +69,8 @@ def stft_distance(y: Waveform, made: Waveform, sample_rate: int) -> tuple[Float[
     convergence, logarithms = [], []
     for resolution in resolutions(sample_rate):
         wanted, found = magnitudes(y, resolution), magnitudes(made, resolution)
-        distance = jnp.sqrt(jnp.sum(jnp.square(wanted - found), (1, 2)))
+        # Between equal spectra the derivative of a plain root is not finite.
+        distance = jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(wanted - found), (1, 2)), SMALLEST_POWER))
         convergence.append(jnp.mean(distance / jnp.sqrt(jnp.sum(jnp.square(wanted), (1, 2)))))
         logarithms.append(jnp.mean(jnp.abs(jnp.log(wanted) - jnp.log(found))))
     return jnp.mean(jnp.stack(convergence)), jnp.mean(jnp.stack(logarithms))
