@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32
 
 from con360av_jax.scenes.captions_2 import Said, describe_view, still
 from con360av_jax.scenes.scene import Scene, SceneObject
-from con360av_jax.sphere.geometry import angles_from_direction, direction_from_angles, rotation, view_directions
+from con360av_jax.sphere.geometry import angles_from_direction, direction_from_angles, rotation
 
 FIELDS = np.radians(45), np.radians(70)
 """Smallest and largest field of view, rad."""
@@ -62,20 +62,6 @@ def seen_objects(scene: Scene, time: float, viewpoint: Viewpoint) -> tuple[SeenO
         if place is not None:
             found.append((float(np.hypot(*place)), SeenObject(name=item.name, colour=item.colour, position=place)))
     return tuple(seen for _, seen in sorted(found, key=lambda pair: pair[0]))
-
-
-def object_mask(
-    scene: Scene, time: float, viewpoint: Viewpoint, height: int, width: int
-) -> Bool[np.ndarray, "height width"]:
-    """Pixels of a view at `time` (s) whose directions lie within the angular radius of an object's centre."""
-    yaw, pitch, across, up = (float(angle) for angle in viewpoint)
-    rays = view_directions(yaw, pitch, across, up, height, width)
-    rays = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
-    instant, mask = np.array(time), np.zeros((height, width), bool)
-    for item in scene.objects:
-        centre = direction_from_angles(*item.motion.angles(instant))
-        mask |= rays @ centre >= np.cos(item.angular_radius(instant, scene.seconds))
-    return mask
 
 
 def view_caption(scene: Scene, time: float, viewpoint: Viewpoint, generator: np.random.Generator, moves: bool) -> str:

@@ -16,7 +16,7 @@ from con360av_jax.data.loader import Rows, excerpt_rows
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.errors import DatasetError
-from con360av_jax.scenes.sources import SceneStills
+from con360av_jax.scenes.sources import SceneAudio, SceneSource, SceneStills
 from con360av_jax.scenes.version_2 import SceneSplit
 from con360av_jax.train.objectives.objective import Objective
 from con360av_jax.train.run_folder import dataset_hash
@@ -89,31 +89,25 @@ class SceneData:
 
     def rows(self, objective: Objective, config: Config) -> tuple[Rows, Corrupt]:
         """See `TrainingData`."""
-        arrays = self._arrays(objective, config, "train")
+        scenes = self._source(objective, config, "train")
 
         def row(number: int) -> dict[str, Any]:
             random = np.random.default_rng((config.train.seed, number))
-            return _numbered(objective.example(arrays(number), random), number)
+            return _numbered(objective.example(scenes[number], random), number)
 
         return row, dict
 
     def held_out(self, objective: Objective, config: Config) -> tuple[Rows, int]:
         """See `TrainingData`."""
-        arrays = self._arrays(objective, config, "validation")
+        scenes = self._source(objective, config, "validation")
         count = config.pretrain.validation_batches * config.train.batch_size
-        return lambda n: _numbered(objective.whole(arrays(n), np.random.default_rng((0, n))), n), count
+        return lambda n: _numbered(objective.whole(scenes[n], np.random.default_rng((0, n))), n), count
 
-    def _arrays(
-        self, objective: Objective, config: Config, split: SceneSplit
-    ) -> Callable[[int], Mapping[str, np.ndarray]]:
-        clip = config.clip
-        stills = SceneStills(self.seed, clip.height, clip.width, float(clip.seconds), split)
-
-        def still(number: int) -> Mapping[str, np.ndarray]:
-            found = stills[number]
-            return {"video": found["view"][None], "objects": found["objects"][None]}
-
-        return still
+    def _source(self, objective: Objective, config: Config, split: SceneSplit) -> SceneSource[Any]:
+        clip, seconds = config.clip, float(config.clip.seconds)
+        if "video" in objective.fields:
+            return SceneStills(self.seed, clip.height, clip.width, seconds, split)
+        return SceneAudio(config.mel, self.seed, seconds, split)
 
 
 def _numbered(example: dict[str, np.ndarray], number: int) -> dict[str, Any]:
