@@ -110,6 +110,13 @@ class SceneData:
         return SceneAudio(config.mel, self.seed, seconds, split)
 
 
+def recorded_data(description: Mapping[str, Any]) -> TrainingData:
+    """Returns the data of a run from the description in its run.json."""
+    if "scenes" in description:
+        return SceneData(description["scenes"])
+    return RecordData(Path(description["dataset"]))
+
+
 def _numbered(example: dict[str, np.ndarray], number: int) -> dict[str, Any]:
     return {**example, "sample_id": np.asarray(number, np.int64)}
 

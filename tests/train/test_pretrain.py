@@ -1,32 +1,36 @@
 """Pretraining: losses fall, resuming changes nothing, a step compiles once, trained parts come together in a base."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import numpy as np
 import pytest
 
+from con360av_jax.base.codecs import Codecs
 from con360av_jax.base.pretrained import open_pretrained
 from con360av_jax.base.random import create_random
+from con360av_jax.cli import main
+from con360av_jax.config.files import save_config
 from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.transforms import collate
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError
+from con360av_jax.scenes.sources import SceneStills
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train import run_folder
-from con360av_jax.train.loop import on_mesh
+from con360av_jax.train.loop import on_mesh, restore_state
 from con360av_jax.train.metrics import read_lines
 from con360av_jax.train.objectives.choose import make_objective
 from con360av_jax.train.pretrain import compiled_step, load_state, make_objective_step, pretrain
 from con360av_jax.train.pretraining_data import RecordData, SceneData
 from con360av_jax.train.pretraining_measures import EXAMPLES
+from con360av_jax.train.trained_parts import open_trained
 from tests.support import tiny_world
-from tests.support.tiny_world import metrics, with_part, with_train
+from tests.support.tiny_world import assert_same, leaves_equal, metrics, with_part, with_train
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 SCENES = SceneData(5)
@@ -80,7 +84,7 @@ def test_the_loss_falls_on_a_fixed_batch_and_a_step_compiles_once(part: Part, sm
     jax.monitoring.register_event_duration_secs_listener(heard)
     try:
         for _ in range(12):
-            state, found = step(state, on_mesh(cast(dict, collate([row, row])), mesh), jax.random.key(0))
+            state, found = step(state, on_mesh(cast(Any, collate([row, row])), mesh), jax.random.key(0))
             losses.append(float(found["loss"]))
     finally:
         jax.monitoring.unregister_event_duration_listener(heard)
@@ -94,7 +98,7 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(small: Config, base: Pat
     state, _ = load_state(small, objective, open_pretrained(base), mesh)
     arrays = fake_sample(small, 0).arrays
     rows = [{**objective.example(arrays, np.random.default_rng(row)), "sample_id": np.int64(row)} for row in range(2)]
-    batch = on_mesh(cast(dict, collate(rows)), mesh)
+    batch = on_mesh(cast(Any, collate(rows)), mesh)
     found = [
         jax.jit(make_objective_step(objective, with_train(small, accumulate=parts)))(state, batch, jax.random.key(0))[1]
         for parts in (1, 2)
@@ -109,10 +113,10 @@ def test_resume_equals_an_uninterrupted_run(small: Config, base: Path, whole: Pa
     pretrain(small, "vae_video", base, SCENES, half, resume=True)
     assert metrics(half) == metrics(whole)
     assert metrics(half, "validation.jsonl") == metrics(whole, "validation.jsonl")
-    for step in ("2", "4"):
-        hashes = [json.loads((run / "checkpoints" / step / "hashes.json").read_text()) for run in (half, whole)]
-        arrays = [{name: digest for name, digest in found.items() if "/d/" in name} for found in hashes]
-        assert arrays[0] == arrays[1]
+    start, _ = load_state(small, make_objective("vae_video", small), open_pretrained(base), make_mesh(small.mesh))
+    states, progress = zip(*(restore_state(start, run / "checkpoints" / "4") for run in (half, whole)), strict=True)
+    assert leaves_equal(*states)
+    assert progress[0] == progress[1]
 
 
 def test_held_out_scenes_are_measured_at_every_checkpoint(small: Config, whole: Path):
@@ -148,11 +152,41 @@ def test_a_run_of_another_part_other_data_or_another_kind_is_refused(small: Conf
         ("vae_video", SCENES, with_part(small, "pretrain.vae_video", kl_weight=1.0), "kl_weight"),
     ):
         with pytest.raises(CheckpointError, match=said):
-            pretrain(settings, part, base, data, whole, resume=True)
+            pretrain(settings, cast(Part, part), base, data, whole, resume=True)
     with pytest.raises(CheckpointError, match="already exists"):
         pretrain(small, "vae_video", base, SCENES, whole)
     with pytest.raises(CheckpointError, match=r"is a run of con360av pretrain vae_video.*--part vae_video="):
         run_folder.open_run(whole)
+
+
+def test_a_trained_part_takes_its_place_in_a_base_with_its_scaling_factor_and_origin(
+    small: Config, base: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config, out = tmp_path / "small.json", tmp_path / "base"
+    save_config(small, config)
+    command = ["init", "--config", str(config), "--out", str(out)]
+    assert main([*command, "--seed", "3", "--part", f"vae_video={whole}"]) == 0
+    made, before = open_pretrained(out, verify=True), open_pretrained(base)
+    ema = open_trained(whole / "checkpoints" / "4", small)
+    assert_same(made.params("vae_video"), ema.params["vae_video"])
+    assert_same(made.params("vocoder"), before.params("vocoder"))
+    # Latents that carry the factor have unit variance.
+    factor = made.config.model.vae.video.scaling_factor
+    assert replace(made.config, model=small.model) == small
+    scenes = [SceneStills(5, 16, 16, 1.0)[number]["video"][0] for number in range(32)]
+    mean, std = Codecs(made).encode_video(np.stack(scenes))
+    assert np.sqrt((mean**2 + std**2).mean() - mean.mean() ** 2) == pytest.approx(1, rel=1e-3)
+    assert made.report["origin"] == "random weights, seed 3, vae_video pretrained"
+    (origin,) = cast(list, made.report["trained"])
+    assert origin == {**ema.origin, "scaling_factor_video": factor}
+    assert {"part": "vae_video", "step": 4, "data": {"scenes": 5, "version": 2}}.items() <= origin.items()
+    # The next part is trained on that base; its measured factor is not in the config.
+    objective = make_objective("vocoder", small)
+    load_state(made.config, objective, made, make_mesh(small.mesh))
+    run_folder.require_same_networks(small, made.config, "base")
+    for given, said in ((f"vocoder={whole}", "that run trained vae_video"), ("vae_video", "such as vae_video=RUN")):
+        assert main(["init", "--config", str(config), "--out", str(tmp_path / "2"), "--part", given]) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
