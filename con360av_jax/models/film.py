@@ -3,8 +3,9 @@
     (scale, shift) = W pool(m) + b,   W = b = 0 at the start,   y -> y (1 + scale) + shift                          (1)
 
 For video, pool is torch's adaptive average pooling: bin i of n over N cells covers
-[floor(i N / n), ceil((i + 1) N / n)). For audio it averages over the panorama and aligns in time. A clip of F frames lasts T latent steps, which the U-Net
-pads; frame j covers the steps [j T / F, (j + 1) T / F). A site whose cells cover S steps each gets
+[floor(i N / n), ceil((i + 1) N / n)). For audio it averages over the panorama and aligns in time. A clip of F frames
+lasts T latent steps, which the U-Net pads; frame j covers the steps [j T / F, (j + 1) T / F). A site whose cells cover
+S steps each gets
 
     pool(m)_i = mean of m over the steps [i S, min((i + 1) S, T))                                                  (2)
 
