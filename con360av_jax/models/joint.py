@@ -1,6 +1,6 @@
 """The joint model: two U-Nets, connectors between them, and FiLM by maps of the panorama on both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TypeAlias, TypedDict
 
@@ -76,7 +76,7 @@ class JointModel(nnx.Module):
                 inputs.timesteps if steps is None else steps,
                 taps,
             )
-            pools: dict[str, Pool | None] = dict.fromkeys(modalities)
+            pools: Mapping[str, Pool | None] = dict.fromkeys(modalities)
             if inputs.maps is not None:
                 pools = on_grids(self.map_encoder(inputs.maps), latents["audio"].shape[1])
             sites = {name: self._connect(name, sequences, pools[name], inputs.map_mask, taps) for name in modalities}
@@ -127,7 +127,8 @@ class JointModel(nnx.Module):
                 return x
             modulation = None
             if pool_maps is not None:
-                modulation = self.film[name][site](pool_maps(x.shape[1:4]), map_mask)
+                frames, height, width = x.shape[1:4]
+                modulation = self.film[name][site](pool_maps((frames, height, width)), map_mask)
             output = run(self.connector[name][site], x, sequences[OTHER[name]], modulation, remat=self.remat)
             if taps is not None:
                 taps[f"connector/{name}/{site}"] = output
