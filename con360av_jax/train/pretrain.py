@@ -55,12 +55,11 @@ def pretrain(
 
     Args:
         config: all settings; its networks must be those of `base`, whose measured scaling factors count.
-        part: name of the objective.
+        part: part of the base to train.
         base: pretrained folder; the parameters to start from, and those of other parts, are read from there.
         data: source of training examples and of held-out ones, which are measured at every checkpoint.
         out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
             then equal those of an uninterrupted run, bit for bit.
-        resume: whether to continue the run in `out`.
         allowed: paths of settings, such as "train.learning_rate", that may differ in a resumed run.
 
     Returns:
@@ -69,10 +68,9 @@ def pretrain(
     Raises:
         CheckpointError: `out` exists, or a run to resume is missing, corrupt or was made from other inputs; `base`
             is missing or has other networks; or a file cannot be written.
-        DatasetError: the data are missing, corrupt, or lack what the objective needs.
-        ShardingError: the mesh does not fit the devices or the batch.
-        ConfigError: the config does not fit the objective, or `allowed` names a setting that may not change.
-        DivergenceError: the loss or its gradient is NaN or infinite, see `config.train.on_nan`.
+        DatasetError, DivergenceError: the data are missing, corrupt or lack what the objective needs; see `train`.
+        ShardingError, ConfigError: the mesh does not fit the devices or the batch, the config does not fit the
+            objective, or `allowed` names a setting that may not change.
     """
     run = run_folder.open_pretraining(out) if resume else None
     pretrained = open_pretrained(base)
@@ -91,8 +89,7 @@ def pretrain(
     if run is not None and (newest := checkpoint.step_to_resume(run.folder)) is not None:
         state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
         loader.set_state(progress.next_batch)
-    step = compiled_step(config, objective, mesh, state)
-    key = jax.random.key(config.train.seed)
+    step, key = compiled_step(config, objective, mesh, state), jax.random.key(config.train.seed)
 
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         return step(state, on_mesh(batch, mesh), key)

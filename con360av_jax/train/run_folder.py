@@ -41,7 +41,7 @@ FREE_OF_WEIGHTS = ("name", "mesh", "sampler", "train", "pretrain", "clip.hop_sec
 
 @dataclass(frozen=True, kw_only=True)
 class AnyRun:
-    """What config.json and run.json of every run folder hold."""
+    """Contents of config.json and run.json that every run folder has."""
 
     folder: Path
     config: Config

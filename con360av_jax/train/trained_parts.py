@@ -27,7 +27,7 @@ FACTOR_BATCHES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPart:
-    """What a run of pretraining gives to a base."""
+    """Contribution of a run of pretraining to a base."""
 
     params: Mapping[str, Params]
     """Part of the base -> its parameters."""
