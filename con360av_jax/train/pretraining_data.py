@@ -82,9 +82,13 @@ class RecordData:
 
 @dataclass(frozen=True)
 class SceneData:
-    """Procedural scenes of one seed."""
+    """Procedural scenes of one seed; raises DatasetError if it is negative."""
 
     seed: int
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise DatasetError(f"the seed of the scenes is {self.seed}: give 0 or more")
 
     def describe(self) -> dict[str, object]:
         """See `TrainingData`."""

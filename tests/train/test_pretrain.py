@@ -214,3 +214,23 @@ def test_a_trained_part_takes_its_place_in_a_base_with_its_scaling_factor_and_or
 def test_excerpts_that_do_not_fit_are_refused(small: Config, part: Part, path: str, changes: dict, said: str):
     with pytest.raises(ConfigError, match=said):
         make_objective(part, with_part(small, path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "either --scenes SEED or --dataset FOLDER"),
+        (["--scenes", "1", "--dataset", "folder"], "either --scenes SEED or --dataset FOLDER"),
+        (["--scenes", "1", "--validation", "folder"], "--validation needs --dataset"),
+        (["--scenes", "-1"], "seed of the scenes is -1: give 0 or more"),
+        (["--scenes", "1", "--config.pretrain.vae-video.recipe.steps", "5"], "unknown option"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], said: str, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "run"
+    assert main(["pretrain", "vae_video", "--base", str(base), "--out", str(out), *options]) == 2
+    told = capsys.readouterr().err
+    assert said in told and "did you mean --config.pretrain.vae-video.recipe" not in told
+    assert not out.exists()
