@@ -20,7 +20,7 @@ from con360av_jax.scenes.scene import Scene, make_scene
 from con360av_jax.scenes.timbres import object_sound, scene_sound
 from con360av_jax.scenes.truth import VERSIONS, Truth, scene_truth
 from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_2
-from con360av_jax.scenes.views import draw_viewpoints, view_caption
+from con360av_jax.scenes.views import draw_viewpoints, seen_objects, view_caption
 
 CAPTIONS, SETTINGS, VIEWPOINTS = "captions.jsonl", "scenes.json", "viewpoints.csv"
 Written: TypeAlias = tuple[int, str, list[str]]
@@ -62,7 +62,8 @@ def captions_corpus(count: int, seed: int, version: int = 1) -> list[str]:
 def _both_captions(seed: int, index: int) -> tuple[str, str]:
     scene, generator = make_scene_2(seed, index), np.random.default_rng(np.random.SeedSequence([6, seed, index]))
     (viewpoint,) = draw_viewpoints(scene, scene.seconds / 2, generator)
-    return scene.caption, view_caption(scene, scene.seconds / 2, viewpoint, generator, moves=True)
+    seen = seen_objects(scene, scene.seconds / 2, viewpoint)
+    return scene.caption, view_caption(scene, seen, viewpoint, generator, moves=True)
 
 
 def render_clip(
