@@ -18,10 +18,11 @@ from con360av_jax.errors import ConfigError, MetricError
 from con360av_jax.evaluate.compare import Difference, NamedResults, differences, write_differences
 from con360av_jax.evaluate.comparison_page import write_comparison
 from con360av_jax.evaluate.extraction import FEATURES, Pair, take_features
-from con360av_jax.evaluate.feature_metrics import Measure, frechet_metrics, measures, select_clips
+from con360av_jax.evaluate.feature_metrics import Measure, frechet_metrics, measures
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
 from con360av_jax.evaluate.generate import TARGETS
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
+from con360av_jax.evaluate.pairs import select_clips
 from con360av_jax.evaluate.results import Metric
 from con360av_jax.evaluate.run import Evaluation, generate_all, measure
 from con360av_jax.evaluate.selection import choose, choose_scenes, clip_name, complete_scenes

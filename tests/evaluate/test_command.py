@@ -103,12 +103,12 @@ def test_eight_devices_find_the_same_metrics(given: list[str], extractor: Extrac
         assert found[name] == pytest.approx(value, rel=ROUNDING), name
 
 
-def test_rejected_clips_are_counted_and_told(
+def test_rejected_targets_are_counted_and_told(
     given: list[str], extractor: Extractor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    extractor.silent["fake_000001_0_0"] = "its sound is silent"
+    extractor.rejected["fake_000001_0_0"] = "is too short"
     assert cli.main(given) == 0
-    assert "fad excludes 1 clip: generated: its sound is silent" in capsys.readouterr().out
+    assert "fad excludes 1 clip: target: is too short" in capsys.readouterr().out
     fad = read_results(tmp_path / "eval").metric("fad")
     assert fad is not None and fad.clips == 4
 
