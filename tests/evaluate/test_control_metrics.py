@@ -1,7 +1,6 @@
 """Control metrics recover what was put into views of procedural scenes: position, presence and class."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,20 +9,19 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import MetricError
-from con360av_jax.evaluate.control_metrics import control_metrics
-from con360av_jax.evaluate.faults import FAULTS, find_faults
-from con360av_jax.evaluate.feature_metrics import Found
+from con360av_jax.evaluate.faults import FAULTS
 from con360av_jax.evaluate.protocols import SMALL
-from con360av_jax.evaluate.results import Exclusion, Metric
 from con360av_jax.evaluate.run import metric_names
 from con360av_jax.evaluate.selection import read_clips, write_clips
 from con360av_jax.scenes.scene import CLASSES
 from tests.support.scene_clips import (
-    CONFIG,
     View,
     evaluation,
+    found,
     largest,
+    measured,
     scores_of,
+    value,
     view,
     write_part,
     write_truth,
@@ -41,20 +39,6 @@ def views() -> list[View]:
 def turned(tmp_path_factory: pytest.TempPathFactory, views: list[View]) -> Path:
     """Targets, and as generated clips the same scenes seen 25 degrees to the right of the requested viewpoint."""
     return evaluation(tmp_path_factory.mktemp("turned"), views, [view(index, TURN) for index in range(len(views))])
-
-
-def found(folder: Path, truth: Path | None) -> Found:
-    return control_metrics(folder, truth, CONFIG, find_faults(folder, read_clips(folder), CONFIG))
-
-
-def measured(folder: Path) -> tuple[dict[str, Metric], dict[str, dict[str, float]], list[Exclusion]]:
-    told = found(folder, folder / "truth")
-    return {metric.name: metric for metric in told.metrics}, told.scores, told.exclusions
-
-
-def value(number: float | None) -> float:
-    assert number is not None
-    return number
 
 
 def test_a_target_is_where_it_should_be_and_a_turned_view_as_far_off_as_it_was_turned(turned: Path):
@@ -112,44 +96,6 @@ def test_without_truth_or_features_metrics_are_absent(tmp_path: Path, turned: Pa
     assert [metric.value for metric in metrics[1:]] == [None, None, None]
     assert all("every clip is excluded" in metric.note for metric in metrics[1:])
     assert {left.reason for left in exclusions if left.metric == "share_in_view"} == {"there is no truth of its scene"}
-
-
-def test_silent_and_black_generated_clips_count_against_the_model(tmp_path: Path, views: list[View], turned: Path):
-    silent = replace(views[0], sound=np.zeros_like(views[0].sound))
-    black = replace(views[1], pictures=np.zeros_like(views[1].pictures))
-    clips = [each.clip.clip for each in views[:4]]
-    intact, _, _ = measured(evaluation(tmp_path / "a", views[:4], views[:4]))
-    metrics, scores, exclusions = measured(evaluation(tmp_path / "b", views[:4], [silent, black, *views[2:4]]))
-    assert [scores[clip]["av_align"] for clip in clips[:2]] == [0, 0]
-    assert scores[clips[1]]["share_in_view"] == 0 and scores[clips[1]]["direction_error_all"] == 90
-    assert [(left.clip, left.metric) for left in exclusions if "generated" in left.reason] == [
-        (clips[1], "direction_error")
-    ]
-    for name, sign in (("av_align", 1), ("share_in_view", 1), ("direction_error_all", -1)):
-        assert metrics[name].clips == intact[name].clips == 4
-        assert sign * value(metrics[name].value) < sign * value(intact[name].value)
-        assert metrics[name].target == intact[name].target
-
-
-def test_clips_with_silent_or_black_targets_are_left_out(tmp_path: Path, views: list[View]):
-    silent = replace(views[0], sound=np.zeros_like(views[0].sound))
-    black = replace(views[1], pictures=np.zeros_like(views[1].pictures))
-    metrics, scores, exclusions = measured(evaluation(tmp_path / "a", [silent, black, *views[2:4]], views[:4]))
-    told = {(left.metric, left.clip[:12]): left.reason for left in exclusions}
-    assert told["av_align", "scene_000000"] == "target: its audio is silent"
-    for name in ("av_align", "share_in_view", "direction_error", "direction_error_all"):
-        assert told[name, "scene_000001"] == "target: its video is black"
-        assert metrics[name].clips <= 3
-    assert "scene_000001_0_0" not in scores and set(scores["scene_000000_0_0"]) >= {"share_in_view"}
-
-
-def test_a_generated_clip_without_features_is_an_error(tmp_path: Path, views: list[View]):
-    folder = evaluation(tmp_path / "a", views[:3], views[:3])
-    shutil.rmtree(folder / "features" / "generated" / "saliency")
-    even = np.ones((CONFIG.clip.frames, 6, 6), np.float32)
-    write_part(folder, "generated", "saliency", views[:2], lambda each: even)
-    with pytest.raises(MetricError, match="saliency lacks scene_000002_0_0, which counts: was not extracted"):
-        measured(folder)
 
 
 def test_a_clip_that_looks_at_nothing_is_named(tmp_path: Path, views: list[View]):
