@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from con360av_jax.config.settings import MeshConfig
+from con360av_jax.config.settings import Dtype, MeshConfig
 from con360av_jax.errors import ConfigError
 from con360av_jax.train.cluster import Cluster, join
 
@@ -57,6 +57,8 @@ class Evaluate:
     """Guidance scale of the maps: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
     batch_size: int | None = None
     """Clips generated at once. Left out: 4, rounded up to a multiple of the mesh's devices."""
+    dtype: Dtype | None = None
+    """Data type that U-Nets, connectors and VAEs compute in. Left out: float32 on CPUs, bfloat16 on GPUs and TPUs."""
     mesh: MeshConfig = MeshConfig()
     """Devices of each process to sample on. Clips are the same on any mesh, within float32 rounding."""
     raw_weights: bool = False
@@ -101,6 +103,7 @@ class Evaluate:
 
         protocol, extraction = named_protocol(self.protocol), self._extraction()
         self._check(protocol)
+        self._start()
         making = self._making(self.run, self.dataset)
         name = protocol.name if self.study == "none" else f"{protocol.name}-{self.study}"
         folder = self.out or default_folder(making.weights, self.run, name)
@@ -135,12 +138,14 @@ class Evaluate:
     def _making(self, run: Path, dataset: Path) -> "Making":
         from con360av_jax.data.source import open_dataset
         from con360av_jax.evaluate.settings import Making, find_weights, require_pair, sampler_of
+        from con360av_jax.model import default_dtype
 
         opened = open_dataset(dataset, verify="sizes")
         weights = find_weights(run, ema=not self.raw_weights)
         require_pair(weights, opened)
         sampler = sampler_of(weights.config.sampler, self.steps, self.text_guidance, self.map_guidance)
-        return Making(weights=weights, dataset=opened, seed=self.seed, sampler=sampler)
+        dtype = self.dtype or default_dtype()
+        return Making(weights=weights, dataset=opened, seed=self.seed, dtype=dtype, sampler=sampler)
 
     def _evaluation(
         self, making: "Making", folder: Path, entries: "tuple[SampleEntry, ...]", extraction: "Extraction"
@@ -166,8 +171,7 @@ class Evaluate:
         from con360av_jax.evaluate.run import generate_all, loader, measure
         from con360av_jax.evaluate.terminal import show_results
 
-        self._start()
-        if generate_all([evaluation], loader(making.weights, self.mesh)):
+        if generate_all([evaluation], loader(making, self.mesh)):
             results, _ = measure(evaluation)
             show_results(results, evaluation.folder, evaluation.folder / "metrics.html")
 
@@ -182,8 +186,7 @@ class Evaluate:
         evaluations = {
             name: self._evaluation(one, folder / name, entries, extraction) for name, (one, entries) in variants.items()
         }
-        self._start()
-        found = run_study(self.study, evaluations, folder, loader(making.weights, self.mesh))
+        found = run_study(self.study, evaluations, folder, loader(making, self.mesh))
         if found is not None:
             show_study(self.study, *found)
 
@@ -202,6 +205,7 @@ class Evaluate:
         show_comparison(named, found, write_comparison(named, out, folders, found))
 
     def _start(self) -> None:
+        """Joins the processes of the run, before JAX is first asked for its devices."""
         from con360av_jax.runtime.compile_cache import enable_compile_cache
 
         enable_compile_cache()

@@ -9,6 +9,7 @@ from typing import Literal
 
 from con360av_jax.config.networks import AudioUNetConfig as AudioUNetConfig
 from con360av_jax.config.networks import ConnectorConfig as ConnectorConfig
+from con360av_jax.config.networks import Dtype as Dtype
 from con360av_jax.config.networks import MapEncoderConfig as MapEncoderConfig
 from con360av_jax.config.networks import ModelConfig, PerModality, require
 from con360av_jax.config.networks import TextConfig as TextConfig

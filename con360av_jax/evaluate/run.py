@@ -23,7 +23,7 @@ from con360av_jax.evaluate.metrics.bootstrap import DRAWS
 from con360av_jax.evaluate.protocols import Protocol, parts
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
-from con360av_jax.evaluate.settings import Making, Weights, keep_to
+from con360av_jax.evaluate.settings import Making, keep_to
 from con360av_jax.evaluate.training_data import trained_on
 from con360av_jax.model import Con360AV, load
 from con360av_jax.runtime.files import remove_leftovers
@@ -65,17 +65,18 @@ def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def loader(weights: Weights, mesh: MeshConfig) -> Callable[[], Con360AV]:
-    """Returns a function that loads the model on its first call and returns the same model afterwards.
+def loader(making: Making, mesh: MeshConfig) -> Callable[[], Con360AV]:
+    """Returns a function that loads the model of `making` on its first call and returns the same model afterwards.
 
     Raises ShardingError if the mesh does not fit this process's devices.
     """
     make_mesh(mesh, local=True)
+    weights = making.weights
 
     @cache
     def loaded() -> Con360AV:
         with Console(stderr=True).status(f"reading {weights.path}"):
-            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True)
+            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True, dtype=making.dtype)
 
     return loaded
 
@@ -92,7 +93,8 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con
         # Checked before the folder is bound to these settings, because it would refuse the corrected ones.
         trajectories(one.making.weights.config.schedule, one.making.sampler)
         require_weights(one.folder, one.protocol, one.extraction)
-        keep_to(one.folder, one.making.settings(one.protocol.name), write=share.index == 0)
+        settings, unrecorded = one.making.settings(one.protocol.name), one.making.unrecorded()
+        keep_to(one.folder, settings, write=share.index == 0, unrecorded=unrecorded)
     for number, one in enumerate(evaluations):
         if share.index == 0:
             _targets(one, evaluations[:number])

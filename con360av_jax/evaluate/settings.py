@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from con360av_jax.base.pretrained import base_hash
 from con360av_jax.config.files import changes, config_hash, load_config_json, unstructure
-from con360av_jax.config.settings import Config, PerModality, SamplerConfig
+from con360av_jax.config.settings import Config, Dtype, PerModality, SamplerConfig
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import MANIFEST, Dataset
 from con360av_jax.errors import ConfigError, DatasetError, some
@@ -66,6 +67,8 @@ class Making:
     weights: Weights
     dataset: Dataset
     seed: int = 0
+    dtype: Dtype
+    """Data type that the model computes in."""
     sampler: SamplerConfig
     conditions: Conditions = field(default_factory=Conditions)
     noise: Noise = "clip"
@@ -89,9 +92,14 @@ class Making:
             },
             "seed": self.seed,
             "noise": self.noise,
+            "dtype": self.dtype,
             "conditions": asdict(self.conditions),
             "sampler": unstructure(self.sampler),
         }
+
+    def unrecorded(self) -> dict[str, object]:
+        """Settings that earlier versions did not record, with the values that they made clips with."""
+        return {"dtype": self.weights.config.train.compute_dtype}
 
 
 def find_weights(path: Path, ema: bool) -> Weights:
@@ -115,8 +123,10 @@ def find_weights(path: Path, ema: bool) -> Weights:
     )
 
 
-def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> None:
-    """Binds `folder` to these settings, or checks that it already is.
+def keep_to(
+    folder: Path, settings: dict[str, object], write: bool = True, unrecorded: Mapping[str, object] | None = None
+) -> None:
+    """Binds `folder` to these settings, or checks that it already is; `unrecorded` holds for what its file lacks.
 
     Raises ConfigError with all differences if the folder belongs to other settings or is no evaluation.
     """
@@ -129,10 +139,11 @@ def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> No
             raise ConfigError(f"{path} cannot be read ({error}): delete the folder and evaluate again") from error
         if not isinstance(there, dict):
             raise ConfigError(f"{path} is corrupt: delete the folder and evaluate again")
+        there = {**(unrecorded or {}), **there}
         if found := [line for name, line in changes(there, settings).items() if not name.endswith(".path")]:
             raise ConfigError(
-                f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give another --out, "
-                "or delete that folder"
+                f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give those "
+                "settings again, another --out, or delete that folder"
             )
         return
     if not write:  # process 0 writes it

@@ -166,7 +166,7 @@ def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[Trai
 
     Raises ConfigError if what is to be trained is not there, or could never learn.
     """
-    _, shapes = joint_model(config)
+    _, shapes = joint_model(config, config.train.compute_dtype)
     params = pretrained.params("joint", shardings_for(shapes, mesh))
     trainable, frozen = select(params, config.train.trainable)
     require_connectors_that_act(trainable, frozen)

@@ -46,7 +46,7 @@ def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params, 
 
 def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Traced:
     """Traces the training step; arguments as in `compile_step`."""
-    denoiser, _ = joint_model(config)
+    denoiser, _ = joint_model(config, config.train.compute_dtype)
     everywhere, split = replicate(mesh), batch_sharding(mesh)
     here = jax.tree.map(lambda leaf: leaf.sharding, (state, frozen))
     step = jax.jit(
@@ -66,7 +66,7 @@ def abstract_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
 
     Raises ConfigError if `config.train.trainable` selects nothing, ShardingError if a parameter does not fit the mesh.
     """
-    _, shapes = joint_model(config)
+    _, shapes = joint_model(config, config.train.compute_dtype)
     trainable, frozen = select(_placed(shapes, shardings_for(shapes, mesh)), config.train.trainable)
     state = jax.eval_shape(partial(init_state, optimizer=make_optimizer(config.train)), trainable)
     rounded = jax.eval_shape(partial(cast_floating, dtype=jnp.dtype(config.train.compute_dtype)), frozen)

@@ -28,7 +28,9 @@ ROUNDING = 1e-3  # as in test_pipeline: float32 sums in another order, through t
 @pytest.fixture(scope="module")
 def making(lean: Config) -> Making:
     weights = settings.find_weights(tiny_world.run(lean), ema=True)
-    return Making(weights=weights, dataset=open_dataset(tiny_world.dataset(lean)), sampler=lean.sampler)
+    return Making(
+        weights=weights, dataset=open_dataset(tiny_world.dataset(lean)), dtype="float32", sampler=lean.sampler
+    )
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +219,7 @@ def test_a_folder_belongs_to_one_model_dataset_and_sampler(making: Making, tmp_p
         settings.keep_to(tmp_path / "one", other.settings("fadtk"))
     assert str(error.value) == (
         f"{tmp_path / 'one'} holds clips that were made with other settings: protocol: small -> fadtk; sampler.steps: "
-        "3 -> 9; seed: 0 -> 7; give another --out, or delete that folder"
+        "3 -> 9; seed: 0 -> 7; give those settings again, another --out, or delete that folder"
     )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
@@ -226,6 +228,22 @@ def test_a_folder_belongs_to_one_model_dataset_and_sampler(making: Making, tmp_p
     (tmp_path / "one" / "settings.json").write_text("[")
     with pytest.raises(ConfigError, match=r"settings.json cannot be read"):
         settings.keep_to(tmp_path / "one", wanted)
+
+
+def test_a_folder_belongs_to_one_dtype(making: Making, tmp_path: Path):
+    folder, unrecorded = tmp_path / "one", making.unrecorded()
+    settings.keep_to(folder, making.settings("small"))
+    rounded = replace(making, dtype="bfloat16").settings("small")
+    with pytest.raises(ConfigError, match="other settings: dtype: float32 -> bfloat16; give"):
+        settings.keep_to(folder, rounded)
+    # Folders of earlier versions do not say: they followed the training's setting.
+    earlier = json.loads((folder / "settings.json").read_text())
+    del earlier["dtype"]
+    (folder / "settings.json").write_text(json.dumps(earlier))
+    assert unrecorded["dtype"] == making.weights.config.train.compute_dtype == "float32"
+    settings.keep_to(folder, making.settings("small"), unrecorded=unrecorded)
+    with pytest.raises(ConfigError, match="dtype: float32 -> bfloat16"):
+        settings.keep_to(folder, rounded, unrecorded=unrecorded)
 
 
 def test_weights_are_told_apart_without_reading_them(lean: Config):

@@ -199,8 +199,8 @@ def test_a_larger_batch_sees_the_samples_that_were_published():
 def test_the_baseline_trains_connectors_without_maps(tiny: Config):
     """A sample whose map_mask is False gets exactly the model without maps (test_models)."""
     train = load_config("baseline").train
-    paths = flatten(select(joint_model(tiny)[1], train.trainable)[0])
-    published = flatten(select(joint_model(tiny)[1], load_config("paper_a100x4").train.trainable)[0])
+    paths = flatten(select(joint_model(tiny, "float32")[1], train.trainable)[0])
+    published = flatten(select(joint_model(tiny, "float32")[1], load_config("paper_a100x4").train.trainable)[0])
     assert set(published) - set(paths) == {path for path in published if path.split("/")[0] in ("map_encoder", "film")}
     batch = cast(Batch, fake_batch(tiny, 16))
     null_text = {name: text[0] for name, text in batch["text"].items()}

@@ -75,7 +75,9 @@ def random_params() -> Params:
             return noise / np.float32(np.prod(shape[:-1]) ** 0.5)
         return np.float32(path.endswith("scale")) + np.float32(0.1) * noise
 
-    return unflatten({path: leaf(path, shape.shape) for path, shape in flatten(joint_model(lean())[1]).items()})
+    return unflatten(
+        {path: leaf(path, shape.shape) for path, shape in flatten(joint_model(lean(), "float32")[1]).items()}
+    )
 
 
 def gradients_on(
@@ -112,7 +114,9 @@ def gradients(mesh: MeshConfig) -> Found:
     batch = cast(Batch, fake_batch(lean(), BATCH))
     batch["sample_id"] = batch["sample_id"].astype(np.int32)
     null_text = jax.tree.map(lambda leaf: np.zeros_like(leaf[0]), batch["text"])
-    return gradients_on(mesh, joint_model(lean())[0], random_params(), batch, null_text, lean().schedule, lean().train)
+    return gradients_on(
+        mesh, joint_model(lean(), "float32")[0], random_params(), batch, null_text, lean().schedule, lean().train
+    )
 
 
 def same_gradients(found: Found, wanted: Found, rounding: float) -> None:
