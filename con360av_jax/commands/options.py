@@ -164,5 +164,6 @@ def _option_names(value: object, name: str = "") -> Iterator[str]:
             markers = getattr(option.type, "__metadata__", ())
             if tyro.conf.Positional not in markers:
                 path = f"{name}.{option.name}".strip(".").replace("_", "-")
-                omitted = tyro.conf.OmitArgPrefixes in markers
+                renamed = any(getattr(marker, "name", None) == "" for marker in markers)  # tyro.conf.arg(name="")
+                omitted = renamed or tyro.conf.OmitArgPrefixes in markers
                 yield from _option_names(getattr(value, option.name, None), name if omitted else path)

@@ -167,8 +167,13 @@ def changes(old: object, new: object) -> dict[str, str]:
     """Each path of `leaves` at which two nested values differ, as {"a.b.0": "a.b.0: 1 -> 2"} in order of paths."""
     before, after = leaves(old), leaves(new)
     absent = object()
+
+    def shown(values: Mapping[str, object], path: str) -> object:
+        found = values.get(path, "not given")
+        return '""' if found == "" else found
+
     return {
-        path: f"{path}: {before.get(path, 'not given')} -> {after.get(path, 'not given')}"
+        path: f"{path}: {shown(before, path)} -> {shown(after, path)}"
         for path in sorted(before.keys() | after.keys())
         if before.get(path, absent) != after.get(path, absent)
     }

@@ -1,9 +1,9 @@
 """Settings of training: what is trained, on which batches, for how long, and what a run writes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from con360av_jax.config.networks import Dtype, require
+from con360av_jax.config.networks import Dtype, PerModality, require
 
 Remat: TypeAlias = Literal["none", "products", "blocks"]
 
@@ -46,6 +46,11 @@ class TrainConfig:
     """Share of samples whose maps are left out (0 to 1)."""
     clean_estimate_share: float = 0.5
     """Share of samples whose environment encoders get the predicted clean latent instead of zeros (0 to 1)."""
+    loss_weight: PerModality[float] = field(default_factory=lambda: PerModality(audio=1.0, video=1.0))
+    """Weight of each modality's loss in their sum, which training minimises (0 or more, not both 0)."""
+    min_snr_gamma: float = 0.0
+    """Gamma of the min-SNR weighting (Hang et al. 2023, arXiv 2303.09556): each sample's error counts min(SNR, gamma) /
+    SNR, with the signal-to-noise ratio SNR of its timestep in its modality's schedule; 0 weighs all timesteps alike."""
     seed: int = 0
     """Seed of the order of the samples and of all random numbers of training."""
     log_every: int = 10
@@ -55,8 +60,8 @@ class TrainConfig:
     keep_checkpoints: int = 3
     """Number of newest checkpoints that are kept."""
     compute_dtype: Dtype = "bfloat16"
-    """Data type of activations and frozen weights in training; norms, softmax, losses, text encoders and trained
-    weights are always float32. Sampling and evaluation have an option of their own, --dtype."""
+    """Data type of activations and frozen weights in training; norms and their parameters, softmax, losses, text
+    encoders and trained weights are always float32. Sampling and evaluation have an option of their own, --dtype."""
     remat: Remat = "none"
     """Activations that the backward pass computes again to save memory: none; products keeps only the results of
     convolutions and matrix products; blocks keeps only the inputs of whole blocks."""
@@ -92,6 +97,12 @@ class TrainConfig:
             0 <= self.max_corrupt_share <= 1,
             f"max_corrupt_share={self.max_corrupt_share} is not a share: give a number from 0 to 1",
         )
+        weights = (self.loss_weight.audio, self.loss_weight.video)
+        require(
+            min(weights) >= 0 and max(weights) > 0,
+            f"loss_weight={self.loss_weight}: give numbers of 0 or more, at least one of them above 0",
+        )
+        require(self.min_snr_gamma >= 0, f"min_snr_gamma={self.min_snr_gamma} is negative; 0 turns the weighting off")
         require(
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
             f"a batch of {self.batch_size} does not divide into accumulate={self.accumulate} parts",

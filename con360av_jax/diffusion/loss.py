@@ -5,7 +5,9 @@ For modality m with clean latent x_0 = mean + std z, noise eps, a = alpha_bar of
     (1) x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps            t: one per sample, the same for all modalities
     (2) x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) eps            s: independent per sample and modality, same noise
     (3) c   = x_0 predicted by the model with c = 0, without gradient, for a share of the samples; else 0
-    (4) L   = sum_m mean |model(x_t, t; x_s, s, c) - eps|^2
+    (4) L   = sum_m lambda_m mean(omega_m(t) |model(x_t, t; x_s, s, c) - eps|^2)
+
+lambda_m (`loss_weight`) and omega_m (`min_snr_gamma`, see `min_snr_weights`) are 1 unless the config says otherwise.
 
 Source: Ishii et al. 2024 (arXiv 2409.17550) and the training loop of its public code, from which (2) keeps the shared
 noise and (3) the independent draw per modality. One difference: that loop gives the first pass of (3) x_s together with
@@ -22,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig, require
 from con360av_jax.denoiser import Denoiser, DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.diffusion.process import add_noise, convert, draw_noise, named_key
-from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality
+from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality, min_snr_weights
 
 TIMESTEP_BUCKETS = 4
 
@@ -101,15 +103,31 @@ def bucket_sums(
     return jnp.einsum("b,bk->k", errors, member), member.sum(axis=0)
 
 
-def denoising_loss(
+def weighed(
+    errors: Float[Array, "batch"],
+    modality: str,
+    timestep: Int[Array, "batch"],
+    schedules: PerModality[NoiseSchedule],
+    config: TrainConfig,
+) -> Float[Array, "batch"]:
+    """The errors of one modality times lambda_m omega_m(t) of equation (4)."""
+    weight = by_modality(config.loss_weight)[modality]
+    # Left out where they are 1, so that the default adds no operation and no rounding.
+    if config.min_snr_gamma > 0:
+        omega = min_snr_weights(by_modality(schedules)[modality], config.min_snr_gamma)
+        errors = errors * jnp.asarray(omega)[timestep]
+    return errors if weight == 1.0 else errors * jnp.float32(weight)
+
+
+def denoising_errors(
     denoiser: Denoiser,
     params: PyTree[Array],
     drawn: Draws,
     maps: Float[Array, "batch frame height width 2"],
     schedules: PerModality[NoiseSchedule],
     config: TrainConfig,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Equation (4) and its metrics: "loss", "loss/NAME", and per bucket of t "bucket_sum/NAME" and "bucket_count"."""
+) -> dict[str, Float[Array, "batch"]]:
+    """Mean of |model(x_t, t; x_s, s, c) - eps|^2 in equation (4) over each sample, per modality."""
     alpha_bar = {name: jnp.asarray(alphas_cumprod(schedule)) for name, schedule in by_modality(schedules).items()}
     t = dict.fromkeys(drawn.clean, drawn.timestep)
     s = drawn.connector_timesteps
@@ -134,14 +152,28 @@ def denoising_loss(
         inputs = replace(inputs, clean_estimates=c)
 
     eps = denoiser(params, inputs)
+    squared = {name: jnp.square(eps[name].astype(jnp.float32) - noise) for name, noise in drawn.noise.items()}
+    return {name: values.mean(axis=tuple(range(1, values.ndim))) for name, values in squared.items()}
+
+
+def denoising_loss(
+    denoiser: Denoiser,
+    params: PyTree[Array],
+    drawn: Draws,
+    maps: Float[Array, "batch frame height width 2"],
+    schedules: PerModality[NoiseSchedule],
+    config: TrainConfig,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Equation (4) and its metrics: "loss", and without weights "loss/NAME", "bucket_sum/NAME" and "bucket_count".
+
+    A bucket is one of four equal ranges of t.
+    """
     metrics: dict[str, Array] = {}
     loss = jnp.zeros((), jnp.float32)
-    for name, noise in drawn.noise.items():
-        squared = jnp.square(eps[name].astype(jnp.float32) - noise)
-        errors = squared.mean(axis=tuple(range(1, squared.ndim)))
+    for name, errors in denoising_errors(denoiser, params, drawn, maps, schedules, config).items():
         metrics[f"loss/{name}"] = errors.mean()
         metrics[f"bucket_sum/{name}"], metrics["bucket_count"] = bucket_sums(
             errors, drawn.timestep, _train_steps(schedules)
         )
-        loss = loss + metrics[f"loss/{name}"]
+        loss = loss + weighed(errors, name, drawn.timestep, schedules, config).mean()
     return loss, {"loss": loss, **metrics}

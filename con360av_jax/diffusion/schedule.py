@@ -53,6 +53,15 @@ def alphas_cumprod(schedule: NoiseSchedule) -> Float[np.ndarray, "train_step"]:
     return np.cumprod(1.0 - betas(schedule)).astype(np.float32)
 
 
+def min_snr_weights(schedule: NoiseSchedule, gamma: float) -> Float[np.ndarray, "train_step"]:
+    """Weight min(SNR_t, gamma) / SNR_t of the noise's squared error at each timestep, SNR_t = a_t / (1 - a_t).
+
+    Source: Hang et al. 2023 (arXiv 2303.09556), for a model that predicts the noise.
+    """
+    a = np.cumprod(1.0 - betas(schedule))
+    return np.minimum(1.0, gamma * (1.0 - a) / a).astype(np.float32)
+
+
 def sampling_timesteps(schedule: NoiseSchedule, steps: int) -> Int[np.ndarray, "step"]:
     """Timesteps from noise to data, exactly those of diffusers' DDIMScheduler.
 

@@ -46,7 +46,7 @@ class Conditions:
     basd: bool = True
     """Distance maps; if False, zeros, the value that `geometry.minmax` gives a map without contrast."""
     caption: bool = True
-    """Caption; if False, "", which is also the negative caption, so that text guidance has no effect."""
+    """Caption; if False, "", and so is the negative caption, so that text guidance has no effect."""
     control: bool = True
     """Maps and map guidance; if False, neither, which is the audio-visual baseline."""
 
@@ -70,6 +70,7 @@ class Making:
     dtype: Dtype
     """Data type that the model computes in."""
     sampler: SamplerConfig
+    negative_caption: str = ""
     conditions: Conditions = field(default_factory=Conditions)
     noise: Noise = "clip"
 
@@ -93,13 +94,14 @@ class Making:
             "seed": self.seed,
             "noise": self.noise,
             "dtype": self.dtype,
+            "negative_caption": self.negative_caption,
             "conditions": asdict(self.conditions),
             "sampler": unstructure(self.sampler),
         }
 
     def unrecorded(self) -> dict[str, object]:
         """Settings that earlier versions did not record, with the values that they made clips with."""
-        return {"dtype": self.weights.config.train.compute_dtype}
+        return {"negative_caption": "", "dtype": self.weights.config.train.compute_dtype}
 
 
 def find_weights(path: Path, ema: bool) -> Weights:

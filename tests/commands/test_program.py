@@ -123,6 +123,8 @@ def test_help_without_a_config_shows_published(help_of: Callable[..., str]):
                                                                "blocks"),
         ("init --config.train.steps 3", "--config, --out must be given"),
         ("train --base x --distibuted", "unknown option --distibuted; did you mean --distributed?"),
+        ("evaluate --run x --draw 2", "unknown option --draw; did you mean --draws?"),
+        ("evaluate --run x --mesh.dat 2", "unknown option --mesh.dat; did you mean --mesh.data?"),
         ("sample --checkpoint x --out y --mesh.dat 2", "unknown option --mesh.dat; did you mean --mesh.data?"),
         ("plan --devices 2", "CONFIG must be given"),
         ("bench dance", "dance: give one of loader, train"),

@@ -13,6 +13,7 @@ from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModa
 from con360av_jax.denoiser import Latents
 from con360av_jax.diffusion import loss, schedule
 from con360av_jax.errors import ConfigError
+from tests.support.tiny_world import leaves_equal
 from tests.support.toy_model import training_loss
 
 SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
@@ -141,6 +142,38 @@ def test_loss_equals_its_equations(errors, metrics):
     assert float(metrics["loss/video"]) == pytest.approx(errors["video"].mean(), rel=1e-4)
     assert float(metrics["returned"]) == pytest.approx(errors["audio"].mean() + errors["video"].mean(), rel=1e-4)
     assert float(metrics["loss"]) == float(metrics["returned"])
+
+
+def test_weights_change_the_sum_and_its_gradient_but_no_other_number(many, errors, metrics):
+    """Equation (4) with lambda = (2, 0.5) and gamma = 3, from errors by hand and signal-to-noise ratios in float64."""
+    config = replace(RECIPE, loss_weight=PerModality(audio=2.0, video=0.5), min_snr_gamma=3.0)
+    compute = jax.jit(lambda batch, key: training_loss(_affine, PARAMS, batch, NULL_TEXT, key, SCHEDULES, config))
+    total, found = compute(many[0], KEY)
+    wanted = 0.0
+    for name, settings, weight in (("audio", AUDIO_SCHEDULE, 2.0), ("video", VIDEO_SCHEDULE, 0.5)):
+        a = np.cumprod(1 - schedule.betas(settings))[many[1].timestep]
+        snr = a / (1 - a)
+        wanted += weight * np.mean(np.minimum(snr, 3.0) / snr * errors[name])
+    assert float(total) == float(found["loss"]) == pytest.approx(wanted, rel=1e-4)
+    for name in metrics.keys() - {"loss", "returned"}:
+        np.testing.assert_allclose(found[name], metrics[name], rtol=1e-6, err_msg=name)
+
+
+def test_without_weights_the_loss_and_its_gradient_are_those_of_the_plain_sum_bit_for_bit(many):
+    batch, drawn = jax.tree.map(jnp.asarray, many)
+
+    def plain(params):
+        rows = loss.denoising_errors(_affine, params, drawn, batch["maps"], SCHEDULES, RECIPE)
+        return rows["audio"].mean() + rows["video"].mean()
+
+    def weighed(params):
+        return training_loss(_affine, params, batch, NULL_TEXT, KEY, SCHEDULES, RECIPE)[0]
+
+    assert (RECIPE.loss_weight, RECIPE.min_snr_gamma) == (PerModality(audio=1.0, video=1.0), 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "draw", lambda *_: drawn)
+        found = jax.jit(jax.value_and_grad(weighed))(PARAMS)
+    assert leaves_equal(found, jax.jit(jax.value_and_grad(plain))(PARAMS))
 
 
 def test_buckets_split_the_loss_by_timestep(many, errors, metrics):

@@ -37,6 +37,18 @@ def test_alpha_bar_is_rounded_once_from_float64():
     assert schedule.alphas_cumprod(AUDIO_SCHEDULE)[-1] == pytest.approx(total, rel=1e-7)
 
 
+def test_min_snr_weights_are_one_at_noise_and_gamma_over_snr_near_data():
+    for settings in (AUDIO_SCHEDULE, VIDEO_SCHEDULE):
+        a = np.cumprod(1 - schedule.betas(settings))
+        snr = a / (1 - a)
+        weights = schedule.min_snr_weights(settings, 5.0)
+        np.testing.assert_allclose(weights[snr <= 5], 1.0)
+        np.testing.assert_allclose(weights[snr > 5], 5.0 / snr[snr > 5], rtol=1e-6)
+        assert 0 < (snr > 5).sum() < len(snr)
+    # The first video timestep has a = 1 - 0.00085.
+    assert weights[0] == pytest.approx(5.0 * 0.00085 / 0.99915, rel=1e-6)
+
+
 def test_adjusted_timesteps_slow_down_at_opposite_ends():
     """Five steps with gamma 1.5 visit the timesteps that the public baseline's scheduler visits."""
     audio = schedule.trajectory(AUDIO_SCHEDULE, 5, exponent=1 / 1.5**0.5)

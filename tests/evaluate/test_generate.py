@@ -184,6 +184,18 @@ def test_a_corrupt_list_of_clips_is_named(making: Making, tmp_path: Path):
         generate.write_targets(tmp_path, entries(making), making)
 
 
+def test_clips_are_sampled_with_the_negative_caption(making: Making, model: Con360AV, monkeypatch):
+    seen = {}
+
+    def sample_latents(noise, text, negative_text, maps, **rest):
+        seen.update(negative=negative_text)
+        return noise
+
+    monkeypatch.setattr(model, "sample_latents", sample_latents)
+    next(generate.sample_clips(model, [making.dataset[0]] * 2, replace(making, negative_caption="bad quality")))
+    tiny_world.assert_same(seen["negative"], model.encode_text(["bad quality"] * 2))
+
+
 @pytest.mark.parametrize("name", [name for name in ABLATION if name != "full"])
 def test_an_ablation_leaves_out_what_it_says(name: str, making: Making, model: Con360AV, monkeypatch):
     seen = {}
@@ -193,7 +205,7 @@ def test_an_ablation_leaves_out_what_it_says(name: str, making: Making, model: C
         return noise
 
     monkeypatch.setattr(model, "sample_latents", sample_latents)
-    ablated = replace(making, conditions=ABLATION[name])
+    ablated = replace(making, conditions=ABLATION[name], negative_caption="bad quality")
     record = making.dataset[0]
     clip = next(generate.sample_clips(model, [record, record], ablated))
     full = model.control(record.arrays["viewpoint"], record.arrays["saliency"])[0]
@@ -230,20 +242,18 @@ def test_a_folder_belongs_to_one_model_dataset_and_sampler(making: Making, tmp_p
         settings.keep_to(tmp_path / "one", wanted)
 
 
-def test_a_folder_belongs_to_one_dtype(making: Making, tmp_path: Path):
-    folder, unrecorded = tmp_path / "one", making.unrecorded()
-    settings.keep_to(folder, making.settings("small"))
-    rounded = replace(making, dtype="bfloat16").settings("small")
-    with pytest.raises(ConfigError, match="other settings: dtype: float32 -> bfloat16; give"):
-        settings.keep_to(folder, rounded)
-    # Folders of earlier versions do not say: they followed the training's setting.
-    earlier = json.loads((folder / "settings.json").read_text())
-    del earlier["dtype"]
-    (folder / "settings.json").write_text(json.dumps(earlier))
-    assert unrecorded["dtype"] == making.weights.config.train.compute_dtype == "float32"
-    settings.keep_to(folder, making.settings("small"), unrecorded=unrecorded)
-    with pytest.raises(ConfigError, match="dtype: float32 -> bfloat16"):
-        settings.keep_to(folder, rounded, unrecorded=unrecorded)
+def test_what_earlier_versions_did_not_record_is_as_it_was_then(making: Making, tmp_path: Path):
+    """They gave no negative caption, and computed in the dtype of training."""
+    wanted, unrecorded = making.settings("small"), making.unrecorded()
+    assert unrecorded == {"negative_caption": "", "dtype": making.weights.config.train.compute_dtype}
+    settings.keep_to(tmp_path / "old", {name: value for name, value in wanted.items() if name not in unrecorded})
+    settings.keep_to(tmp_path / "old", wanted, unrecorded=unrecorded)
+    for other, said in (
+        (replace(making, negative_caption="bad quality"), 'negative_caption: "" -> bad quality'),
+        (replace(making, dtype="bfloat16"), "dtype: float32 -> bfloat16"),
+    ):
+        with pytest.raises(ConfigError, match=f"other settings: {said}; give those settings again"):
+            settings.keep_to(tmp_path / "old", other.settings("small"), unrecorded=unrecorded)
 
 
 def test_weights_are_told_apart_without_reading_them(lean: Config):

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from con360av_jax.config.settings import MeshConfig, TrainConfig
+from con360av_jax.config.settings import MeshConfig, PerModality, TrainConfig
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.sharding import batch_sharding, make_mesh, replicate, shardings_for
@@ -106,6 +106,9 @@ def test_cosine_rate_falls_to_zero_at_its_last_update():
         ({"steps": 10, "epochs": 2}, "steps=10 and epochs=2 are both given: set one of them to 0"),
         ({"steps": 0}, "steps=0 and epochs=0: give a positive number of one of them"),
         ({"steps": 0, "epochs": -1}, "steps=0 and epochs=-1: give a positive number"),
+        ({"loss_weight": PerModality(audio=0.0, video=0.0)}, "loss_weight=.*: give numbers of 0 or more, at least one"),
+        ({"loss_weight": PerModality(audio=2.0, video=-1.0)}, "loss_weight=.*: give numbers of 0 or more"),
+        ({"min_snr_gamma": -1.0}, "min_snr_gamma=-1.0 is negative; 0 turns the weighting off"),
         ({"schedule": "cosine", "decay_steps": 10, "warmup_steps": 10}, "before warmup_steps=10 are over"),
     ],
 )
