@@ -8,17 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import con360av_jax as c3
 from con360av_jax import cli
+from con360av_jax.base.pretrained import open_pretrained
 from con360av_jax.config.settings import Config, Dtype, MeshConfig
 from con360av_jax.data.fake import fake_batch
 from con360av_jax.denoiser import DenoiserInputs
 from con360av_jax.errors import ConfigError
 from con360av_jax.models import functional
+from con360av_jax.models.functional import flatten
 from con360av_jax.models.joint import JointModel, joint_model
+from con360av_jax.models.layers import GroupNorm, LayerNorm
 from con360av_jax.sample import BatchSampler
 from con360av_jax.sharding import make_mesh
+from con360av_jax.train.loop import load_state
+from con360av_jax.train.program import abstract_start
 from tests.support import tiny_world
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -77,6 +83,26 @@ def test_gpus_get_bfloat16_unless_float32_is_asked_for(config: Config, monkeypat
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     folder = tiny_world.base(config)
     assert [c3.load(folder, dtype=dtype).dtype for dtype in (None, "float32")] == ["bfloat16", "float32"]
+
+
+def test_of_the_frozen_parameters_in_training_those_of_norms_are_float32(config: Config):
+    graphdef, shapes = functional.abstract(lambda rngs: JointModel(config.model, rngs=rngs))
+    norms = {
+        "/".join(map(str, path))
+        for path, module in nnx.iter_modules(functional.merge(graphdef, shapes))
+        if isinstance(module, GroupNorm | LayerNorm)
+    }
+    _, frozen = abstract_start(tiny_world.with_train(config, trainable="map_encoder/lstm/.*"), make_mesh(MeshConfig()))
+    kinds = {path: leaf.dtype for path, leaf in flatten(frozen).items()}
+    wide = {path for path, kind in kinds.items() if kind == jnp.float32}
+    assert wide == {path for path in kinds if path.rpartition("/")[0] in norms} and len(wide) > 100
+    assert {kinds[path] for path in kinds.keys() - wide} == {jnp.dtype(jnp.bfloat16)}
+    wanted = open_pretrained(tiny_world.base(config)).params("joint")
+    _, loaded = load_state(config, open_pretrained(tiny_world.base(config)), make_mesh(MeshConfig()))
+    for path, leaf in flatten(loaded).items():
+        assert leaf.dtype == kinds[path], path
+        if path in wide:
+            np.testing.assert_array_equal(leaf, flatten(wanted)[path], err_msg=path)
 
 
 def test_an_unknown_dtype_is_refused(config: Config):
