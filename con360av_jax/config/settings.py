@@ -4,7 +4,7 @@ The values of each config are in `configs/`, one Python file per config. The set
 training are defined in config/networks.py and config/training.py and importable from here as well.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from con360av_jax.config.networks import AudioUNetConfig as AudioUNetConfig
@@ -19,6 +19,7 @@ from con360av_jax.config.networks import VideoUNetConfig as VideoUNetConfig
 from con360av_jax.config.networks import VocoderConfig as VocoderConfig
 from con360av_jax.config.training import Remat as Remat
 from con360av_jax.config.training import TrainConfig
+from con360av_jax.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,17 @@ class Config:
     """Training."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """Devices."""
+
+    def on_base(self, base: "Config", clip: ClipConfig) -> "Config":
+        """Returns these settings of training, sampling and devices for the networks of another config.
+
+        Model, mel and noise schedules are those of `base`, and samples have the size `clip`. Raises ConfigError if the
+        networks cannot take such samples.
+        """
+        try:
+            return replace(self, model=base.model, mel=base.mel, schedule=base.schedule, clip=clip)
+        except ConfigError as error:
+            raise ConfigError(f"the networks of {base.name!r} cannot take these clips: {error}") from error
 
     def __post_init__(self):
         video, audio = self.model.vae.video, self.model.vae.audio

@@ -10,7 +10,7 @@ RUN/checkpoints/STEP/       checkpoint (train/checkpoint.py)
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,15 +141,19 @@ def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowe
         if _below(path, FIXED_SETTINGS) or path == "train":
             fixed = ", ".join(FIXED_SETTINGS)
             raise ConfigError(f"--allow {path} is not possible: checkpoints depend on {fixed}; start a new run instead")
-    _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), hint=True)
+    _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), _way_out)
     require_base(run, base)
     if _manifest_hash(dataset) != run.dataset_sha256:
         raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
 
 
 def require_same_model(config: Config, made: Config, what: str) -> None:
-    """Raises CheckpointError unless weights of config `made` fit `config`; `what` names them in the error."""
-    _require_same(config, made, what, ("name", "mesh", "sampler", "train", "clip.hop_seconds"))
+    """Raises CheckpointError unless networks, mel and schedules of `config` are those of the weights that `what` names.
+
+    `made` is the config of the weights. The size of a clip is free: their networks take clips of many sizes.
+    """
+    way_out = " (model, mel and schedule are those of the base: leave out these settings)"
+    _require_same(config, made, what, ("name", "mesh", "sampler", "train", "clip"), lambda _: way_out)
 
 
 def _manifest_hash(dataset: Path) -> str:
@@ -159,13 +163,15 @@ def _manifest_hash(dataset: Path) -> str:
     return file_sha256(path)
 
 
-def _require_same(given: Config, made: Config, what: str, free: Collection[str], hint: bool = False) -> None:
-    """Raises CheckpointError naming every setting outside `free` in which the two configs differ."""
+def _require_same(
+    given: Config, made: Config, what: str, free: Collection[str], way_out: Callable[[Iterable[str]], str]
+) -> None:
+    """Raises CheckpointError naming every setting outside `free` in which the two configs differ, and the way out."""
     found = changes(to_dict(made), to_dict(given))
     different = {path: line for path, line in found.items() if not _below(path, free)}
     if different:
         shown = some([*different.values()], "; ")
-        raise CheckpointError(f"{what} belongs to another config: {shown}{_way_out(different) if hint else ''}")
+        raise CheckpointError(f"{what} belongs to another config: {shown}{way_out(different)}")
 
 
 def _way_out(different: Iterable[str]) -> str:
