@@ -118,7 +118,7 @@ class Evaluate:
         from con360av_jax.evaluate.run import generate_all, loader, measure
         from con360av_jax.evaluate.terminal import show_results
 
-        if generate_all([evaluation], loader(making, self.options.mesh)):
+        if generate_all([evaluation], loader(self.options.mesh)):
             results, _ = measure(evaluation)
             show_results(results, evaluation.folder, evaluation.folder / "metrics.html")
 
@@ -133,9 +133,9 @@ class Evaluate:
         evaluations = {
             name: self._evaluation(one, folder / name, entries, extraction) for name, (one, entries) in variants.items()
         }
-        found = run_study(self.study, evaluations, folder, loader(making, self.options.mesh))
+        found = run_study(self.study, evaluations, folder, loader(self.options.mesh))
         if found is not None:
-            show_study(self.study, *found)
+            show_study(self.study, found)
 
     def _compare(self) -> None:
         from con360av_jax.evaluate.compare import differences, open_evaluations, write_differences

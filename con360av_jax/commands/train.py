@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from con360av_jax.config.files import changes, config_of, load_config, to_dict
+from con360av_jax.config.files import changes, config_of, load_config, load_run_config, to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import some
 from con360av_jax.train.cluster import Cluster, join
@@ -53,7 +53,7 @@ class Train:
             ConfigError: the base's networks cannot take the dataset's clips.
         """
         if self.resume and not self.config:
-            return config_of(self.out)
+            return load_run_config(self.out)
 
         from con360av_jax.data.source import open_dataset
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
 from rich.console import Console
 
 from con360av_jax.config.files import unstructure
-from con360av_jax.config.settings import MeshConfig
+from con360av_jax.config.settings import Dtype, MeshConfig
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.diffusion.sampler import trajectories
 from con360av_jax.evaluate import generate
@@ -23,7 +23,7 @@ from con360av_jax.evaluate.metrics.bootstrap import DRAWS
 from con360av_jax.evaluate.protocols import Protocol, parts
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
-from con360av_jax.evaluate.settings import Making, keep_to
+from con360av_jax.evaluate.settings import Making, Weights, keep_to
 from con360av_jax.evaluate.training_data import trained_on
 from con360av_jax.model import Con360AV, load
 from con360av_jax.runtime.files import remove_leftovers
@@ -65,23 +65,26 @@ def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def loader(making: Making, mesh: MeshConfig) -> Callable[[], Con360AV]:
-    """Returns a function that loads the model of `making` on its first call and returns the same model afterwards.
+Loader = Callable[[Weights, Dtype], Con360AV]
+"""Loads the model of some weights, to compute in a dtype."""
+
+
+def loader(mesh: MeshConfig) -> Loader:
+    """Returns a function that loads models on the mesh and keeps the last one.
 
     Raises ShardingError if the mesh does not fit this process's devices.
     """
     make_mesh(mesh, local=True)
-    weights = making.weights
 
-    @cache
-    def loaded() -> Con360AV:
+    @lru_cache(maxsize=1)
+    def loaded(weights: Weights, dtype: Dtype) -> Con360AV:
         with Console(stderr=True).status(f"reading {weights.path}"):
-            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True, dtype=making.dtype)
+            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True, dtype=dtype)
 
     return loaded
 
 
-def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con360AV]) -> bool:
+def generate_all(evaluations: Sequence[Evaluation], load_model: Loader) -> bool:
     """Generates the clips and writes the targets; returns whether this process continues with the metrics.
 
     Each process generates its share and waits until all clips are on disk; only process 0 continues.
@@ -98,7 +101,8 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con
     for number, one in enumerate(evaluations):
         if share.index == 0:
             _targets(one, evaluations[:number])
-        generate.generate(one.folder, one.entries, one.making, load_model, one.batch_size, share)
+        load_one = partial(load_model, one.making.weights, one.making.dtype)
+        generate.generate(one.folder, one.entries, one.making, load_one, one.batch_size, share)
     if share.count > 1:
         for one in evaluations:
             share.wait_for(generate.files(one.folder, GENERATED, one.entries))
