@@ -135,7 +135,7 @@ def latents_on(mesh_config: MeshConfig, config: Config, params: Params, shapes: 
     noise = jax.tree.map(np.asarray, draw_noise(jax.random.key(3), shapes))
     negative = jax.tree.map(np.zeros_like, text)
     placed = jax.device_put(params, shardings_for(params, mesh))
-    found = sample.BatchSampler(config, mesh)(placed, noise, text, negative, maps, config.sampler)
+    found = sample.BatchSampler(config, mesh, "float32")(placed, noise, text, negative, maps, config.sampler)
     return jax.tree.map(np.asarray, found)
 
 
@@ -144,7 +144,7 @@ def toy_latents(mesh: MeshConfig) -> dict:
     batch = toy_batch()
     shapes = {name: moments["mean"].shape for name, moments in batch["moments"].items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "joint_model", lambda _: (toy, {}))
+        patch.setattr(sample, "joint_model", lambda *_: (toy, {}))
         return latents_on(mesh, TINY, toy_params(), shapes, batch["text"], batch["maps"])
 
 
