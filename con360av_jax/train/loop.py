@@ -1,12 +1,12 @@
 """Training: mesh -> data -> state -> jit -> loop, with metrics, checkpoints and clean stops."""
 
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +37,23 @@ from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import cast_frozen
 from con360av_jax.train.stop import StopRequest
 from con360av_jax.train.throughput import peak_flops
-from con360av_jax.train.trackers import open_trackers
+from con360av_jax.train.trackers import Tracker, open_trackers
 
 NullText = dict[str, Float[Array, "..."]]
+
+
+class HeldOutLoss(Protocol):
+    """Measure on held-out data between steps."""
+
+    def due(self, step: int) -> bool:
+        """Whether to measure after this step."""
+        ...
+
+    def __call__(self, step: int, state: TrainState, trackers: Sequence[Tracker]) -> float:
+        """Writes what it measures; returns the held-out loss."""
+        ...
+
+
 Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]]
 
 
@@ -113,6 +127,7 @@ def run_steps(
     progress: Progress,
     advance: Advance,
     log: MetricsLog,
+    held_out: HeldOutLoss | None = None,
 ) -> signal.Signals | None:
     """Advances the state to the last step, or to the end of the step in which a signal came, and saves it."""
     settings, start = config.train, progress.step
@@ -135,12 +150,15 @@ def run_steps(
             last = done == settings.steps or stop.agreed(logs)
             saves = last or done % settings.checkpoint_every == 0
             # A line ends at every checkpoint, so that a run resumed there continues with the same lines.
-            if saves or logs:
+            measures = held_out is not None and held_out.due(done)
+            if saves or logs or measures:
                 nonfinite.check()
                 corrupt.add(loader.corrupt)
                 writer.check()
                 if line := log.flush(done):
                     bar.show(done, line)
+            if held_out and measures:
+                held_out(done, state, log.trackers)
             if saves:
                 here = Progress(step=done, next_batch=loader.get_state(), seed=settings.seed, skips=nonfinite.skips)
                 writer.save(state, here)

@@ -77,8 +77,16 @@ def test_a_run_records_all_settings_and_resumes_with_them(
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("model.connector.channels", "32", "model.connector.channels: 16 -> 32 (model, mel and schedule are those"),
-        ("schedule.audio.beta-end", "0.5", "schedule.audio.beta_end: 0.02 -> 0.5 (model, mel and schedule are those"),
+        (
+            "model.connector.channels",
+            "32",
+            "model.connector.channels: 16 -> 32 (model: decided by the weights, leave out",
+        ),
+        (
+            "schedule.audio.beta-end",
+            "0.5",
+            "schedule.audio.beta_end: 0.02 -> 0.5 (schedule: decided by the weights, leave",
+        ),
         ("mel.floor", "0.1", "mel.floor is 1e-05 in the dataset, 0.1 in the config"),
         ("clip.height", "16", "clip.height is 32 in the dataset, 16 in the config"),
     ],
