@@ -18,6 +18,7 @@ from con360av_jax.data.fake import fake_batch
 from con360av_jax.denoiser import DenoiserInputs
 from con360av_jax.errors import ConfigError
 from con360av_jax.models import functional
+from con360av_jax.models.environment import ClampedNorm
 from con360av_jax.models.functional import flatten
 from con360av_jax.models.joint import JointModel, joint_model
 from con360av_jax.models.layers import GroupNorm, LayerNorm
@@ -90,7 +91,7 @@ def test_of_the_frozen_parameters_in_training_those_of_norms_are_float32(config:
     norms = {
         "/".join(map(str, path))
         for path, module in nnx.iter_modules(functional.merge(graphdef, shapes))
-        if isinstance(module, GroupNorm | LayerNorm)
+        if isinstance(module, ClampedNorm | GroupNorm | LayerNorm)
     }
     _, frozen = abstract_start(tiny_world.with_train(config, trainable="map_encoder/lstm/.*"), make_mesh(MeshConfig()))
     kinds = {path: leaf.dtype for path, leaf in flatten(frozen).items()}
