@@ -40,7 +40,12 @@ class Bench:
     """JSON file to write the result to."""
 
     def starting_config(self) -> Config:
-        """The config whose settings are options; raises DatasetError if there is no dataset."""
+        """The config whose settings are options.
+
+        Raises DatasetError if there is no dataset, ConfigError if it is given together with records to make.
+        """
+        if self.what == "train" and self.records is not None and self.dataset is not None:
+            raise ConfigError(f"--records {self.records} and --dataset {self.dataset} are both given: choose one")
         if self.dataset is None:
             return load_config(self.config or "published")
 
@@ -71,8 +76,6 @@ class Bench:
     def _train(self, config: Config) -> dict[str, object]:
         from con360av_jax.bench.train import bench_train
 
-        if self.records is not None and self.dataset is not None:
-            raise ConfigError(f"--records {self.records} and --dataset {self.dataset} are both given: choose one")
         if self.batch_size is not None:
             config = replace(config, train=replace(config.train, batch_size=self.batch_size))
         steps = 20 if self.steps is None else self.steps
