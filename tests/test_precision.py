@@ -76,7 +76,8 @@ def test_the_sampler_s_program_is_of_the_dtype_asked_for(lean: Config, training:
     batch = fake_batch(config, 2)
     noise = {name: moments["mean"] for name, moments in batch["moments"].items()}
     shapes = joint_model(config, dtype)[1]
-    program = sampler._run.lower(shapes, noise, batch["text"], batch["text"], batch["maps"], settings=config.sampler)  # noqa: SLF001
+    given = (noise, batch["text"], batch["text"], batch["maps"], np.ones(2, bool))
+    program = sampler._run.lower(shapes, *given, settings=config.sampler)  # noqa: SLF001
     assert ("bf16" in program.as_text()) == (dtype == "bfloat16")
 
 
