@@ -63,6 +63,8 @@ class EvaluationOptions:
         from con360av_jax.evaluate.feature_metrics import check_draws
 
         check_draws(self.draws)
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: give 0 or more")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size}: give 1 or more")
 

@@ -16,6 +16,7 @@ from con360av_jax.evaluate import generate
 from con360av_jax.evaluate.control_metrics import control_metrics
 from con360av_jax.evaluate.evaluation_page import write_page
 from con360av_jax.evaluate.extraction import Extraction, Pair, extract, require_weights
+from con360av_jax.evaluate.faults import FAULTS, fault_metrics, find_faults, without_faulty_targets
 from con360av_jax.evaluate.feature_metrics import Found, compute, measures
 from con360av_jax.evaluate.features import FeatureCard
 from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
@@ -60,9 +61,9 @@ def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
     for one in measures(protocol):
         names += [one.name, f"{one.name}_infinity", f"{one.part}_distance"]
     names.append("av_align")
-    names += ["share_in_view", "direction_error"] if truth and "saliency" in made else []
+    names += ["share_in_view", "direction_error", "direction_error_all"] if truth and "saliency" in made else []
     names += ["class_agreement"] if truth and "classes" in made else []
-    return tuple(names)
+    return (*names, *FAULTS)
 
 
 Loader = Callable[[Weights, Dtype], Con360AV]
@@ -128,18 +129,21 @@ def _targets(one: Evaluation, before: Sequence[Evaluation]) -> None:
 def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
     """Extracts features, computes metrics and writes metrics.json and its page; returns results and features.
 
-    Raises MetricError as `extract`, `compute` and `control_metrics` do.
+    The features are without faulty targets. Raises MetricError as `extract`, `find_faults`, `compute` and
+    `control_metrics` do.
     """
     clips = read_clips(one.folder)
     features = extract(one.folder, clips, one.protocol, one.extraction)
+    names, config, draw = [clip.clip for clip in clips], one.making.weights.config, (one.making.seed, one.draws)
+    with Console(stderr=True).status("looking for silent and black clips"):
+        faults = find_faults(one.folder, clips, config)
+    features = without_faulty_targets(features, faults)
     with Console(stderr=True).status("computing distances and intervals"):
-        found = compute(one.protocol, features, [clip.clip for clip in clips], one.making.seed, one.draws)
+        found = compute(one.protocol, features, names, *draw)
     with Console(stderr=True).status("measuring control"):
-        metrics, scores, exclusions = control_metrics(one.folder, one.truth, one.making.weights.config)
-    found.metrics += metrics
-    found.exclusions += exclusions
-    for clip, values in scores.items():
-        found.scores.setdefault(clip, {}).update(values)
+        control = control_metrics(one.folder, one.truth, config, faults, *draw)
+    for more in (control, fault_metrics(faults, names, *draw)):
+        found.add(more)
     cards = {part: generated.card for part, (generated, _) in features.items()}
     results = _results(one, clips, found, cards)
     write_results(results, one.folder)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -184,12 +185,13 @@ def scales(text: str) -> PerModality[float]:
     Raises ConfigError for other text.
     """
     try:
-        if "=" not in text:
-            return PerModality(audio=float(text), video=float(text))
+        parts = text.split(",") if "=" in text else [f"audio={text}", f"video={text}"]
         found: dict[str, float] = {}
-        for part in text.split(","):
+        for part in parts:
             name, _, number = part.partition("=")
             found[name] = float(number)
+        if not all(map(math.isfinite, found.values())):
+            raise ValueError(f"{text} is not finite")
         return PerModality(**found)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"a guidance scale of {text!r}: give one number, or audio=NUMBER,video=NUMBER") from error

@@ -277,7 +277,7 @@ def test_scales_are_one_number_or_two(text: str, wanted: tuple[float, float]):
     assert (found.audio, found.video) == wanted
 
 
-@pytest.mark.parametrize("text", ["big", "audio=1", "audio=1,sound=2", "audio=1,video=x"])
+@pytest.mark.parametrize("text", ["big", "nan", "audio=1", "audio=1,sound=2", "audio=1,video=x", "audio=1,video=inf"])
 def test_other_scales_are_refused(text: str):
     with pytest.raises(ConfigError, match="give one number, or audio=NUMBER,video=NUMBER"):
         settings.scales(text)
