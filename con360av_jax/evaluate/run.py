@@ -9,7 +9,7 @@ import jax
 from rich.console import Console
 
 from con360av_jax.config.files import unstructure
-from con360av_jax.config.settings import MeshConfig
+from con360av_jax.config.settings import Dtype, MeshConfig
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.diffusion.sampler import trajectories
 from con360av_jax.evaluate import generate
@@ -66,8 +66,8 @@ def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
     return (*names, *FAULTS)
 
 
-Loader = Callable[[Weights], Con360AV]
-"""Loads the model of some weights."""
+Loader = Callable[[Weights, Dtype], Con360AV]
+"""Loads the model of some weights, to compute in a dtype."""
 
 
 def loader(mesh: MeshConfig) -> Loader:
@@ -78,9 +78,9 @@ def loader(mesh: MeshConfig) -> Loader:
     make_mesh(mesh, local=True)
 
     @lru_cache(maxsize=1)
-    def loaded(weights: Weights) -> Con360AV:
+    def loaded(weights: Weights, dtype: Dtype) -> Con360AV:
         with Console(stderr=True).status(f"reading {weights.path}"):
-            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True)
+            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True, dtype=dtype)
 
     return loaded
 
@@ -97,11 +97,12 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Loader) -> bool:
         # Checked before the folder is bound to these settings, because it would refuse the corrected ones.
         trajectories(one.making.weights.config.schedule, one.making.sampler)
         require_weights(one.folder, one.protocol, one.extraction)
-        keep_to(one.folder, one.making.settings(one.protocol.name), write=share.index == 0)
+        settings, unrecorded = one.making.settings(one.protocol.name), one.making.unrecorded()
+        keep_to(one.folder, settings, write=share.index == 0, unrecorded=unrecorded)
     for number, one in enumerate(evaluations):
         if share.index == 0:
             _targets(one, evaluations[:number])
-        load_one = partial(load_model, one.making.weights)
+        load_one = partial(load_model, one.making.weights, one.making.dtype)
         generate.generate(one.folder, one.entries, one.making, load_one, one.batch_size, share)
     if share.count > 1:
         for one in evaluations:
