@@ -20,7 +20,7 @@ from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.errors import ConfigError, GeometryError
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
-from con360av_jax.sample import BatchSampler, Clip, noise_from_seeds
+from con360av_jax.sample import BatchSampler, Clip, decode, noise_from_seeds
 from con360av_jax.sharding import make_mesh, shardings_for
 from con360av_jax.sphere.geometry import minmax
 from con360av_jax.sphere.viewpoint import Viewpoint
@@ -196,15 +196,13 @@ class Con360AV:
         )
         latents = jax.device_get(latents)
         return [
-            Clip(
-                video=self.codecs.decode_video(latents["video"][i]),
-                audio=self.codecs.decode_audio(latents["audio"][i]),
-                frames_per_second=self.config.clip.frames_per_second,
-                sample_rate=self.config.mel.sample_rate,
-                caption=captions[i],
-                seed=seeds[i],
-                maps=controls[i][0] if controls else None,
+            decode(
+                self.codecs,
+                {name: latent[i] for name, latent in latents.items()},
+                captions[i],
+                seeds[i],
                 viewpoint=controls[i][1] if controls else None,
+                maps=controls[i][0] if controls else None,
             )
             for i in range(count)
         ]
@@ -232,7 +230,7 @@ def sampler_settings(
 
 
 def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, local: bool = False) -> Con360AV:
-    """Opens a pretrained folder, a training run (its newest checkpoint) or RUN/checkpoints/STEP.
+    """Opens a pretrained folder, a training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best.
 
     Args:
         path: the folder.

@@ -3,17 +3,21 @@
 The noise of a sample is a function of its seed alone, so a sample does not depend on the rest of its batch.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, UInt8
 
+from con360av_jax.base.codecs import Codecs
+from con360av_jax.config.files import config_hash, unstructure
 from con360av_jax.config.settings import Config, SamplerConfig
 from con360av_jax.config.shapes import latent_shapes
 from con360av_jax.denoiser import Latents, Text
@@ -23,7 +27,7 @@ from con360av_jax.errors import ConfigError, MediaError
 from con360av_jax.media.files import write_clip
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
-from con360av_jax.runtime.files import replacing
+from con360av_jax.runtime.files import replacing, write_text
 from con360av_jax.sharding import BATCH_AXES, batch_sharding
 
 SEEDS = 2**32
@@ -67,6 +71,38 @@ class Clip:
             np.savez_compressed(file, saliency=self.maps[..., :1], basd=self.maps[..., 1:], viewpoint=self.viewpoint)
 
 
+def decode(
+    codecs: Codecs,
+    latents: Mapping[str, Array | np.ndarray],
+    caption: str,
+    seed: int,
+    viewpoint: Float32[np.ndarray, "frame 4"] | None = None,
+    maps: Float32[np.ndarray, "frame height width 2"] | None = None,
+) -> Clip:
+    """Decodes the latents of one sample, without batch axis, that was generated from the other arguments."""
+    return Clip(
+        video=codecs.decode_video(np.asarray(latents["video"])),
+        audio=codecs.decode_audio(np.asarray(latents["audio"])),
+        frames_per_second=codecs.config.clip.frames_per_second,
+        sample_rate=codecs.config.mel.sample_rate,
+        caption=caption,
+        seed=seed,
+        viewpoint=viewpoint,
+        maps=maps,
+    )
+
+
+def write_card(path: Path, config: Config, settings: SamplerConfig, **described: object) -> None:
+    """Writes the card of a clip as JSON: `described`, then sampler settings and config."""
+    card = {
+        **described,
+        "sampler": unstructure(settings),
+        "config": config.name,
+        "config_hash": config_hash(config),
+    }
+    write_text(path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+
+
 @partial(jax.jit, static_argnames="config")
 def _noise(seeds: Array, config: Config) -> Latents:
     wanted = latent_shapes(config)
@@ -107,10 +143,15 @@ class BatchSampler:
         maps: Float[Array | np.ndarray, "batch frame height width 2"] | None,
         settings: SamplerConfig,
     ) -> Latents:
-        """Latents of both modalities; a batch that does not divide over the mesh is padded, and the result cut."""
+        """Latents of both modalities; a batch that does not divide over the mesh is padded, and the result cut.
+
+        On a mesh of several processes all of them call it with the same arguments and get all latents.
+        """
         count = next(iter(noise_latents.values())).shape[0]
         parts = math.prod(self.mesh.shape[name] for name in BATCH_AXES)
         rows = np.minimum(np.arange(math.ceil(count / parts) * parts), count - 1)
         filled = jax.tree.map(lambda array: np.asarray(array)[rows], (noise_latents, text, negative_text, maps))
         latents = self._run(params, *jax.device_put(filled, batch_sharding(self.mesh)), settings=settings)
+        if self.mesh.is_multi_process:
+            latents = multihost_utils.process_allgather(latents, tiled=True)
         return jax.tree.map(lambda array: array[:count], latents)

@@ -22,12 +22,14 @@ from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.transforms import is_encoded
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
-from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
+from con360av_jax.sharding import check_batch_size, from_local_rows, make_mesh, replicate, shardings_for
 from con360av_jax.train import checkpoint, run_folder
+from con360av_jax.train.best import VALIDATION, if_lower
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.corrupt_records import CorruptRecordsLog
 from con360av_jax.train.display import StepBar
 from con360av_jax.train.encode import caption_tokens, open_encode
+from con360av_jax.train.held_out import HeldOut, open_held_out
 from con360av_jax.train.metrics import MetricsLog, drop_after
 from con360av_jax.train.nonfinite import NonFiniteSteps
 from con360av_jax.train.optimizer import make_optimizer, require_connectors_that_act, select
@@ -43,7 +45,14 @@ Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]
 
 
 def train(
-    config: Config, base: Path, dataset: Path, out: Path, *, resume: bool = False, allowed: Collection[str] = ()
+    config: Config,
+    base: Path,
+    dataset: Path,
+    out: Path,
+    *,
+    validation: Path | None = None,
+    resume: bool = False,
+    allowed: Collection[str] = (),
 ) -> signal.Signals | None:
     """Trains up to step `config.train.steps`, or for `config.train.epochs`, and writes the run folder `out`.
 
@@ -51,6 +60,8 @@ def train(
         config: all settings; its model must be that of `base`.
         base: pretrained folder; frozen parameters are read from there and never copied.
         dataset: dataset folder; without encoded fields, video and audio are encoded on the device in each step.
+        validation: folder of held-out records, on which the loss is measured and clips are sampled; see
+            `held_out.open_held_out`.
         out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
             then equal those of an uninterrupted run, bit for bit.
         resume: whether to continue the run in `out`.
@@ -71,7 +82,7 @@ def train(
     if run is None:
         run_folder.refuse_existing(out)
     else:
-        run_folder.require_same_run(run, config, base, dataset, allowed)
+        run_folder.require_same_run(run, config, base, dataset, allowed, validation)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
 
@@ -87,21 +98,22 @@ def train(
         state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
         loader.set_state(progress.next_batch)
 
+    encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
+    held_out = open_held_out(config, validation, records, pretrained, mesh, state, frozen, encode, out)
     measured = peak_flops(jax.devices()[0].device_kind) is not None
     step = compile_step(config, mesh, state, frozen, count=measured)
-    encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
     null_text, key = null_embeddings(pretrained, mesh), jax.random.key(config.train.seed)
 
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         rows = on_mesh(batch, mesh)
         return step.run(state, frozen, encode(rows) if encode else rows, null_text, key)
 
-    run_folder.write_run(out, config, base, dataset)
-    for name in ("metrics.jsonl", "nonfinite.jsonl"):
+    run_folder.write_run(out, config, base, dataset, validation)
+    for name in ("metrics.jsonl", "nonfinite.jsonl", VALIDATION):
         drop_after(out / name, progress.step)
     trackers = open_trackers(out, config, progress.step) if jax.process_index() == 0 else []
     log = MetricsLog(out / "metrics.jsonl", config.train.batch_size, step.flops, trackers)
-    return run_steps(config, out, loader, state, progress, advance, log)
+    return run_steps(config, out, loader, state, progress, advance, log, held_out)
 
 
 def run_steps(
@@ -112,6 +124,7 @@ def run_steps(
     progress: Progress,
     advance: Advance,
     log: MetricsLog,
+    held_out: HeldOut | None = None,
 ) -> signal.Signals | None:
     """Advances the state to the last step, or to the end of the step in which a signal came, and saves it."""
     settings, start = config.train, progress.step
@@ -132,17 +145,25 @@ def run_steps(
             nonfinite.add(done, metrics, batch["sample_id"])
             logs = done % settings.log_every == 0
             last = done == settings.steps or stop.agreed(logs)
-            saves = last or done % settings.checkpoint_every == 0
+            saves = last or any(
+                every and done % every == 0 for every in (settings.checkpoint_every, settings.milestone_every)
+            )
+            measures = held_out is not None and held_out.due(done)
             # A line ends at every checkpoint, so that a run resumed there continues with the same lines.
-            if saves or logs:
+            if saves or logs or measures:
                 nonfinite.check()
                 corrupt.add(loader.corrupt)
                 writer.check()
                 if line := log.flush(done):
                     bar.show(done, line)
-            if saves:
+            best = None
+            if held_out and measures:
+                # Before the checkpoint, so that a run resumed there has done it.
+                with log.pause():
+                    best = if_lower(held_out(done, state, log.trackers), done, writer.best)
+            if saves or best:
                 here = Progress(step=done, next_batch=loader.get_state(), seed=settings.seed, skips=nonfinite.skips)
-                writer.save(state, here)
+                writer.save(state, here, best)
             if last:
                 break
     return stop.received
@@ -202,5 +223,4 @@ def on_mesh(batch: AnyExample, mesh: Mesh) -> Any:
     """Returns the global batch of all processes' rows, split over the mesh."""
     # Positions in a dataset fit 32 bits; JAX has no 64-bit integers unless asked for.
     small = {**batch, "sample_id": batch["sample_id"].astype(np.int32)}
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), small)
+    return from_local_rows(small, mesh)

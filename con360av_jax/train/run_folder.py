@@ -1,8 +1,10 @@
 """The folder of a training run: its settings, frozen base and dataset, and whether a resumed run has the same.
 
 RUN/config.json             settings; epochs are recorded as steps
-RUN/run.json                paths and hashes of the frozen base and of the dataset
+RUN/run.json                paths and hashes of the frozen base, of the dataset and of the held-out one, if any
 RUN/metrics.jsonl           one line per log interval (train/metrics.py)
+RUN/validation.jsonl        two lines per validation (train/validation.py)
+RUN/samples/STEP/           sample clips of held-out records (train/samples.py)
 RUN/nonfinite.jsonl         one line per step with a NaN or infinite loss or gradient (train/nonfinite.py)
 RUN/damaged-PROCESS.jsonl   one line per corrupt record (train/corrupt_records.py)
 RUN/checkpoints/STEP/       checkpoint (train/checkpoint.py)
@@ -27,11 +29,21 @@ from con360av_jax.runtime.provenance import file_sha256
 FREE_SETTINGS = (
     "name", "mesh", "sampler", "train.steps", "train.epochs", "train.log_every", "train.checkpoint_every",
     "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt",
-    "train.max_corrupt_share", "train.tensorboard", "train.wandb_project",
+    "train.max_corrupt_share", "train.tensorboard", "train.wandb_project", "train.milestone_every",
+    "train.validate_every", "train.sample_every", "train.sample_clips",
 )  # fmt: skip
 # Settings that no option allows to differ in a resumed run: shapes in the checkpoint and in the dataset depend on them,
-# or the order of samples, since the checkpoint stores a number of batches in an order drawn from the seed.
-FIXED_SETTINGS = ("model", "clip", "mel", "train.trainable", "train.batch_size", "train.seed")
+# or the order of samples, since the checkpoint stores a number of batches in an order drawn from the seed, or what the
+# best checkpoint was measured on.
+FIXED_SETTINGS = (
+    "model",
+    "clip",
+    "mel",
+    "train.trainable",
+    "train.batch_size",
+    "train.seed",
+    "train.validation_records",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +59,10 @@ class Run:
     dataset: Path
     dataset_sha256: str
     """SHA-256 of manifest.json of the dataset."""
+    validation: Path | None = None
+    """Held-out dataset; None if the run is not validated."""
+    validation_sha256: str = ""
+    """SHA-256 of manifest.json of the held-out dataset."""
 
 
 def append_line(path: Path, line: Mapping[str, object]) -> None:
@@ -66,7 +82,7 @@ def refuse_existing(folder: Path) -> None:
         raise CheckpointError(f"{folder} already exists: add --resume to continue it, or choose another folder")
 
 
-def write_run(folder: Path, config: Config, base: Path, dataset: Path) -> None:
+def write_run(folder: Path, config: Config, base: Path, dataset: Path, validation: Path | None = None) -> None:
     """Writes config.json and then run.json of a new or resumed run, on process 0 only."""
     if jax.process_index() != 0:
         return
@@ -79,6 +95,8 @@ def write_run(folder: Path, config: Config, base: Path, dataset: Path) -> None:
         },
         "dataset": {"path": str(dataset.resolve()), "sha256": _manifest_hash(dataset)},
     }
+    if validation is not None:
+        description["validation"] = {"path": str(validation.resolve()), "sha256": _manifest_hash(validation)}
     save_config(config, folder / "config.json")
     write_text(folder / "run.json", json.dumps(description, indent=2) + "\n")
 
@@ -90,7 +108,7 @@ def open_run(folder: Path) -> Run:
         raise CheckpointError(f"{folder} is not a training run: it has no run.json")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        base, dataset = description["base"], description["dataset"]
+        base, dataset, validation = description["base"], description["dataset"], description.get("validation")
         return Run(
             folder=folder,
             config=load_config_json(folder / "config.json"),
@@ -98,6 +116,8 @@ def open_run(folder: Path) -> Run:
             base_sha256=base["sha256"],
             dataset=Path(dataset["path"]),
             dataset_sha256=dataset["sha256"],
+            validation=Path(validation["path"]) if validation else None,
+            validation_sha256=validation["sha256"] if validation else "",
         )
     except ConfigError as error:
         raise CheckpointError(f"{folder} is corrupt: {error}") from error
@@ -128,8 +148,17 @@ def require_base(run: Run, base: Path) -> None:
         )
 
 
-def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowed: Collection[str] = ()) -> None:
-    """Raises CheckpointError unless `run` has the same settings, base and dataset.
+def require_same_run(
+    run: Run,
+    config: Config,
+    base: Path,
+    dataset: Path,
+    allowed: Collection[str] = (),
+    validation: Path | None = None,
+) -> None:
+    """Raises CheckpointError unless `run` has the same settings, base, dataset and held-out dataset.
+
+    A run without held-out dataset may get one.
 
     `allowed` are paths of settings, such as "train.learning_rate", that may differ from here on. Raises
     ConfigError if one is not a setting or is among FIXED_SETTINGS.
@@ -145,6 +174,9 @@ def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowe
     require_base(run, base)
     if _manifest_hash(dataset) != run.dataset_sha256:
         raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
+    if run.validation is not None and (validation is None or _manifest_hash(validation) != run.validation_sha256):
+        given = "no held-out dataset" if validation is None else f"--validation {validation}"
+        raise CheckpointError(f"{given} is given, but {run.folder} was validated on another: {run.validation}")
 
 
 def require_same_model(config: Config, made: Config, what: str) -> None:
