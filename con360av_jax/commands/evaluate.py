@@ -74,7 +74,7 @@ class Evaluate:
 
         protocol, extraction = named_protocol(self.protocol), self.options.extraction(self.features)
         self._check(protocol)
-        making = self.options.making(self.run, self.dataset)
+        making = self.options.making(self.run, self.dataset, protocol)
         name = protocol.name if self.study == "none" else f"{protocol.name}-{self.study}"
         folder = self.out or default_folder(making.weights, self.run, name)
         if self.study != "none":
@@ -118,7 +118,7 @@ class Evaluate:
         from con360av_jax.evaluate.terminal import show_results
 
         self.options.start()
-        if generate_all([evaluation], loader(making.weights, self.options.mesh)):
+        if generate_all([evaluation], loader(self.options.mesh)):
             results, _ = measure(evaluation)
             show_results(results, evaluation.folder, evaluation.folder / "metrics.html")
 
@@ -134,9 +134,9 @@ class Evaluate:
             name: self._evaluation(one, folder / name, entries, extraction) for name, (one, entries) in variants.items()
         }
         self.options.start()
-        found = run_study(self.study, evaluations, folder, loader(making.weights, self.options.mesh))
+        found = run_study(self.study, evaluations, folder, loader(self.options.mesh))
         if found is not None:
-            show_study(self.study, *found)
+            show_study(self.study, found)
 
     def _compare(self) -> None:
         from con360av_jax.evaluate.compare import differences, open_evaluations, write_differences

@@ -14,6 +14,7 @@ from con360av_jax.train.cluster import Cluster, join
 
 if TYPE_CHECKING:
     from con360av_jax.evaluate.extraction import Extraction
+    from con360av_jax.evaluate.protocols import Protocol
     from con360av_jax.evaluate.settings import Making
 
 
@@ -33,6 +34,9 @@ class EvaluationOptions:
     """Guidance scale of the caption: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
     map_guidance: str = ""
     """Guidance scale of the maps: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
+    negative_caption: str | None = None
+    """Description of what clips should not contain, for audio and video. Left out: the protocol's, which is "bad
+    quality, worse quality" for paper and styleganv and "" for others."""
     batch_size: int | None = None
     """Clips generated at once. Left out: 4, rounded up to a multiple of the mesh's devices."""
     mesh: MeshConfig = MeshConfig()
@@ -66,8 +70,8 @@ class EvaluationOptions:
         found.check()
         return found
 
-    def making(self, run: Path, dataset: Path) -> "Making":
-        """Settings of the clips of a run.
+    def making(self, run: Path, dataset: Path, protocol: "Protocol") -> "Making":
+        """Settings of the clips of a run, by the options and the protocol's negative caption.
 
         Raises CheckpointError or DatasetError if one of them cannot be opened or does not fit the other.
         """
@@ -78,7 +82,8 @@ class EvaluationOptions:
         weights = find_weights(run, ema=not self.raw_weights)
         require_pair(weights, opened)
         sampler = sampler_of(weights.config.sampler, self.steps, self.text_guidance, self.map_guidance)
-        return Making(weights=weights, dataset=opened, seed=self.seed, sampler=sampler)
+        negative = protocol.negative_caption if self.negative_caption is None else self.negative_caption
+        return Making(weights=weights, dataset=opened, seed=self.seed, sampler=sampler, negative_caption=negative)
 
     def clips_at_once(self) -> int:
         """Number of clips that are generated at once on the mesh."""

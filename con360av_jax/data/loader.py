@@ -8,14 +8,15 @@ replaced as described in data/intact_records.py.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
 import grain
+import numpy as np
 
 from con360av_jax.config.settings import Config
 from con360av_jax.data.intact_records import IntactRecords
-from con360av_jax.data.schema import check_matches
+from con360av_jax.data.schema import Sample, check_matches
 from con360av_jax.data.source import Dataset
 from con360av_jax.data.transforms import (
     Example,
@@ -32,6 +33,8 @@ SEEDS = 2**32
 # Batches per thread that are read ahead.
 BATCHES_AHEAD = 2
 AnyExample: TypeAlias = Example | RawExample
+Rows: TypeAlias = Callable[[int], dict[str, Any]]
+"""Makes the example of a sample number; called from several threads at once."""
 
 
 def sample_order(records: int, seed: int) -> grain.MapDataset:
@@ -48,9 +51,36 @@ def sample_order(records: int, seed: int) -> grain.MapDataset:
 class Loader(Iterator[AnyExample]):
     """Iterator over the batches of one process, read ahead by threads; its state is the number of the next step."""
 
-    def __init__(self, records: IntactRecords[Any], batches: grain.MapDataset, start_step: int, threads: int):
-        self._records = records
-        self._batches = batches
+    def __init__(
+        self,
+        rows: Rows,
+        batch_size: int,
+        start_step: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int = 0,
+        corrupt: Callable[[], Mapping[int, str]] = dict,
+    ):
+        """`rows(n)` makes sample number n, from any thread; `corrupt()` returns the records that it replaced so far.
+
+        Raises DatasetError if `batch_size`, that of all processes, does not divide over them.
+        """
+        if not 0 <= process_index < process_count:
+            raise DatasetError(f"process_index={process_index} is not one of {process_count} processes")
+        if batch_size < 1 or batch_size % process_count:
+            raise DatasetError(
+                f"a batch of {batch_size} samples does not divide over {process_count} processes: "
+                f"use a multiple of {process_count}"
+            )
+        own = batch_size // process_count
+
+        def read(local_number: int) -> dict[str, Any]:
+            step, row = divmod(local_number, own)
+            return rows(step * batch_size + process_index * own + row)
+
+        local_numbers = grain.MapDataset.range(sys.maxsize // batch_size)
+        self._batches = local_numbers.map(read).batch(own, drop_remainder=True, batch_fn=collate)
+        self._corrupt = corrupt
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=BATCHES_AHEAD * threads)
         self._step = 0
         self._reader: grain.DatasetIterator | None = None
@@ -70,7 +100,7 @@ class Loader(Iterator[AnyExample]):
     @property
     def corrupt(self) -> Mapping[int, str]:
         """Corrupt records that this process has replaced: number of the record -> its location and reason."""
-        return self._records.corrupt
+        return self._corrupt()
 
     def get_state(self) -> int:
         """Returns the step of the next batch; batches that were only read ahead do not count."""
@@ -116,25 +146,45 @@ def make_loader(
     check_trainable(fields, f"dataset {dataset.folder}")
     if not is_encoded(fields) and tokenise is None:
         raise DatasetError(f"dataset {dataset.folder} is not encoded: give the tokenizers of a base for its captions")
-    if not 0 <= process_index < process_count:
-        raise DatasetError(f"process_index={process_index} is not one of {process_count} processes")
-    if batch_size < 1 or batch_size % process_count:
-        raise DatasetError(
-            f"a batch of {batch_size} samples does not divide over {process_count} processes: "
-            f"use a multiple of {process_count}"
-        )
-    rows = batch_size // process_count
 
     def make(record: int) -> dict[str, Any]:
         return to_parts(dataset[record], record, None if is_encoded(fields) else tokenise)
 
     order = sample_order(len(dataset), seed)
     records = IntactRecords(dataset, order, make, settings.on_corrupt, settings.max_corrupt_share)
+    return Loader(
+        records.__getitem__,
+        batch_size,
+        start_step,
+        process_index,
+        process_count,
+        settings.loader_threads,
+        lambda: records.corrupt,
+    )
 
-    def read(local_number: int) -> dict[str, Any]:
-        step, row = divmod(local_number, rows)
-        return records[step * batch_size + process_index * rows + row]
 
-    local_numbers = grain.MapDataset.range(sys.maxsize // batch_size)
-    batches = local_numbers.map(read).batch(rows, drop_remainder=True, batch_fn=collate)
-    return Loader(records, batches, start_step, settings.loader_threads)
+def excerpt_rows(
+    dataset: Dataset, config: Config, example: Callable[[Sample, np.random.Generator], dict[str, Any]], seed: int
+) -> tuple[Rows, IntactRecords[tuple[Sample, int]]]:
+    """Returns the rows of a loader of random excerpts of records, and the records, whose corrupt ones are replaced.
+
+    Row n is `example` of the record of sample number n, with random numbers of its own, drawn from (`seed`, n), and the
+    position of the record as "sample_id". `config.train` sets the treatment of corrupt records.
+
+    Raises DatasetError if the dataset was made for another config.
+    """
+    check_matches(dataset.manifest, config)
+    settings = config.train
+    records = IntactRecords(
+        dataset,
+        sample_order(len(dataset), seed),
+        lambda record: (dataset[record], record),
+        settings.on_corrupt,
+        settings.max_corrupt_share,
+    )
+
+    def row(number: int) -> dict[str, Any]:
+        sample, record = records[number]
+        return {**example(sample, np.random.default_rng((seed, number))), "sample_id": np.asarray(record, np.int64)}
+
+    return row, records

@@ -75,8 +75,12 @@ def require_alike(named: Sequence[NamedResults]) -> None:
 
 
 def measurement_differences(first: Results, second: Results) -> list[str]:
-    """Differences in protocol and feature cards, each as one phrase."""
-    problems = [*changes({"protocol": first.protocol}, {"protocol": second.protocol}).values()]
+    """Differences in protocol and feature cards, each as one phrase.
+
+    A protocol's negative caption is a setting of sampling, which compared evaluations may vary.
+    """
+    protocols = ({"protocol": {**results.protocol, "negative_caption": ""}} for results in (first, second))
+    problems = [*changes(*protocols).values()]
     for part in sorted(first.cards.keys() | second.cards.keys()):
         if part not in first.cards or part not in second.cards:
             problems.append(f"features {part}: only in the {'first' if part in first.cards else 'second'}")

@@ -267,10 +267,15 @@ def frechet_metrics(measure: Measure, generated: FeatureSet, target: FeatureSet,
     else:
         value = frechet_distance(accumulate(generated), reference, measure.covariance)
         metric = replace(metric, value=value, note=ONE_RECORDING)
-    if min(rows) <= dim:
-        words = f"{min(rows)} rows for {dim} dimensions: far too large, compare only with equally many clips"
-        metric = replace(metric, note="; ".join(filter(None, [metric.note, words])))
+    metric = replace(metric, note="; ".join(filter(None, [metric.note, few_rows(min(rows), dim)])))
     return [metric, _infinite(infinite, measure, reference, generated, dim, seed)]
+
+
+def few_rows(rows: int, dim: int) -> str:
+    """Note of a distance with no more rows than dimensions; "" with more."""
+    if rows > dim:
+        return ""
+    return f"{rows} rows for {dim} dimensions: far too large, compare only with equally many clips"
 
 
 def _infinite(

@@ -135,12 +135,13 @@ def generate(
 def sample_clips(model: Con360AV, records: Sequence[Sample], making: Making) -> Iterator[Clip]:
     """Generates the clips of the records as one batch, decoded one by one."""
     captions = [record.caption if making.conditions.caption else "" for record in records]
+    negative = making.negative_caption if making.conditions.caption else ""
     seeds = [clip_seed(record.entry, making.seed, making.noise) for record in records]
     maps = [_maps(model, record, making.conditions) for record in records] if making.conditions.control else None
     latents = model.sample_latents(
         model.noise(seeds),
         model.encode_text(captions),
-        model.encode_text([""] * len(records)),
+        model.encode_text([negative] * len(records)),
         None if maps is None else np.stack(maps),
         steps=making.sampler.steps,
         guidance=asdict(making.sampler.text_guidance),

@@ -2,6 +2,7 @@
 
 Values of different protocols are not comparable. `left_open` lists the choices that a protocol's sources do not
 specify, with the value taken here. Sources:
+AV    the audio-video baseline's public code, SonyResearch/SVG_baseline
 SG    StyleGAN-V's calc_metrics_for_dataset, fvd2048_16f, as the audio-video baseline calls it
 CM    common_metrics_on_video_quality, VideoGPT's FVD
 FK    fadtk
@@ -80,6 +81,9 @@ class Protocol:
     video: VideoProtocol | None = None
     sound: AudioProtocol | None = None
     saliency: SaliencyProtocol | None = None
+    negative_caption: str = ""
+    """Negative caption that every evaluated model is sampled with; the only choice here that is not about measuring.
+    It belongs to the protocol, not to a model, so that two models are sampled alike."""
     sources: tuple[str, ...]
     left_open: tuple[str, ...]
 
@@ -95,6 +99,7 @@ _STYLEGANV = VideoProtocol(
     covariance="biased",  # SG
     clips=2048,  # SG: the name's 2048
 )
+_BASELINE_NEGATIVE = "bad quality, worse quality"  # AV: for audio and video, in all of its sampling
 YAMNET = "YAMNet"
 """The only audio network here that also classifies sounds."""
 _CLAP = "LAION-CLAP HTSAT-tiny, 630k-audioset"
@@ -120,19 +125,22 @@ PAPER = Protocol(
         weighting="pixel",
         epsilon=EPSILON,  # TS
     ),
-    sources=("CP", "BASE", "SG", "FA", "TS"),
+    negative_caption=_BASELINE_NEGATIVE,
+    sources=("CP", "BASE", "AV", "SG", "FA", "TS"),
     left_open=(
         "FVD with 16 or 32 frames: both are reported",
         "FVD's code, weights and covariance: those of the audio-video baseline, StyleGAN-V's",
         "number of clips for FVD, and which frames: all, and from the first on, so that nothing is random",
         "CLAP's checkpoint, padding and windows: frechet-audio-distance's, one row per clip",
+        "negative caption: the audio-video baseline's, for all models",
         "S_KL's map: TempSAL's single image map of each frame; zeros as in TempSAL's code",
     ),
 )
 STYLEGANV = Protocol(
     name="styleganv",
     video=_STYLEGANV,
-    sources=("SG", "BASE"),
+    negative_caption=_BASELINE_NEGATIVE,
+    sources=("SG", "AV", "BASE"),
     left_open=("frame rate: frames are taken as stored, here 8 per second",),
 )
 VIDEOGPT = Protocol(

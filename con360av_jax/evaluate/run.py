@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -65,22 +65,26 @@ def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def loader(weights: Weights, mesh: MeshConfig) -> Callable[[], Con360AV]:
-    """Returns a function that loads the model on its first call and returns the same model afterwards.
+Loader = Callable[[Weights], Con360AV]
+"""Loads the model of some weights."""
+
+
+def loader(mesh: MeshConfig) -> Loader:
+    """Returns a function that loads models on the mesh and keeps the last one.
 
     Raises ShardingError if the mesh does not fit this process's devices.
     """
     make_mesh(mesh, local=True)
 
-    @cache
-    def loaded() -> Con360AV:
+    @lru_cache(maxsize=1)
+    def loaded(weights: Weights) -> Con360AV:
         with Console(stderr=True).status(f"reading {weights.path}"):
             return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True)
 
     return loaded
 
 
-def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con360AV]) -> bool:
+def generate_all(evaluations: Sequence[Evaluation], load_model: Loader) -> bool:
     """Generates the clips and writes the targets; returns whether this process continues with the metrics.
 
     Each process generates its share and waits until all clips are on disk; only process 0 continues.
@@ -96,7 +100,8 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Callable[[], Con
     for number, one in enumerate(evaluations):
         if share.index == 0:
             _targets(one, evaluations[:number])
-        generate.generate(one.folder, one.entries, one.making, load_model, one.batch_size, share)
+        load_one = partial(load_model, one.making.weights)
+        generate.generate(one.folder, one.entries, one.making, load_one, one.batch_size, share)
     if share.count > 1:
         for one in evaluations:
             share.wait_for(generate.files(one.folder, GENERATED, one.entries))

@@ -16,6 +16,8 @@ from con360av_jax.runtime.files import write_text
 from con360av_jax.train import checkpoint, run_folder
 
 SETTINGS = "settings.json"
+ADDED: dict[str, object] = {"negative_caption": ""}
+"""Settings that earlier versions did not write, with the value that they used."""
 EVALUATIONS = "evaluation"
 """Folder of evaluations inside a run."""
 
@@ -45,7 +47,7 @@ class Conditions:
     basd: bool = True
     """Distance maps; if False, zeros, the value that `geometry.minmax` gives a map without contrast."""
     caption: bool = True
-    """Caption; if False, "", which is also the negative caption, so that text guidance has no effect."""
+    """Caption; if False, "", and so is the negative caption, so that text guidance has no effect."""
     control: bool = True
     """Maps and map guidance; if False, neither, which is the audio-visual baseline."""
 
@@ -67,6 +69,7 @@ class Making:
     dataset: Dataset
     seed: int = 0
     sampler: SamplerConfig
+    negative_caption: str = ""
     conditions: Conditions = field(default_factory=Conditions)
     noise: Noise = "clip"
 
@@ -89,6 +92,7 @@ class Making:
             },
             "seed": self.seed,
             "noise": self.noise,
+            "negative_caption": self.negative_caption,
             "conditions": asdict(self.conditions),
             "sampler": unstructure(self.sampler),
         }
@@ -129,7 +133,7 @@ def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> No
             raise ConfigError(f"{path} cannot be read ({error}): delete the folder and evaluate again") from error
         if not isinstance(there, dict):
             raise ConfigError(f"{path} is corrupt: delete the folder and evaluate again")
-        if found := [line for name, line in changes(there, settings).items() if not name.endswith(".path")]:
+        if found := [line for name, line in changes(ADDED | there, settings).items() if not name.endswith(".path")]:
             raise ConfigError(
                 f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give another --out, "
                 "or delete that folder"

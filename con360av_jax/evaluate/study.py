@@ -1,32 +1,31 @@
 """Studies: evaluations of several variants that differ in one setting, and a page that compares them.
 
-viewpoints  the same scenes, captions and noise from each viewpoint of the dataset; adds the Fréchet distance
-            between the clips of each two viewpoints, and between their targets for reference
+viewpoints  the same scenes, captions and noise from each viewpoint of the dataset; adds Fréchet distances between
+            the clips of each two viewpoints, and one over all pairs of viewpoints (viewpoint_distances.py)
 guidance    each pair of a text and a map guidance scale
 ablation    without saliency, BASD, caption or all control (`settings.Conditions`)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
+
+from rich.console import Console
 
 from con360av_jax.config.files import unstructure
 from con360av_jax.data.schema import SampleEntry
-from con360av_jax.errors import ConfigError, MetricError
+from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate.compare import Difference, NamedResults, differences, write_differences
 from con360av_jax.evaluate.comparison_page import write_comparison
 from con360av_jax.evaluate.extraction import FEATURES, Pair, take_features
-from con360av_jax.evaluate.feature_metrics import Measure, frechet_metrics, measures, select_clips
-from con360av_jax.evaluate.features import FeatureSet, require_same_card
 from con360av_jax.evaluate.generate import TARGETS
-from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
 from con360av_jax.evaluate.results import Metric
-from con360av_jax.evaluate.run import Evaluation, generate_all, measure
-from con360av_jax.evaluate.selection import choose, choose_scenes, clip_name, complete_scenes
+from con360av_jax.evaluate.run import Evaluation, Loader, generate_all, measure
+from con360av_jax.evaluate.selection import choose, choose_scenes, complete_scenes
 from con360av_jax.evaluate.settings import ABLATION, Making, sampler_of
-from con360av_jax.model import Con360AV
+from con360av_jax.evaluate.viewpoint_distances import Between, viewpoint_distances
 
 Study: TypeAlias = Literal["viewpoints", "guidance", "ablation"]
 STUDY = "study"
@@ -65,26 +64,42 @@ def _grid(making: Making, text: Sequence[str], maps: Sequence[str]) -> dict[str,
     return found
 
 
-def run_study(
-    study: Study, evaluations: Mapping[str, Evaluation], folder: Path, load_model: Callable[[], Con360AV]
-) -> tuple[list[NamedResults], list[Difference], Path] | None:
-    """Evaluates all variants and writes FOLDER/study.json and study.html.
+class Studied(NamedTuple):
+    """Results of a study."""
 
-    Returns the results by variant, their differences from the first, and the page; None in a process that only
-    generates. Raises as `run.measure` does.
+    named: list[NamedResults]
+    """Results by variant."""
+    differences: list[Difference]
+    """Differences of the variants from the first; empty for viewpoints."""
+    page: Path
+    between_viewpoints: list[Metric]
+    """One distance for each measure over all pairs of viewpoints; empty for other studies."""
+
+
+def run_study(study: Study, evaluations: Mapping[str, Evaluation], folder: Path, load_model: Loader) -> Studied | None:
+    """Generates the clips of all variants, then `measure_study`; None in a process that only generates."""
+    return measure_study(study, evaluations, folder) if generate_all(tuple(evaluations.values()), load_model) else None
+
+
+def measure_study(study: Study, evaluations: Mapping[str, Evaluation], folder: Path) -> Studied:
+    """Measures all variants, whose clips are there, and writes FOLDER/study.json and study.html.
+
+    Raises as `run.measure` and `viewpoint_distances` do.
     """
-    if not generate_all(tuple(evaluations.values()), load_model):
-        return None
     named: list[NamedResults] = []
     features: list[Mapping[str, Pair]] = []
     first = next(iter(evaluations.values()))
     for name, one in evaluations.items():
         if one is not first and study != "viewpoints":
-            _share_targets(first.folder, one.folder)
+            share_targets(first.folder, one.folder)
         results, found = measure(one)
         named.append((name, results))
         features.append(found)
-    between = _between(tuple(evaluations.values()), features) if study == "viewpoints" else {}
+    between: Between = {}
+    pooled: list[Metric] = []
+    if study == "viewpoints":
+        with Console(stderr=True).status("comparing viewpoints"):
+            between, pooled = viewpoint_distances(tuple(evaluations.values()), features)
     for number, (name, results) in enumerate(named):
         added = [metric for (variant, *_), metric in between.items() if variant == name]
         named[number] = name, replace(results, metrics=(*results.metrics, *added))
@@ -95,63 +110,14 @@ def run_study(
         folder / f"{STUDY}.json",
         study=study,
         between=[{"arm": name, "from": other, **unstructure(metric)} for (name, other, _), metric in between.items()],
+        between_all=[unstructure(metric) for metric in pooled],
     )
     folders = [one.folder for one in evaluations.values()]
     page = write_comparison(named, folder / f"{STUDY}.html", folders, found_differences)
-    return named, found_differences, page
+    return Studied(named, found_differences, page, pooled)
 
 
-def _share_targets(source: Path, folder: Path) -> None:
+def share_targets(source: Path, folder: Path) -> None:
     """Gives a variant the target features of another, because their targets are the same files."""
     if (source / FEATURES / TARGETS).is_dir() and not (folder / FEATURES / TARGETS).exists():
         take_features(source / FEATURES / TARGETS, folder / FEATURES / TARGETS)
-
-
-Between = dict[tuple[str, str, str], Metric]
-"""Fréchet distances by variant, the variant it is compared with, and name of the metric."""
-
-
-def _between(evaluations: Sequence[Evaluation], features: Sequence[Mapping[str, Pair]]) -> Between:
-    """Fréchet distances between the clips of each viewpoint and those of each earlier viewpoint."""
-    found: Between = {}
-    for (one, mine), (other, theirs) in combinations(zip(evaluations, features, strict=True), 2):
-        for measure_ in measures(one.protocol):
-            pairs = mine[measure_.part], theirs[measure_.part]
-            metric = _viewpoint_distance(measure_, (one, other), pairs)
-            found[other.folder.name, one.folder.name, measure_.name] = metric
-    return found
-
-
-def _viewpoint_distance(
-    measure_: Measure, evaluations: tuple[Evaluation, Evaluation], pairs: tuple[Pair, Pair]
-) -> Metric:
-    """Fréchet distance between the clips of two viewpoints, over scenes whose four feature sets are complete."""
-    one, other = evaluations
-    names = [
-        (clip_name(first.key), clip_name(second.key)) for first, second in zip(one.entries, other.entries, strict=True)
-    ][: measure_.most]
-    there = [[{clip.clip for clip in side.clips} for side in pair] for pair in pairs]
-    kept = [pair for pair in names if all(pair[i] in side for i in (0, 1) for side in there[i])]
-    if not kept:
-        raise MetricError(f"{one.folder} and {other.folder} share no scene with {measure_.part} features: see rejected")
-    sides: list[list[FeatureSet]] = []
-    for side in (0, 1):
-        groups = [select_clips(pairs[i][side], [pair[i] for pair in kept]) for i in (0, 1)]
-        require_same_card(*groups)
-        sides.append(groups)
-    generated, targets = sides
-    metric = frechet_metrics(measure_, generated[1], generated[0], one.making.seed, one.draws)[0]
-    rows = min(sum(clip.rows for clip in group.clips) for group in targets)
-    reference = (
-        frechet_distance(accumulate(targets[1]), accumulate(targets[0]), measure_.covariance) if rows > 1 else None
-    )
-    left_out = len(names) - len(kept)
-    notes = [metric.note, f"{left_out} scenes left out" if left_out else ""]
-    return replace(
-        metric,
-        name=f"{measure_.name}_to_{one.folder.name}",
-        title=f"{measure_.title} between the samples of {other.folder.name} and {one.folder.name}",
-        lower_is_better=False,
-        target=reference,
-        note="; ".join(filter(None, notes)),
-    )

@@ -12,6 +12,7 @@ from con360av_jax.evaluate.compare import Difference, NamedResults
 from con360av_jax.evaluate.metric_format import beside, metric_interval, metric_value
 from con360av_jax.evaluate.results import Metric, Results
 from con360av_jax.evaluate.selection import recording_of_clip
+from con360av_jax.evaluate.study import Studied
 
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
@@ -73,22 +74,19 @@ def show_comparison(named: Sequence[NamedResults], found: Sequence[Difference], 
     _say(console, f"Open {page}")
 
 
-def show_study(study: str, named: Sequence[NamedResults], found: Sequence[Difference], page: Path) -> None:
+def show_study(study: str, found: Studied) -> None:
     """Prints the variants of a study side by side; for viewpoints also the distances between their samples."""
     if study != "viewpoints":
-        show_comparison(named, found, page)
+        show_comparison(found.named, found.differences, found.page)
         return
     console = Console()
-    console.print(_side_by_side(named))
-    for _, results in named:
-        for metric in results.metrics:
-            if "_to_viewpoint_" in metric.name:
-                values = f"{metric_value(metric)}, 95 % {metric_interval(metric)}"
-                values += f"; targets {beside(metric, metric.target)}"
-                note = f" ({metric.note})" if metric.note else ""
-                _say(console, f"{metric.title}: {values}{note}")
-    _warn(console, [results for _, results in named])
-    _say(console, f"Open {page}")
+    console.print(_side_by_side(found.named))
+    between = [metric for _, results in found.named for metric in results.metrics if "_to_viewpoint_" in metric.name]
+    for metric in (*between, *found.between_viewpoints):
+        values = f"{metric_value(metric)}, 95 % {metric_interval(metric)}; targets {beside(metric, metric.target)}"
+        _say(console, f"{metric.title}: {values}{f' ({metric.note})' if metric.note else ''}")
+    _warn(console, [results for _, results in found.named])
+    _say(console, f"Open {found.page}")
 
 
 def _side_by_side(named: Sequence[NamedResults]) -> Table:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from con360av_jax.base.codecs import Codecs
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
@@ -20,6 +20,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.transforms import is_encoded
+from con360av_jax.diffusion.loss import DropoutRates, dropout_rates
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import check_batch_size, from_local_rows, make_mesh, replicate, shardings_for
@@ -28,12 +29,12 @@ from con360av_jax.train.best import VALIDATION, if_lower
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.corrupt_records import CorruptRecordsLog
 from con360av_jax.train.display import StepBar
-from con360av_jax.train.encode import caption_tokens, open_encode
+from con360av_jax.train.encode import Encode, caption_tokens, open_encode
 from con360av_jax.train.held_out import HeldOut, open_held_out
 from con360av_jax.train.metrics import MetricsLog, drop_after
 from con360av_jax.train.nonfinite import NonFiniteSteps
 from con360av_jax.train.optimizer import make_optimizer, require_connectors_that_act, select
-from con360av_jax.train.program import compile_step
+from con360av_jax.train.program import CompiledStep, compile_step
 from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import cast_floating
 from con360av_jax.train.stop import StopRequest
@@ -41,6 +42,7 @@ from con360av_jax.train.throughput import peak_flops
 from con360av_jax.train.trackers import open_trackers
 
 NullText = dict[str, Float[Array, "..."]]
+StepConstants = tuple[NullText, DropoutRates, Key[Array, ""]]
 Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]]
 
 
@@ -60,8 +62,7 @@ def train(
         config: all settings; its model must be that of `base`.
         base: pretrained folder; frozen parameters are read from there and never copied.
         dataset: dataset folder; without encoded fields, video and audio are encoded on the device in each step.
-        validation: folder of held-out records, on which the loss is measured and clips are sampled; see
-            `held_out.open_held_out`.
+        validation: folder of held-out records, if any, to measure the loss on and to sample clips of.
         out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
             then equal those of an uninterrupted run, bit for bit.
         resume: whether to continue the run in `out`.
@@ -78,11 +79,9 @@ def train(
         ConfigError: `allowed` names a setting that is unknown or may not change, or nothing could learn (`load_state`).
         DivergenceError: the loss or its gradient is NaN or infinite, see `config.train.on_nan`.
     """
-    run = run_folder.open_run(out) if resume else None
+    run = run_folder.run_to_resume(out, config, base, dataset, allowed, validation) if resume else None
     if run is None:
         run_folder.refuse_existing(out)
-    else:
-        run_folder.require_same_run(run, config, base, dataset, allowed, validation)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
 
@@ -93,27 +92,31 @@ def train(
     loader = open_loader(config, records, pretrained)
     run_folder.require_same_model(config, pretrained.config, f"base {base}")
     state, frozen = load_state(config, pretrained, mesh)
+    newest = None if run is None else checkpoint.step_to_resume(out)
     progress = Progress(step=0, next_batch=0, seed=config.train.seed)
-    if run is not None and (newest := checkpoint.step_to_resume(run.folder)) is not None:
-        state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
-        loader.set_state(progress.next_batch)
+    if newest is not None:
+        state, progress = restore_state(state, out / "checkpoints" / str(newest))
+    loader.set_state(progress.next_batch)
 
     encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
     held_out = open_held_out(config, validation, records, pretrained, mesh, state, frozen, encode, out)
-    measured = peak_flops(jax.devices()[0].device_kind) is not None
-    step = compile_step(config, mesh, state, frozen, count=measured)
-    null_text, key = null_embeddings(pretrained, mesh), jax.random.key(config.train.seed)
+    step = compile_step(config, mesh, state, frozen, count=peak_flops(jax.devices()[0].device_kind) is not None)
+    advance = make_advance(step, frozen, encode, step_constants(config, pretrained, mesh), mesh)
+    run_folder.write_run(out, config, base, dataset, validation)
+    log = open_log(config, out, progress.step, step.flops)
+    return run_steps(config, out, loader, state, progress, advance, log, held_out)
+
+
+def make_advance(
+    step: CompiledStep, frozen: Params, encode: Encode | None, constants: StepConstants, mesh: Mesh
+) -> Advance:
+    """Returns a function (state, batch of the loader) -> (state, metrics) that makes one step."""
 
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         rows = on_mesh(batch, mesh)
-        return step.run(state, frozen, encode(rows) if encode else rows, null_text, key)
+        return step.run(state, frozen, encode(rows) if encode else rows, *constants)
 
-    run_folder.write_run(out, config, base, dataset, validation)
-    for name in ("metrics.jsonl", "nonfinite.jsonl", VALIDATION):
-        drop_after(out / name, progress.step)
-    trackers = open_trackers(out, config, progress.step) if jax.process_index() == 0 else []
-    log = MetricsLog(out / "metrics.jsonl", config.train.batch_size, step.flops, trackers)
-    return run_steps(config, out, loader, state, progress, advance, log, held_out)
+    return advance
 
 
 def run_steps(
@@ -169,6 +172,14 @@ def run_steps(
     return stop.received
 
 
+def open_log(config: Config, run: Path, step: int, flops: float) -> MetricsLog:
+    """Opens metrics.jsonl and the trackers from `step` on; lines of all logs after it are removed."""
+    for name in ("metrics.jsonl", "nonfinite.jsonl", VALIDATION):
+        drop_after(run / name, step)
+    trackers = open_trackers(run, config, step) if jax.process_index() == 0 else []
+    return MetricsLog(run / "metrics.jsonl", config.train.batch_size, flops, trackers)
+
+
 def open_loader(config: Config, dataset: Dataset, pretrained: Pretrained) -> Loader:
     """Returns the loader of this process's rows of every global batch, from the first step on."""
     return make_loader(
@@ -213,10 +224,14 @@ def restore_state(state: TrainState, step_folder: Path) -> tuple[TrainState, Pro
     return restored, progress
 
 
-def null_embeddings(pretrained: Pretrained, mesh: Mesh) -> NullText:
-    """Returns the embedding of the empty caption per modality, without batch axis, on every device."""
-    embeddings = Codecs(pretrained).encode_text([""])
-    return jax.device_put({name: embedding[0] for name, embedding in embeddings.items()}, replicate(mesh))
+def step_constants(config: Config, pretrained: Pretrained, mesh: Mesh) -> StepConstants:
+    """Returns the arguments of the training step that stay the same for the whole run, on every device.
+
+    They are the empty caption's embedding per modality, without batch axis, the dropout rates and the run's key.
+    """
+    null_text = {name: embedding[0] for name, embedding in Codecs(pretrained).encode_text([""]).items()}
+    null_text, dropout = jax.device_put((null_text, dropout_rates(config.train)), replicate(mesh))
+    return null_text, dropout, jax.random.key(config.train.seed)
 
 
 def on_mesh(batch: AnyExample, mesh: Mesh) -> Any:

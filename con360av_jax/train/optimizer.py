@@ -9,6 +9,7 @@ import optax
 from con360av_jax.config.settings import TrainConfig
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten, unflatten
+from con360av_jax.sharding import RULES, Rules
 from con360av_jax.train.stacking import on_stacks
 
 # Each set contains the one before it; patterns must match the whole path "a/b/c" of a parameter of the joint model.
@@ -92,10 +93,10 @@ def updates_made(state: optax.OptState) -> jax.Array:
     return optax.tree.get_all_with_path(state, "count")[0][1]
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(config: TrainConfig, rules: Rules = RULES) -> optax.GradientTransformation:
     """Returns AdamW (Loshchilov and Hutter 2019) on gradients clipped by global norm, as in the public baseline.
 
-    Its state holds the moments of small parameters as stacks (train/stacking.py).
+    Its state holds the moments of small parameters as stacks (train/stacking.py), by the `rules` that shard it.
     """
     chain = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
@@ -109,4 +110,4 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         with jax.numpy_dtype_promotion("standard"):
             return chain.update(updates, state, params)
 
-    return on_stacks(optax.GradientTransformation(chain.init, update))
+    return on_stacks(optax.GradientTransformation(chain.init, update), rules)

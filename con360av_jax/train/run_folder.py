@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import changes, config_hash, leaves, load_config_json, save_config, to_dict
+from con360av_jax.config.files import changes, config_hash, leaves, load_run_config, save_config, to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
 from con360av_jax.runtime.files import write_text
@@ -111,7 +111,7 @@ def open_run(folder: Path) -> Run:
         base, dataset, validation = description["base"], description["dataset"], description.get("validation")
         return Run(
             folder=folder,
-            config=load_config_json(folder / "config.json"),
+            config=load_run_config(folder),
             base_places=((folder / base["path"]).resolve(), Path(base["absolute_path"])),
             base_sha256=base["sha256"],
             dataset=Path(dataset["path"]),
@@ -146,6 +146,15 @@ def require_base(run: Run, base: Path) -> None:
             f"{base} is not the base that {run.folder} was trained on: the sha256 of its report.json is {given[:12]}, "
             f"wanted {run.base_sha256[:12]} (at {run.base_places[1]})"
         )
+
+
+def run_to_resume(
+    folder: Path, config: Config, base: Path, dataset: Path, allowed: Collection[str], validation: Path | None
+) -> Run:
+    """Opens the run in `folder`; raises CheckpointError if there is none, and as `require_same_run` does."""
+    run = open_run(folder)
+    require_same_run(run, config, base, dataset, allowed, validation)
+    return run
 
 
 def require_same_run(

@@ -1,7 +1,7 @@
 """Sample clips of a run: the same held-out records and seeds each time, from the moving average of the weights.
 
-RUN/samples/STEP/NAME.mp4, .npz, .json   clip, control and card, as `con360av sample` writes them; NAME is the key of
-                                         the record with "_" for "/"
+RUN/samples/STEP/NAME.mp4, .npz, .json   clip, its control (if training uses any) and card, as `con360av sample` writes
+                                         them; NAME is the key of the record with "_" for "/"
 
 Every process takes part in sampling, over the run's mesh; process 0 decodes on its own device and writes.
 """
@@ -50,7 +50,11 @@ class SampleClips:
         self._text: Text = jax.tree.map(jnp.asarray, codecs.encode_text(captions))
         self._negative_text: Text = jax.tree.map(jnp.asarray, codecs.encode_text([""] * len(records)))
         tracks = [(record.arrays["saliency"], record.arrays["viewpoint"]) for record in records]
-        self._maps = np.stack([stack_maps(saliency, viewpoint) for saliency, viewpoint in tracks])
+        maps = np.stack([stack_maps(saliency, viewpoint) for saliency, viewpoint in tracks])
+        # A map that training drops always, as the baseline's does, means nothing to the model.
+        settings = config.train
+        kept = np.array([settings.saliency_dropout < 1, settings.basd_dropout < 1], np.float32)
+        self._maps = None if settings.map_dropout == 1 else maps * kept
 
     def __call__(self, step: int, state: TrainState) -> None:
         """Writes RUN/samples/STEP; clips that are there already are replaced."""
@@ -63,17 +67,19 @@ class SampleClips:
         codecs = Codecs(self._pretrained, vae_dtype=self._config.train.compute_dtype)
         for row, (record, seed) in enumerate(zip(self._records, self._seeds, strict=True)):
             one = {name: latent[row] for name, latent in latents.items()}
-            clip = decode(codecs, one, record.caption, seed, record.arrays["viewpoint"], self._maps[row])
+            control = {} if self._maps is None else {"viewpoint": record.arrays["viewpoint"], "maps": self._maps[row]}
+            clip = decode(codecs, one, record.caption, seed, **control)
             path = self._run / SAMPLES / str(step) / f"{record.key.replace('/', '_')}.mp4"
             clip.save(path)
-            clip.save_control(path.with_suffix(".npz"))
+            if control:
+                clip.save_control(path.with_suffix(".npz"))
             write_card(
                 path.with_suffix(".json"),
                 self._config,
                 self._config.sampler,
                 caption=record.caption,
                 negative_caption="",
-                viewpoint="of the maps",
+                viewpoint="of the maps" if control else "none",
                 seed=seed,
                 maps=f"{self._dataset}#{record.key}",
                 maps_key=record.key,

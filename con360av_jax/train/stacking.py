@@ -55,18 +55,18 @@ def stacked_shardings(params: Params, mesh: Mesh, rules: Rules = RULES) -> Param
     }
 
 
-def on_stacks(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+def on_stacks(inner: optax.GradientTransformation, rules: Rules = RULES) -> optax.GradientTransformation:
     """`inner` applied to stacks; it must treat every element alike, as AdamW and clipping by the global norm do."""
 
     def init(params: optax.Params) -> optax.OptState:
-        return inner.init(stack(cast(Params, params)))
+        return inner.init(stack(cast(Params, params), rules))
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         gradients = cast(Params, updates)
-        stacks = None if params is None else stack(cast(Params, params))
-        changes, state = inner.update(stack(gradients), state, stacks)
-        return unstack(cast(Params, changes), gradients), state
+        stacks = None if params is None else stack(cast(Params, params), rules)
+        changes, state = inner.update(stack(gradients, rules), state, stacks)
+        return unstack(cast(Params, changes), gradients, rules), state
 
     return optax.GradientTransformation(init, update)

@@ -14,14 +14,20 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.denoiser import Denoiser, Text
-from con360av_jax.diffusion.loss import Batch, Draws, denoising_loss, draw
+from con360av_jax.diffusion.loss import Batch, Draws, DropoutRates, denoising_loss, draw
 from con360av_jax.models.functional import Params
+from con360av_jax.sharding import RULES, Rules
 from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge, updates_made
 from con360av_jax.train.stacking import stack
 from con360av_jax.train.state import TrainState
 
-TrainStep: TypeAlias = Callable[[TrainState, Params, Batch, Text, Key[Array, ""]], tuple[TrainState, dict[str, Array]]]
-"""Training step as made by `make_train_step`: (state, frozen, batch, null_text, key) -> (state, metrics)."""
+TrainStep: TypeAlias = Callable[
+    [TrainState, Params, Batch, Text, DropoutRates, Key[Array, ""]], tuple[TrainState, dict[str, Array]]
+]
+"""Training step as made by `make_train_step`: (state, frozen, batch, null_text, dropout, key) -> (state, metrics)."""
+
+Update: TypeAlias = Callable[[TrainState, Params, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
+"""Update as made by `make_update`: (state, gradients, metrics) -> (state, metrics)."""
 
 
 def cast_floating(params: Params, dtype: jnp.dtype) -> Params:
@@ -101,45 +107,66 @@ def newest_share(config: TrainConfig, updates: Int[Array, ""]) -> Float[Array, "
     return jnp.where(s == 0, 1.0, jnp.maximum(9.0 / (10.0 + s), 1.0 - config.ema_decay))
 
 
-def make_train_step(
-    denoiser: Denoiser, schedules: PerModality[NoiseSchedule], config: TrainConfig, mesh: Mesh | None = None
-) -> TrainStep:
-    """Returns a step (state, frozen, batch, null_text, key) -> (state, metrics) for `jax.jit` with donated state.
+def make_update(config: TrainConfig, rules: Rules = RULES) -> Update:
+    """Returns a function (state, gradients, metrics of the loss) -> (state, metrics) that makes one update.
 
-    `denoiser` takes the merged parameters of the joint model; `frozen` and the trained ones come from
-    `optimizer.select`. `key` stays the same for the whole run: each step folds in its number. Metrics are
-    those of `denoising_loss`, the norm of the gradient before clipping ("gradient_norm") and
-    "learning_rate"; float32, on the device. `mesh`, if given, tells which devices hold copies of the model.
-
-    With `config.on_nan` "skip" a step whose loss or gradient norm is not finite changes nothing but its number.
+    It adds the norm of the gradient before clipping ("gradient_norm") and "learning_rate" to the metrics. With
+    `config.on_nan` "skip" a step whose loss or gradient norm is not finite changes nothing but its number. `rules` are
+    those that shard the state.
     """
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, rules)
     rate = learning_rate(config)
-    compute_dtype = jnp.dtype(config.compute_dtype)
 
-    def step(
-        state: TrainState, frozen: Params, batch: Batch, null_text: Text, key: Key[Array, ""]
-    ) -> tuple[TrainState, dict[str, Array]]:
-        fixed = cast_floating(frozen, compute_dtype)
-
-        def loss(params: Params, drawn: Draws, maps: Array) -> tuple[Array, dict[str, Array]]:
-            return denoising_loss(denoiser, merge(params, fixed), drawn, maps, schedules, config)
-
-        # Drawn for the whole batch at once, so that accumulation does not change the random numbers.
-        drawn = draw(batch, null_text, jax.random.fold_in(key, state.step), schedules, config)
-        gradients, metrics = accumulated(loss, state.params, (drawn, batch["maps"]), config.accumulate, mesh)
+    def update(state: TrainState, gradients: Params, metrics: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
         made = updates_made(state.opt_state)
         # Without decay the average equals the parameters; skipping it saves a kernel per parameter.
         ema = optax.incremental_update(params, state.ema, newest_share(config, made)) if config.ema_decay else params
-        metrics["gradient_norm"] = optax.tree.norm(stack(gradients))
-        metrics["learning_rate"] = jnp.asarray(rate(made), jnp.float32)
+        metrics = {
+            **metrics,
+            "gradient_norm": optax.tree.norm(stack(gradients, rules)),
+            "learning_rate": jnp.asarray(rate(made), jnp.float32),
+        }
         after = TrainState(step=state.step + 1, params=params, ema=cast(Params, ema), opt_state=opt_state)
         if config.on_nan == "skip":
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
             same = dataclasses.replace(state, step=after.step)
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, same)
         return after, metrics
+
+    return update
+
+
+def make_train_step(
+    denoiser: Denoiser, schedules: PerModality[NoiseSchedule], config: TrainConfig, mesh: Mesh | None = None
+) -> TrainStep:
+    """Returns a step (state, frozen, batch, null_text, dropout, key) -> (state, metrics) for `jax.jit`, state donated.
+
+    `denoiser` takes the merged parameters of the joint model; `frozen` and the trained ones come from
+    `optimizer.select`, `dropout` from `dropout_rates`: the rates in `config` are not read. `key` stays the same for the
+    whole run: each step folds in its number. Metrics are those of `denoising_loss` and of `make_update`; float32, on
+    the device. `mesh`, if given, tells which devices hold copies of the model.
+    """
+    update = make_update(config)
+    compute_dtype = jnp.dtype(config.compute_dtype)
+
+    def step(
+        state: TrainState,
+        frozen: Params,
+        batch: Batch,
+        null_text: Text,
+        dropout: DropoutRates,
+        key: Key[Array, ""],
+    ) -> tuple[TrainState, dict[str, Array]]:
+        fixed = cast_floating(frozen, compute_dtype)
+
+        def loss(params: Params, drawn: Draws) -> tuple[Array, dict[str, Array]]:
+            return denoising_loss(denoiser, merge(params, fixed), drawn, schedules, config)
+
+        # Drawn for the whole batch at once, so that accumulation does not change the random numbers.
+        drawn = draw(batch, null_text, dropout, jax.random.fold_in(key, state.step), schedules, config)
+        gradients, metrics = accumulated(loss, state.params, (drawn,), config.accumulate, mesh)
+        return update(state, gradients, metrics)
 
     return step

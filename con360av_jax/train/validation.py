@@ -12,7 +12,6 @@ RUN/validation.jsonl   two lines per validation: step, weights ("ema" or "raw"),
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,7 +25,16 @@ from con360av_jax.config.settings import Config, NoiseSchedule, PerModality, Tra
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.data.transforms import collate
 from con360av_jax.denoiser import Denoiser
-from con360av_jax.diffusion.loss import TIMESTEP_BUCKETS, Batch, Draws, denoising_errors, draw, weighed
+from con360av_jax.diffusion.loss import (
+    TIMESTEP_BUCKETS,
+    Batch,
+    Draws,
+    DropoutRates,
+    denoising_errors,
+    draw,
+    dropout_rates,
+    weighed,
+)
 from con360av_jax.diffusion.process import named_key
 from con360av_jax.models.functional import Params
 from con360av_jax.sharding import from_local_rows
@@ -52,20 +60,24 @@ def validation_timesteps(records: int, train_steps: int) -> Int[np.ndarray, "rec
 def make_validation_loss(
     denoiser: Denoiser, schedules: PerModality[NoiseSchedule], config: TrainConfig
 ) -> ValidationLoss:
-    """Returns the errors of held-out rows as a pure function for `jax.jit`; `frozen` is in the compute dtype."""
-    whole = replace(config, text_dropout=0.0, map_dropout=0.0)
+    """Returns the errors of held-out rows as a pure function for `jax.jit`; `frozen` is in the compute dtype.
+
+    Captions are kept. So are maps, except one that training drops always, as the baseline's does.
+    """
+    always = DropoutRates(*(np.float32(rate == 1) for rate in dropout_rates(config)))
+    dropout = always._replace(text=np.float32(0))
 
     def drawn_alone(row: Batch, number: Int[Array, ""]) -> Draws:
         key = jax.random.fold_in(named_key(jax.random.key(0), "validation"), number)
         # No caption is dropped: that of the row stands in for the empty one.
-        drawn = draw(jax.tree.map(lambda leaf: leaf[None], row), row["text"], key, schedules, whole)
+        drawn = draw(jax.tree.map(lambda leaf: leaf[None], row), row["text"], dropout, key, schedules, config)
         return jax.tree.map(lambda leaf: leaf[0], drawn)
 
     def errors(
         trainable: Params, frozen: Params, batch: Batch, timestep: Int[Array, "row"], number: Int[Array, "row"]
     ) -> RowErrors:
         drawn = jax.vmap(drawn_alone)(batch, number)._replace(timestep=timestep)
-        found = denoising_errors(denoiser, merge(trainable, frozen), drawn, batch["maps"], schedules, config)
+        found = denoising_errors(denoiser, merge(trainable, frozen), drawn, schedules, config)
         return {
             name: {"error": rows, "weighed": weighed(rows, name, timestep, schedules, config)}
             for name, rows in found.items()

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from con360av_jax import cli
+from con360av_jax.commands.evaluation_options import EvaluationOptions
 from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.schema import Sample, sample_key
 from con360av_jax.data.source import open_dataset
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.evaluate import extraction, run
-from con360av_jax.evaluate.protocols import SMALL
+from con360av_jax.evaluate.protocols import PAPER, SMALL, Protocol
 from con360av_jax.evaluate.results import read_results
 from con360av_jax.evaluate.settings import find_weights
 from con360av_jax.evaluate.training_data import trained_on
@@ -168,7 +169,20 @@ def test_other_settings_into_the_same_folder_are_refused(given: list[str], extra
     capsys.readouterr()
     line = fails(capsys, [*given, "--count", "2", "--steps", "2", "--map-guidance", "2"])
     assert "sampler.map_guidance.audio: 1.0 -> 2.0" in line and "sampler.steps: 3 -> 2" in line
+    assert 'negative_caption: "" -> blurred' in fails(capsys, [*given, "--count", "2", "--negative-caption", "blurred"])
     assert "run.weights: moving average -> trained" in fails(capsys, [*given, "--raw-weights"])
+
+
+@pytest.mark.parametrize(
+    ("given", "protocol", "wanted"),
+    [(None, PAPER, "bad quality, worse quality"), (None, SMALL, ""), ("", PAPER, ""), ("blurred", SMALL, "blurred")],
+)
+def test_clips_have_the_protocol_s_negative_caption_unless_another_is_given(
+    given: str | None, protocol: Protocol, wanted: str, lean: Config
+):
+    options = EvaluationOptions(negative_caption=given)
+    making = options.making(tiny_world.run(lean), tiny_world.dataset(lean), protocol)
+    assert making.negative_caption == making.settings(protocol.name)["negative_caption"] == wanted
 
 
 WRONG = [

@@ -182,6 +182,18 @@ def test_a_corrupt_list_of_clips_is_named(making: Making, tmp_path: Path):
         generate.write_targets(tmp_path, entries(making), making)
 
 
+def test_clips_are_sampled_with_the_negative_caption(making: Making, model: Con360AV, monkeypatch):
+    seen = {}
+
+    def sample_latents(noise, text, negative_text, maps, **rest):
+        seen.update(negative=negative_text)
+        return noise
+
+    monkeypatch.setattr(model, "sample_latents", sample_latents)
+    next(generate.sample_clips(model, [making.dataset[0]] * 2, replace(making, negative_caption="bad quality")))
+    tiny_world.assert_same(seen["negative"], model.encode_text(["bad quality"] * 2))
+
+
 @pytest.mark.parametrize("name", [name for name in ABLATION if name != "full"])
 def test_an_ablation_leaves_out_what_it_says(name: str, making: Making, model: Con360AV, monkeypatch):
     seen = {}
@@ -191,7 +203,7 @@ def test_an_ablation_leaves_out_what_it_says(name: str, making: Making, model: C
         return noise
 
     monkeypatch.setattr(model, "sample_latents", sample_latents)
-    ablated = replace(making, conditions=ABLATION[name])
+    ablated = replace(making, conditions=ABLATION[name], negative_caption="bad quality")
     record = making.dataset[0]
     clip = next(generate.sample_clips(model, [record, record], ablated))
     full = model.control(record.arrays["viewpoint"], record.arrays["saliency"])[0]
@@ -211,7 +223,11 @@ def test_a_folder_belongs_to_one_model_dataset_and_sampler(making: Making, tmp_p
     settings.keep_to(tmp_path / "one", wanted)
     moved = json.loads(json.dumps(wanted))
     moved["run"]["path"] = moved["dataset"]["path"] = "elsewhere"
-    settings.keep_to(tmp_path / "one", moved)
+    del moved["negative_caption"]  # as earlier versions wrote it
+    settings.keep_to(tmp_path / "old", moved)
+    settings.keep_to(tmp_path / "old", wanted)
+    with pytest.raises(ConfigError, match='negative_caption: "" -> bad quality; give another --out'):
+        settings.keep_to(tmp_path / "old", replace(making, negative_caption="bad quality").settings("small"))
     other = replace(making, seed=7, sampler=replace(making.sampler, steps=9))
     with pytest.raises(ConfigError) as error:
         settings.keep_to(tmp_path / "one", other.settings("fadtk"))

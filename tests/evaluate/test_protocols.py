@@ -27,6 +27,11 @@ def test_the_paper_has_all_three_and_says_what_it_leaves_open():
     assert len(PAPER.left_open) >= 5
 
 
+def test_the_baseline_s_own_protocols_sample_with_its_negative_caption():
+    told = {name: protocol.negative_caption for name, protocol in PROTOCOLS.items() if protocol.negative_caption}
+    assert told == dict.fromkeys(("paper", "styleganv"), "bad quality, worse quality")
+
+
 def test_protocols_are_found_by_name():
     assert sorted(PROTOCOLS) == ["fadtk", "paper", "small", "styleganv", "videogpt"]
     assert all(named_protocol(name).name == name for name in PROTOCOLS)

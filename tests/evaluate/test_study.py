@@ -68,7 +68,10 @@ def test_viewpoints_of_one_scene_share_noise_and_caption_and_are_set_apart(
     for side, name in (("generated", "value"), ("targets", "target")):
         one, other = (accumulate(open_features(arm / "features" / side / "sound")) for arm in arms)
         assert between[name] == pytest.approx(frechet_distance(one, other, "unbiased"), rel=1e-6)
+        assert between[name] == pytest.approx(told(tmp_path)["between_all"][0][name], rel=1e-6)
+    assert between["low"] < between["value"] < between["high"] and between["clips"] == 2 * SCENES
     assert "FAD (YAMNet) between the samples of viewpoint_1 and viewpoint_0: " in shown
+    assert "FAD (YAMNet) between the samples of all viewpoints: " in shown
     assert (tmp_path / "study" / "study.html").is_file()
 
 

@@ -17,7 +17,7 @@ from con360av_jax import cli
 from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, Config, MeshConfig, PerModality
 from con360av_jax.data.fake import fake_batch
-from con360av_jax.diffusion.loss import Batch, draw
+from con360av_jax.diffusion.loss import Batch, draw, dropout_rates
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import flatten
 from con360av_jax.models.joint import joint_model
@@ -27,7 +27,10 @@ from con360av_jax.plan.planner import Machine, parse_memory, plan
 from con360av_jax.plan.requirements import Memory, Requirements, on_devices, rows_of, with_rows
 from con360av_jax.runtime import flops
 from con360av_jax.train.optimizer import select
+from convert.rules import place
+from convert.tables.joint import JOINT
 from tests.support.paths import ROOT
+from tests.support.reference_weights import read_fixture, reference_config
 
 CLUSTER = ROOT / "configs" / "cluster"
 GIB = 1 << 30
@@ -196,16 +199,29 @@ def test_a_larger_batch_sees_the_samples_that_were_published():
     assert large.ema_decay == pytest.approx(paper.ema_decay**ratio, abs=1e-4)
 
 
-def test_the_baseline_trains_connectors_without_maps(tiny: Config):
-    """A sample whose map_mask is False gets exactly the model without maps (test_models)."""
-    train = load_config("baseline").train
-    paths = flatten(select(joint_model(tiny)[1], train.trainable)[0])
-    published = flatten(select(joint_model(tiny)[1], load_config("paper_a100x4").train.trainable)[0])
-    assert set(published) - set(paths) == {path for path in published if path.split("/")[0] in ("map_encoder", "film")}
+def test_the_baseline_trains_what_its_public_code_trains(tiny: Config):
+    """That code freezes every parameter whose name has neither "connector" nor "motion" in it."""
+    names = read_fixture()["parameters"]
+    placed, problems = place(names, JOINT)
+    shapes = joint_model(replace(tiny, model=reference_config(tiny)))[1]
+    wanted = {placed[name][0] for name in placed if "connector" in name or "motion" in name}
+    found = set(flatten(select(shapes, load_config("baseline").train.trainable)[0]))
+    assert not problems and found == wanted
+    assert {path.split("/")[0] for path in found} == {"connector", "environment_encoder", "unet"}
+
+
+def test_the_baseline_s_batches_and_length_are_its_authors_and_see_no_maps(tiny: Config):
+    """Eight processes, one clip each, two batches per update, 1,000 epochs. A sample whose map_mask is False gets
+    exactly the model without maps (tests/models/test_networks.py)."""
+    config = load_config("baseline")
+    train = config.train
+    assert (config.mesh, train.batch_size, train.accumulate) == (MeshConfig(data=8), 16, 2)
+    assert (train.epochs, train.steps, train.learning_rate, train.schedule) == (1000, 0, 1e-5, "constant")
+    assert (train.ema_decay, train.warmup_steps, train.clip_norm, train.weight_decay) == (0.9999, 0, 1.0, 1e-2)
     batch = cast(Batch, fake_batch(tiny, 16))
     null_text = {name: text[0] for name, text in batch["text"].items()}
     schedules = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
-    assert not draw(batch, null_text, jax.random.key(0), schedules, train).map_mask.any()
+    assert not draw(batch, null_text, dropout_rates(train), jax.random.key(0), schedules, train).map_mask.any()
 
 
 @pytest.mark.parametrize("name", ["a100x64.sbatch", "kubernetes.yaml"])

@@ -110,24 +110,35 @@ def test_a_line_holds_means_over_rows_and_ranges_and_the_weighted_sum(tiny: Conf
     assert weighed["loss_audio"] == pytest.approx(ema["loss_audio"], rel=ROUNDING)
 
 
-def test_held_out_rows_keep_all_conditions_and_their_draws_differ(tiny: Config):
+def rows_seen(tiny: Config, **rates: float) -> Any:
+    """Inputs of the network for a batch of held-out rows."""
     seen = []
 
     def noting(params: Params, inputs: Any) -> Any:
         seen.append(inputs)
         return inputs.latents
 
-    config = replace(RECIPE, text_dropout=1.0, map_dropout=1.0)
-    batch, number = toy_batch(), np.arange(BATCH, dtype=np.int32)
-    loss = make_validation_loss(noting, tiny.schedule, config)
-    timestep = 100 * number
-    loss({}, {}, batch, jnp.asarray(timestep), jnp.asarray(number))
-    inputs = seen[-1]
+    number = jnp.arange(BATCH)
+    make_validation_loss(noting, tiny.schedule, replace(RECIPE, **rates))({}, {}, toy_batch(), 100 * number, number)
+    return seen[-1]
+
+
+def test_held_out_rows_keep_all_conditions_and_their_draws_differ(tiny: Config):
+    inputs = rows_seen(tiny, text_dropout=0.9, map_dropout=0.9, saliency_dropout=0.9, basd_dropout=0.9)
     assert np.asarray(inputs.map_mask).all()
-    np.testing.assert_array_equal(inputs.text["video"], batch["text"]["video"])
-    np.testing.assert_array_equal(inputs.timesteps["audio"], timestep)
+    np.testing.assert_array_equal(inputs.maps, toy_batch()["maps"])
+    np.testing.assert_array_equal(inputs.text["video"], toy_batch()["text"]["video"])
+    np.testing.assert_array_equal(inputs.timesteps["audio"], 100 * np.arange(BATCH))
     assert len(set(np.asarray(inputs.connector_timesteps["audio"]).tolist())) > 1
     assert 0 < np.count_nonzero(np.abs(inputs.clean_estimates["video"]).sum(axis=(1, 2, 3, 4))) < BATCH
+
+
+def test_maps_that_training_never_shows_are_not_shown_to_held_out_rows(tiny: Config):
+    assert not np.asarray(rows_seen(tiny, map_dropout=1.0).map_mask).any()
+    one = rows_seen(tiny, saliency_dropout=1.0)
+    assert np.asarray(one.map_mask).all()
+    assert not np.asarray(one.maps[..., 0]).any()
+    np.testing.assert_array_equal(one.maps[..., 1], toy_batch()["maps"][..., 1])
 
 
 def test_records_are_spread_over_recordings():

@@ -160,24 +160,25 @@ def bootstrap_frechet(
     """Interval of the Fréchet distance of recordings to a reference, in the unit of `frechet_distance`.
 
     A reference given as Moments is fixed: the interval covers the generated recordings only. One given as
-    RecordingMoments is resampled too, independently, at several times the cost. Quote `centred` unless recordings far
-    outnumber dimensions.
+    RecordingMoments is of the same recordings in the same order, and each draw takes both sides of a recording, at
+    several times the cost. Quote `centred` unless recordings far outnumber dimensions.
 
-    Raises MetricError if dimensions differ, for fewer than 10 draws, a level outside (0, 1), or too few rows.
+    Raises MetricError if dimensions differ, for fewer than 10 draws, a level outside (0, 1), too few rows, or pairs of
+    different numbers of recordings.
     """
     _check_draws(draws, level)
-    random = np.random.default_rng(seed)
     number = len(recordings.counts)
-    whole = recordings.total(np.ones(number, int))
-    weights = _weights(random, number, draws)
+    whole = np.ones(number, int)
+    weights = _weights(np.random.default_rng(seed), number, draws)
     if isinstance(reference, Moments):
-        value = frechet_distance(whole, reference, covariance)
+        value = frechet_distance(recordings.total(whole), reference, covariance)
         drawn = _to_fixed(recordings, reference, covariance, weights)
     else:
-        others = len(reference.counts)
-        value = frechet_distance(whole, reference.total(np.ones(others, int)), covariance)
-        pairs = zip(weights, _weights(random, others, draws), strict=True)
-        drawn = [frechet_distance(recordings.total(one), reference.total(other), covariance) for one, other in pairs]
+        if len(reference.counts) != number:
+            raise MetricError(f"{number} recordings on one side, {len(reference.counts)} on the other: they are pairs")
+        value, *drawn = (
+            frechet_distance(recordings.total(one), reference.total(one), covariance) for one in (whole, *weights)
+        )
     return _interval(value, np.array(drawn), level)
 
 

@@ -95,12 +95,17 @@ def test_with_few_clips_the_centred_interval_holds_the_value_and_is_not_too_narr
     assert 3.92 * np.std(others) < high - low < 3 * 3.92 * np.std(others)
 
 
-def test_drawing_the_reference_too_widens_the_interval():
-    one, other = (RecordingMoments.of(clips(seed, (1,) * 80, 3)) for seed in (0, 1))
-    fixed = bootstrap_frechet(one, other.total(np.ones(80, int)), "biased", seed=0, draws=200)
-    both = bootstrap_frechet(one, other, "biased", seed=0, draws=200)
-    assert both.value == pytest.approx(fixed.value)
-    assert both.high - both.low > fixed.high - fixed.low
+def test_both_sides_of_a_recording_are_drawn_together():
+    one, other = (clips(seed, (2, 1, 3, 1, 2), 4) for seed in (0, 1))
+    first, second = map(RecordingMoments.of, (one, other))
+    found = bootstrap_frechet(first, second, "unbiased", seed=5, draws=10, level=0.999999)
+    wanted = []
+    for weights in np.random.default_rng(5).multinomial(5, np.full(5, 1 / 5), size=10):
+        drawn = [moments(np.concatenate(np.repeat(np.array(side, object), weights).tolist())) for side in (one, other)]
+        wanted.append(frechet_distance(drawn[0], drawn[1], "unbiased"))
+    assert (found.low, found.high) == (pytest.approx(min(wanted), rel=1e-5), pytest.approx(max(wanted), rel=1e-5))
+    same = bootstrap_frechet(first, first, "unbiased", seed=5, draws=20)
+    assert (same.low, same.high) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
 
 
 def test_equal_seeds_give_equal_intervals():
@@ -116,6 +121,10 @@ def test_what_cannot_be_drawn_from_is_refused():
         ("recording number 1 has 2 dimensions", lambda: RecordingMoments.of([np.ones((1, 3)), np.ones((1, 2))])),
         ("recording number 0: .*not finite", lambda: RecordingMoments.of([np.full((1, 3), np.inf)])),
         ("one dimension", lambda: bootstrap_frechet(summed, moments(np.eye(4)), "biased", seed=0)),
+        (
+            "2 recordings on one side, 3 on the other",
+            lambda: bootstrap_frechet(summed, RecordingMoments.of(clips(0, (1, 2, 1), 3)), "biased", seed=0),
+        ),
         ("9 draws", lambda: bootstrap_frechet(summed, moments(np.eye(3)), "biased", seed=0, draws=9)),
         ("level 95", lambda: bootstrap_mean(np.ones(2), np.ones(2), seed=0, level=95)),
         ("at least 2 recordings", lambda: bootstrap_mean(np.ones(1), np.ones(1), seed=0)),
