@@ -3,7 +3,8 @@
 RUN/samples/STEP/NAME.mp4, .npz, .json   clip, its control (if training uses any) and card, as `con360av sample` writes
                                          them; NAME is the key of the record with "_" for "/"
 
-Every process takes part in sampling, over the run's mesh; process 0 decodes on its own device and writes.
+Every process takes part in sampling, over the run's mesh, and reads the decoders, because a part of a base is read by
+all processes together; process 0 decodes on its own device and writes.
 """
 
 from collections.abc import Sequence
@@ -61,10 +62,11 @@ class SampleClips:
         params: Params = merge(state.ema, self._frozen)
         noise = noise_from_seeds(self._config, self._seeds)
         latents = self._sampler(params, noise, self._text, self._negative_text, self._maps, self._config.sampler)
-        if jax.process_index() != 0:
-            return
         # Opened anew for every set: between two of them the decoders hold no device memory.
         codecs = Codecs(self._pretrained, vae_dtype=self._config.train.compute_dtype)
+        codecs.read_decoders()
+        if jax.process_index() != 0:
+            return
         for row, (record, seed) in enumerate(zip(self._records, self._seeds, strict=True)):
             one = {name: latent[row] for name, latent in latents.items()}
             control = {} if self._maps is None else {"viewpoint": record.arrays["viewpoint"], "maps": self._maps[row]}
