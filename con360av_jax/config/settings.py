@@ -1,7 +1,7 @@
 """All settings of a config: frozen dataclasses with units, defaults and checks across fields.
 
-The values of each config are in `configs/`, one Python file per config. The settings of the networks and of
-training are defined in config/networks.py and config/training.py and importable from here as well.
+The values of each config are in `configs/`, one Python file per config. The settings of the networks, of
+training and of pretraining are defined in files of their own and importable from here as well.
 """
 
 from dataclasses import dataclass, field
@@ -16,6 +16,11 @@ from con360av_jax.config.networks import UNetLevel as UNetLevel
 from con360av_jax.config.networks import VAEConfig as VAEConfig
 from con360av_jax.config.networks import VideoUNetConfig as VideoUNetConfig
 from con360av_jax.config.networks import VocoderConfig as VocoderConfig
+from con360av_jax.config.pretraining import AudioVAEPretraining as AudioVAEPretraining
+from con360av_jax.config.pretraining import PretrainConfig as PretrainConfig
+from con360av_jax.config.pretraining import Recipe as Recipe
+from con360av_jax.config.pretraining import VideoVAEPretraining as VideoVAEPretraining
+from con360av_jax.config.pretraining import VocoderPretraining as VocoderPretraining
 from con360av_jax.config.training import Remat as Remat
 from con360av_jax.config.training import TrainConfig
 
@@ -155,6 +160,8 @@ class Config:
     """Sampling."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Training."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    """Pretraining of the parts of a base."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """Devices."""
 

@@ -1,12 +1,12 @@
 """Training: mesh -> data -> state -> jit -> loop, with metrics, checkpoints and clean stops."""
 
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.corrupt_records import CorruptRecordsLog
 from con360av_jax.train.display import StepBar
 from con360av_jax.train.encode import Encode, caption_tokens, open_encode
-from con360av_jax.train.held_out import HeldOut, open_held_out
+from con360av_jax.train.held_out import open_held_out
 from con360av_jax.train.metrics import MetricsLog, drop_after
 from con360av_jax.train.nonfinite import NonFiniteSteps
 from con360av_jax.train.optimizer import make_optimizer, require_connectors_that_act, select
@@ -39,10 +39,24 @@ from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import cast_floating
 from con360av_jax.train.stop import StopRequest
 from con360av_jax.train.throughput import peak_flops
-from con360av_jax.train.trackers import open_trackers
+from con360av_jax.train.trackers import Tracker, open_trackers
 
 NullText = dict[str, Float[Array, "..."]]
 StepConstants = tuple[NullText, DropoutRates, Key[Array, ""]]
+
+
+class HeldOutLoss(Protocol):
+    """Measure on held-out data between steps."""
+
+    def due(self, step: int) -> bool:
+        """Whether to measure after this step."""
+        ...
+
+    def __call__(self, step: int, state: TrainState, trackers: Sequence[Tracker]) -> float | None:
+        """Writes what it measures; returns the held-out loss of the moving average, if it measured that."""
+        ...
+
+
 Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]]
 
 
@@ -127,7 +141,7 @@ def run_steps(
     progress: Progress,
     advance: Advance,
     log: MetricsLog,
-    held_out: HeldOut | None = None,
+    held_out: HeldOutLoss | None = None,
 ) -> signal.Signals | None:
     """Advances the state to the last step, or to the end of the step in which a signal came, and saves it."""
     settings, start = config.train, progress.step

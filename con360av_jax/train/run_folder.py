@@ -1,7 +1,8 @@
 """The folder of a training run: its settings, frozen base and dataset, and whether a resumed run has the same.
 
 RUN/config.json             settings; epochs are recorded as steps
-RUN/run.json                paths and hashes of the frozen base, of the dataset and of the held-out one, if any
+RUN/run.json                paths and hashes of the frozen base, of the dataset and of the held-out one, if any; or what
+                            is pretrained on which data
 RUN/metrics.jsonl           one line per log interval (train/metrics.py)
 RUN/validation.jsonl        two lines per validation (train/validation.py)
 RUN/samples/STEP/           sample clips of held-out records (train/samples.py)
@@ -19,16 +20,17 @@ from pathlib import Path
 import jax
 
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import changes, config_hash, leaves, load_run_config, save_config, to_dict
+from con360av_jax.config.files import changes, config_hash, leaves, save_config, to_dict
 from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
 from con360av_jax.runtime.files import write_text
-from con360av_jax.runtime.provenance import file_sha256
+from con360av_jax.runtime.provenance import commit, file_sha256
 
 # Settings that may differ in a resumed run without another option.
 FREE_SETTINGS = (
-    "name", "mesh", "sampler", "train.steps", "train.epochs", "train.log_every", "train.checkpoint_every",
-    "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt",
+    "name", "mesh", "sampler", "pretrain.validation_batches", "train.steps", "train.epochs", "train.log_every",
+    "train.checkpoint_every", "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt",
     "train.max_corrupt_share", "train.tensorboard", "train.wandb_project", "train.milestone_every",
     "train.validate_every", "train.sample_every", "train.sample_clips",
 )  # fmt: skip
@@ -36,19 +38,16 @@ FREE_SETTINGS = (
 # or the order of samples, since the checkpoint stores a number of batches in an order drawn from the seed, or what the
 # best checkpoint was measured on.
 FIXED_SETTINGS = (
-    "model",
-    "clip",
-    "mel",
-    "train.trainable",
-    "train.batch_size",
-    "train.seed",
-    "train.validation_records",
-)
+    "model", "clip", "mel", "train.trainable", "train.batch_size", "train.seed", "train.validation_records",
+)  # fmt: skip
+
+# Settings that weights do not depend on.
+FREE_OF_WEIGHTS = ("name", "mesh", "sampler", "train", "pretrain", "clip.hop_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Contents of config.json and run.json of a run folder."""
+class AnyRun:
+    """Contents of config.json and run.json that every run folder has."""
 
     folder: Path
     config: Config
@@ -56,6 +55,12 @@ class Run:
     """Recorded places of the frozen base: relative to the run, and absolute."""
     base_sha256: str
     """SHA-256 of report.json of the base."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(AnyRun):
+    """Contents of config.json and run.json of a run of `con360av train`."""
+
     dataset: Path
     dataset_sha256: str
     """SHA-256 of manifest.json of the dataset."""
@@ -63,6 +68,18 @@ class Run:
     """Held-out dataset; None if the run is not validated."""
     validation_sha256: str = ""
     """SHA-256 of manifest.json of the held-out dataset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRun(AnyRun):
+    """Contents of config.json and run.json of a run of `con360av pretrain`."""
+
+    part: str
+    """Name of the objective (train/objectives/choose.py)."""
+    data: Mapping[str, object]
+    """Description of the training data (train/pretraining_data.py)."""
+    commit: str
+    """Commit that the run was started or last resumed with."""
 
 
 def append_line(path: Path, line: Mapping[str, object]) -> None:
@@ -84,36 +101,70 @@ def refuse_existing(folder: Path) -> None:
 
 def write_run(folder: Path, config: Config, base: Path, dataset: Path, validation: Path | None = None) -> None:
     """Writes config.json and then run.json of a new or resumed run, on process 0 only."""
+    datasets = {"dataset": dataset} if validation is None else {"dataset": dataset, "validation": validation}
+    more = {name: {"path": str(path.resolve()), "sha256": dataset_hash(path)} for name, path in datasets.items()}
+    _write(folder, config, base, more)
+
+
+def write_pretraining(folder: Path, config: Config, base: Path, part: str, data: Mapping[str, object]) -> None:
+    """Writes config.json and then run.json of a new or resumed run of `con360av pretrain`, on process 0 only."""
+    _write(folder, config, base, {"pretraining": {"part": part, "data": data, "commit": commit()}})
+
+
+def _write(folder: Path, config: Config, base: Path, more: Mapping[str, object]) -> None:
     if jax.process_index() != 0:
         return
-    description = {
-        "config_hash": config_hash(config),
-        "base": {
-            "path": os.path.relpath(base.resolve(), folder.resolve()),
-            "absolute_path": str(base.resolve()),
-            "sha256": base_hash(base),
-        },
-        "dataset": {"path": str(dataset.resolve()), "sha256": _manifest_hash(dataset)},
+    place = {
+        "path": os.path.relpath(base.resolve(), folder.resolve()),
+        "absolute_path": str(base.resolve()),
+        "sha256": base_hash(base),
     }
-    if validation is not None:
-        description["validation"] = {"path": str(validation.resolve()), "sha256": _manifest_hash(validation)}
+    description = {"config_hash": config_hash(config), "base": place, **more}
     save_config(config, folder / "config.json")
     write_text(folder / "run.json", json.dumps(description, indent=2) + "\n")
 
 
 def open_run(folder: Path) -> Run:
-    """Reads a run folder's settings; raises CheckpointError if it holds no run or is corrupt."""
+    """Reads the folder of a run of `con360av train`.
+
+    Raises CheckpointError if it holds no such run, a run of `con360av pretrain`, or is corrupt.
+    """
+    run = open_any(folder)
+    if isinstance(run, PretrainingRun):
+        raise CheckpointError(
+            f"{folder} is a run of con360av pretrain {run.part}, which makes a part of a base: give it to con360av "
+            f"init --part {run.part}={folder}"
+        )
+    return run
+
+
+def open_pretraining(folder: Path) -> PretrainingRun:
+    """Reads the folder of a run of `con360av pretrain`; raises CheckpointError if it holds none or is corrupt."""
+    run = open_any(folder)
+    if isinstance(run, Run):
+        raise CheckpointError(f"{folder} is a run of con360av train, not of con360av pretrain")
+    return run
+
+
+def open_any(folder: Path) -> Run | PretrainingRun:
+    """Reads a run folder of either kind; raises CheckpointError if it holds no run or is corrupt."""
     path = folder / "run.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a training run: it has no run.json")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        base, dataset, validation = description["base"], description["dataset"], description.get("validation")
+        base = description["base"]
+        shared = {
+            "folder": folder,
+            "config": load_run_config(folder),
+            "base_places": ((folder / base["path"]).resolve(), Path(base["absolute_path"])),
+            "base_sha256": base["sha256"],
+        }
+        if "pretraining" in description:
+            return PretrainingRun(**shared, **description["pretraining"])
+        dataset, validation = description["dataset"], description.get("validation")
         return Run(
-            folder=folder,
-            config=load_run_config(folder),
-            base_places=((folder / base["path"]).resolve(), Path(base["absolute_path"])),
-            base_sha256=base["sha256"],
+            **shared,
             dataset=Path(dataset["path"]),
             dataset_sha256=dataset["sha256"],
             validation=Path(validation["path"]) if validation else None,
@@ -125,7 +176,7 @@ def open_run(folder: Path) -> Run:
         raise CheckpointError(f"{path} is corrupt: {error!r}") from error
 
 
-def find_base(run: Run) -> Path:
+def find_base(run: AnyRun) -> Path:
     """Returns the folder of the run's frozen base; raises CheckpointError if it is missing or another one."""
     found = [place for place in run.base_places if (place / "report.json").is_file()]
     if not found:
@@ -136,7 +187,7 @@ def find_base(run: Run) -> Path:
     return base
 
 
-def require_base(run: Run, base: Path) -> None:
+def require_base(run: AnyRun, base: Path) -> None:
     """Raises CheckpointError unless `base` is the base that the run was trained on."""
     if not (base / "report.json").is_file():
         raise CheckpointError(f"base {base} is missing or not a pretrained folder: it has no report.json")
@@ -167,7 +218,18 @@ def require_same_run(
 ) -> None:
     """Raises CheckpointError unless `run` has the same settings, base, dataset and held-out dataset.
 
-    A run without held-out dataset may get one.
+    A run without held-out dataset may get one. `allowed` as in `require_same`.
+    """
+    require_same(run, config, base, allowed)
+    if dataset_hash(dataset) != run.dataset_sha256:
+        raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
+    if run.validation is not None and (validation is None or dataset_hash(validation) != run.validation_sha256):
+        given = "no held-out dataset" if validation is None else f"--validation {validation}"
+        raise CheckpointError(f"{given} is given, but {run.folder} was validated on another: {run.validation}")
+
+
+def require_same(run: AnyRun, config: Config, base: Path, allowed: Collection[str] = ()) -> None:
+    """Raises CheckpointError unless `run` has the same settings and base.
 
     `allowed` are paths of settings, such as "train.learning_rate", that may differ from here on. Raises
     ConfigError if one is not a setting or is among FIXED_SETTINGS.
@@ -181,19 +243,37 @@ def require_same_run(
             raise ConfigError(f"--allow {path} is not possible: checkpoints depend on {fixed}; start a new run instead")
     _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), hint=True)
     require_base(run, base)
-    if _manifest_hash(dataset) != run.dataset_sha256:
-        raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
-    if run.validation is not None and (validation is None or _manifest_hash(validation) != run.validation_sha256):
-        given = "no held-out dataset" if validation is None else f"--validation {validation}"
-        raise CheckpointError(f"{given} is given, but {run.folder} was validated on another: {run.validation}")
 
 
 def require_same_model(config: Config, made: Config, what: str) -> None:
     """Raises CheckpointError unless weights of config `made` fit `config`; `what` names them in the error."""
-    _require_same(config, made, what, ("name", "mesh", "sampler", "train", "clip.hop_seconds"))
+    _require_same(config, made, what, FREE_OF_WEIGHTS)
 
 
-def _manifest_hash(dataset: Path) -> str:
+def require_same_networks(config: Config, made: Config, what: str) -> None:
+    """Raises CheckpointError unless weights of config `made` fit `config`, except for measured scaling factors."""
+    measured = (f"model.vae.{name}.scaling_factor" for name in MODALITIES)
+    _require_same(config, made, what, (*FREE_OF_WEIGHTS, *measured))
+
+
+def require_same_pretraining(
+    run: PretrainingRun,
+    config: Config,
+    base: Path,
+    part: str,
+    data: Mapping[str, object],
+    allowed: Collection[str] = (),
+) -> None:
+    """Raises CheckpointError unless `run` has the same settings, base, part and data; see `require_same`."""
+    if part != run.part:
+        raise CheckpointError(f"{run.folder} pretrains {run.part}, not {part}")
+    require_same(run, config, base, allowed)
+    if data != run.data:
+        raise CheckpointError(f"{run.folder} was trained on other data: {run.data}, not {dict(data)}")
+
+
+def dataset_hash(dataset: Path) -> str:
+    """Returns the SHA-256 of manifest.json of a dataset; raises DatasetError if it is missing."""
     path = dataset / "manifest.json"
     if not path.is_file():
         raise DatasetError(f"{dataset} is not a dataset: it has no manifest.json")
