@@ -93,7 +93,7 @@ def train(
         ConfigError: `allowed` names a setting that is unknown or may not change, or nothing could learn (`load_state`).
         DivergenceError: the loss or its gradient is NaN or infinite, see `config.train.on_nan`.
     """
-    run = run_folder.run_to_resume(out, config, base, dataset, allowed, validation) if resume else None
+    run = run_to_resume(out, config, base, dataset, allowed, validation) if resume else None
     if run is None:
         run_folder.refuse_existing(out)
     mesh = make_mesh(config.mesh)
@@ -119,6 +119,15 @@ def train(
     run_folder.write_run(out, config, base, dataset, validation)
     log = open_log(config, out, progress.step, step.flops)
     return run_steps(config, out, loader, state, progress, advance, log, held_out)
+
+
+def run_to_resume(
+    folder: Path, config: Config, base: Path, dataset: Path, allowed: Collection[str], validation: Path | None
+) -> run_folder.Run:
+    """Opens the run in `folder`; raises CheckpointError if there is none or `require_same_run` does."""
+    run = run_folder.open_run(folder)
+    run_folder.require_same_run(run, config, base, dataset, allowed, validation)
+    return run
 
 
 def make_advance(

@@ -20,7 +20,7 @@ from pathlib import Path
 import jax
 
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import changes, config_hash, leaves, save_config, to_dict
+from con360av_jax.config.files import changes, config_hash, leaves, load_run_config, save_config, to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
@@ -30,8 +30,8 @@ from con360av_jax.runtime.provenance import commit, file_sha256
 # Settings that may differ in a resumed run without another option.
 FREE_SETTINGS = (
     "name", "mesh", "sampler", "pretrain.validation_batches", "train.steps", "train.epochs", "train.log_every",
-    "train.checkpoint_every", "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt",
-    "train.max_corrupt_share", "train.tensorboard", "train.wandb_project", "train.milestone_every",
+    "train.checkpoint_every", "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads",
+    "train.on_corrupt", "train.max_corrupt_share", "train.tensorboard", "train.wandb_project", "train.milestone_every",
     "train.validate_every", "train.sample_every", "train.sample_clips",
 )  # fmt: skip
 # Settings that no option allows to differ in a resumed run: shapes in the checkpoint and in the dataset depend on them,
@@ -197,15 +197,6 @@ def require_base(run: AnyRun, base: Path) -> None:
             f"{base} is not the base that {run.folder} was trained on: the sha256 of its report.json is {given[:12]}, "
             f"wanted {run.base_sha256[:12]} (at {run.base_places[1]})"
         )
-
-
-def run_to_resume(
-    folder: Path, config: Config, base: Path, dataset: Path, allowed: Collection[str], validation: Path | None
-) -> Run:
-    """Opens the run in `folder`; raises CheckpointError if there is none, and as `require_same_run` does."""
-    run = open_run(folder)
-    require_same_run(run, config, base, dataset, allowed, validation)
-    return run
 
 
 def require_same_run(
