@@ -164,16 +164,20 @@ class SceneClips(SceneSource[Clip]):
 
 
 class SceneAudio(SceneSource[Audio]):
-    """Audio of scenes of `seconds`, one sample per scene: mono, as records have it."""
+    """Audio of scenes of `seconds`: mono, as records have it.
 
-    def __init__(self, mel: MelConfig, seed: int, seconds: float = 2.0, split: SceneSplit = "train"):
+    `repeats` consecutive samples are the same, for training on short excerpts, of which one scene has many.
+    """
+
+    def __init__(self, mel: MelConfig, seed: int, seconds: float = 2.0, split: SceneSplit = "train", repeats: int = 1):
         super().__init__(seed, split)
-        self.mel, self.seconds = mel, seconds
+        self.mel, self.seconds, self.repeats = mel, seconds, repeats
 
     def render(self, number: int) -> Audio:
         """See `SceneSource`."""
-        scene = _scene(self.seed, number, self.seconds, self.split)
-        sound, mel = _audio(self.seed, number, self.seconds, self.split, self.mel)
+        index = number // self.repeats
+        scene = _scene(self.seed, index, self.seconds, self.split)
+        sound, mel = _audio(self.seed, index, self.seconds, self.split, self.mel)
         classes = tuple(item.name for item in scene.objects)
         return {"sound": sound.copy(), "mel": mel.copy(), "scene_caption": scene.caption, "classes": classes}
 
@@ -181,10 +185,11 @@ class SceneAudio(SceneSource[Audio]):
 def _described(
     scene: Scene, time: float, viewpoint: Float32[np.ndarray, "4"], generator: np.random.Generator, moves: bool
 ) -> Described:
+    seen = seen_objects(scene, time, viewpoint)
     return {
         "scene_caption": scene.caption,
-        "view_caption": view_caption(scene, time, viewpoint, generator, moves),
-        "seen": seen_objects(scene, time, viewpoint),
+        "view_caption": view_caption(scene, seen, viewpoint, generator, moves),
+        "seen": seen,
         "place": scene.background.palette,
     }
 

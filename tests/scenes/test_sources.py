@@ -72,3 +72,9 @@ def test_clips_have_the_arrays_of_a_record():
     audio = SceneAudio(mel, 4, 1.0)[0]
     np.testing.assert_array_equal(audio["sound"], clips[0]["sound"])
     assert audio["scene_caption"] == clips[0]["scene_caption"] and len(audio["classes"]) >= 2
+
+
+def test_repeated_audio_is_that_of_the_same_scenes():
+    once, twice = SceneAudio(MelConfig(), 4, 1.0), SceneAudio(MelConfig(), 4, 1.0, repeats=2)
+    for number in range(4):
+        np.testing.assert_array_equal(twice[number]["sound"], once[number // 2]["sound"])
