@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32
 
 from con360av_jax.base.codecs import Codecs
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
@@ -115,6 +115,8 @@ class Con360AV:
         guidance: Mapping[str, float] | None = None,
         map_guidance: float | Mapping[str, float] | None = None,
         timestep_gamma: float | None = None,
+        saliency_guidance: float | Mapping[str, float | None] | None = None,
+        map_mask: Bool[np.ndarray, "batch"] | None = None,
     ) -> Latents:
         """Samples clean latents by guided DDIM; arguments that are None come from `config.sampler`.
 
@@ -127,12 +129,16 @@ class Con360AV:
             guidance: scale of the text per modality.
             map_guidance: scale of the maps, one number for both or per modality.
             timestep_gamma: gamma of the timestep adjustment t -> T (t/T)^(gamma^+-0.5).
+            saliency_guidance: scale of saliency; `map_guidance` is then that of BASD.
+            map_mask: rows where it is False are sampled without control; None means that all rows have their maps.
 
         Raises:
             ConfigError: `steps` does not fit the schedule, or a scale is missing.
         """
-        settings = sampler_settings(self.config.sampler, steps, guidance, map_guidance, timestep_gamma)
-        return self._sample(self.params, noise_latents, text, negative_text, maps, settings)
+        settings = sampler_settings(
+            self.config.sampler, steps, guidance, map_guidance, timestep_gamma, saliency_guidance
+        )
+        return self._sample(self.params, noise_latents, text, negative_text, maps, settings, map_mask)
 
     def generate(
         self,
@@ -145,9 +151,12 @@ class Con360AV:
         guidance: Mapping[str, float] | None = None,
         map_guidance: float | Mapping[str, float] | None = None,
         timestep_gamma: float | None = None,
+        saliency_guidance: float | Mapping[str, float | None] | None = None,
     ) -> Clip:
         """Generates one clip of the scene that `caption` describes, seen from `viewpoint`; see `generate_batch`."""
-        settings = sampler_settings(self.config.sampler, steps, guidance, map_guidance, timestep_gamma)
+        settings = sampler_settings(
+            self.config.sampler, steps, guidance, map_guidance, timestep_gamma, saliency_guidance
+        )
         views = None if viewpoint is None else [viewpoint]
         maps = None if saliency is None else [saliency]
         return self.generate_batch([caption], views, maps, [seed], negative_caption, settings)[0]
@@ -155,7 +164,7 @@ class Con360AV:
     def generate_batch(
         self,
         captions: Sequence[str],
-        viewpoints: Sequence[ViewpointLike] | None = None,
+        viewpoints: Sequence[ViewpointLike | None] | None = None,
         saliencies: Sequence[SaliencyLike | None] | None = None,
         seeds: Sequence[int] | None = None,
         negative_caption: str = "",
@@ -165,8 +174,9 @@ class Con360AV:
 
         Args:
             captions: one per clip.
-            viewpoints: one per clip; None generates without control (the audio-visual baseline).
-            saliencies: one per clip, see `control`; needs viewpoints.
+            viewpoints: one per clip; None, for one clip or for all, generates without control (the audio-visual
+                baseline).
+            saliencies: one per clip, see `control`; a clip with one needs a viewpoint.
             seeds: one per clip, 0 if left out; a clip depends on its own seed only.
             negative_caption: negative caption of all clips.
             settings: steps and guidance; `config.sampler` if left out.
@@ -180,19 +190,19 @@ class Con360AV:
         for name, values in (("viewpoints", viewpoints), ("saliencies", saliencies), ("seeds", seeds)):
             if values is not None and len(values) != count:
                 raise ConfigError(f"{count} captions but {len(values)} {name}: give one for each clip")
-        if saliencies is not None and viewpoints is None:
+        pairs = list(zip(viewpoints or [None] * count, saliencies or [None] * count, strict=True))
+        if any(viewpoint is None and saliency is not None for viewpoint, saliency in pairs):
             raise GeometryError("saliency was given without a viewpoint; give a viewpoint as well")
-        controls = [
-            self.control(viewpoint, saliency)
-            for viewpoint, saliency in zip(viewpoints or [], saliencies or [None] * count, strict=False)
-        ]
+        controls = [None if viewpoint is None else self.control(viewpoint, saliency) for viewpoint, saliency in pairs]
+        empty = np.zeros(maps_shape(self.config), np.float32)
         latents = self._sample(
             self.params,
             self.noise(seeds),
             self.encode_text(captions),
             self.encode_text([negative_caption] * count),
-            np.stack([maps for maps, _ in controls]) if controls else None,
+            np.stack([empty if control is None else control[0] for control in controls]),
             settings or self.config.sampler,
+            np.array([control is not None for control in controls]),
         )
         latents = jax.device_get(latents)
         return [
@@ -201,10 +211,10 @@ class Con360AV:
                 {name: latent[i] for name, latent in latents.items()},
                 captions[i],
                 seeds[i],
-                viewpoint=controls[i][1] if controls else None,
-                maps=controls[i][0] if controls else None,
+                viewpoint=None if control is None else control[1],
+                maps=None if control is None else control[0],
             )
-            for i in range(count)
+            for i, control in enumerate(controls)
         ]
 
 
@@ -214,16 +224,18 @@ def sampler_settings(
     guidance: Mapping[str, float] | None,
     map_guidance: float | Mapping[str, float] | None,
     timestep_gamma: float | None,
+    saliency_guidance: float | Mapping[str, float | None] | None = None,
 ) -> SamplerConfig:
     """Replaces settings of `config` by those that are not None; raises ConfigError if a scale lacks a modality."""
-    if isinstance(map_guidance, int | float):
-        map_guidance = dict.fromkeys(MODALITIES, float(map_guidance))
-    scales = {"text_guidance": guidance, "map_guidance": map_guidance}
+    scales = {"text_guidance": guidance, "map_guidance": map_guidance, "saliency_guidance": saliency_guidance}
     for name, given in scales.items():
+        if isinstance(given, int | float):
+            given = dict.fromkeys(MODALITIES, float(given))
         if given is not None:
             if set(given) != set(MODALITIES):
                 raise ConfigError(f"{name} needs a number for each of {', '.join(MODALITIES)}, given {dict(given)}")
-            config = replace(config, **{name: PerModality(audio=float(given["audio"]), video=float(given["video"]))})
+            audio, video = (None if (scale := given[one]) is None else float(scale) for one in MODALITIES)
+            config = replace(config, **{name: PerModality(audio=audio, video=video)})
     if steps is not None:
         config = replace(config, steps=steps)
     return config if timestep_gamma is None else replace(config, timestep_gamma=timestep_gamma)

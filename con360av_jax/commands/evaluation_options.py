@@ -34,6 +34,9 @@ class EvaluationOptions:
     """Guidance scale of the caption: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
     map_guidance: str = ""
     """Guidance scale of the maps: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
+    saliency_guidance: str = ""
+    """Guidance scale of saliency, given likewise; --map-guidance is then that of BASD. Left out: the config's, or that
+    of the maps."""
     negative_caption: str | None = None
     """Description of what clips should not contain, for audio and video. Left out: the protocol's, which is "bad
     quality, worse quality" for paper and styleganv and "" for others."""
@@ -81,7 +84,8 @@ class EvaluationOptions:
         opened = open_dataset(dataset, verify="sizes")
         weights = find_weights(run, ema=not self.raw_weights)
         require_pair(weights, opened)
-        sampler = sampler_of(weights.config.sampler, self.steps, self.text_guidance, self.map_guidance)
+        scales = self.text_guidance, self.map_guidance, self.saliency_guidance
+        sampler = sampler_of(weights.config.sampler, self.steps, *scales)
         negative = protocol.negative_caption if self.negative_caption is None else self.negative_caption
         return Making(weights=weights, dataset=opened, seed=self.seed, sampler=sampler, negative_caption=negative)
 

@@ -162,7 +162,7 @@ def _option_names(value: object, name: str = "") -> Iterator[str]:
     else:
         for option in fields(value):
             markers = getattr(option.type, "__metadata__", ())
-            if tyro.conf.Positional not in markers:
+            if tyro.conf.Positional not in markers and tyro.conf.Suppress not in markers:
                 path = f"{name}.{option.name}".strip(".").replace("_", "-")
                 renamed = any(getattr(marker, "name", None) == "" for marker in markers)  # tyro.conf.arg(name="")
                 omitted = renamed or tyro.conf.OmitArgPrefixes in markers

@@ -64,6 +64,8 @@ class Sample:
     """Sampling steps. Left out: the config's sampler.steps."""
     map_guidance: float | None = None
     """Guidance scale of the maps. Left out: the config's sampler.map_guidance."""
+    saliency_guidance: float | None = None
+    """Guidance scale of saliency; --map-guidance is then that of BASD. Left out: the config's, or that of the maps."""
     raw_weights: bool = False
     """Use the trained weights instead of their moving average."""
     mesh: MeshConfig = MeshConfig()
@@ -83,7 +85,9 @@ class Sample:
         enable_compile_cache()
         model = load(self.checkpoint, ema=not self.raw_weights, mesh=self.mesh)
         views = self._views(constant, scenes, model)
-        settings = sampler_settings(model.config.sampler, self.steps, None, self.map_guidance, None)
+        settings = sampler_settings(
+            model.config.sampler, self.steps, None, self.map_guidance, None, self.saliency_guidance
+        )
         clips = model.generate_batch(
             [scene.caption for scene in scenes],
             views or None,

@@ -123,6 +123,9 @@ class SamplerConfig:
     """Guidance scale of the caption; 1 conditions without extra guidance."""
     map_guidance: PerModality[float] = field(default_factory=lambda: PerModality(audio=1.0, video=1.0))
     """Guidance scale of the saliency and BASD maps; 1 conditions without extra guidance."""
+    saliency_guidance: PerModality[float | None] = field(default_factory=lambda: PerModality(audio=None, video=None))
+    """Guidance scale of saliency where it differs from that of BASD, which then is map_guidance; None is map_guidance
+    for both."""
     timestep_gamma: float = 1.5
     """Gamma of the timestep adjustment t -> T (t/T)^g, with g = sqrt(gamma) for video and 1/sqrt(gamma) for audio; 1
     turns it off (Ishii et al. 2024)."""

@@ -186,8 +186,11 @@ def scales(text: str) -> PerModality[float]:
         raise ConfigError(f"a guidance scale of {text!r}: give one number, or audio=NUMBER,video=NUMBER") from error
 
 
-def sampler_of(config: SamplerConfig, steps: int | None, text: str, maps: str) -> SamplerConfig:
+def sampler_of(config: SamplerConfig, steps: int | None, text: str, maps: str, saliency: str = "") -> SamplerConfig:
     """The config's sampler with the given steps and scales; raises ConfigError as `scales` does."""
     config = replace(config, text_guidance=scales(text)) if text else config
     config = replace(config, map_guidance=scales(maps)) if maps else config
+    if saliency:
+        found = scales(saliency)
+        config = replace(config, saliency_guidance=PerModality(audio=found.audio, video=found.video))
     return config if steps is None else replace(config, steps=steps)

@@ -6,6 +6,7 @@ held-out scenes differ for any seed (scenes/version_2.py).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ from con360av_jax.train.run_folder import dataset_hash
 
 Corrupt = Callable[[], Mapping[int, str]]
 SCENES_VERSION = 2
+EXCERPTS_PER_AUDIO = 4
+"""Excerpts of one scene's audio, in consecutive batches: to make a scene's audio takes as long as a step on it."""
 
 
 class TrainingData(Protocol):
@@ -79,9 +82,13 @@ class RecordData:
 
 @dataclass(frozen=True)
 class SceneData:
-    """Procedural scenes of one seed."""
+    """Procedural scenes of one seed; raises DatasetError if it is negative."""
 
     seed: int
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise DatasetError(f"the seed of the scenes is {self.seed}: give 0 or more")
 
     def describe(self) -> dict[str, object]:
         """See `TrainingData`."""
@@ -89,11 +96,15 @@ class SceneData:
 
     def rows(self, objective: Objective, config: Config) -> tuple[Rows, Corrupt]:
         """See `TrainingData`."""
-        scenes = self._source(objective, config, "train")
+        batch = config.train.batch_size
+        scenes = lru_cache(maxsize=4 * batch)(self._source(objective, config, "train").__getitem__)
+        uses = 1 if "video" in objective.fields else EXCERPTS_PER_AUDIO
 
         def row(number: int) -> dict[str, Any]:
             random = np.random.default_rng((config.train.seed, number))
-            return _numbered(objective.example(scenes[number], random), number)
+            # The scenes of a batch come again in the batches after it, and differ from each other.
+            scene = number // (uses * batch) * batch + number % batch
+            return _numbered(objective.example(scenes(scene), random), number)
 
         return row, dict
 

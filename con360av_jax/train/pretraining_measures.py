@@ -1,8 +1,8 @@
 """Measures of pretraining on held-out data, with the moving average of the parameters.
 
 RUN/validation.jsonl   one line per validation: step, weights ("ema"), loss and the measures of the objective
-RUN/examples.npz       inputs and outputs of the first held-out examples at the newest validation, as "input_KIND" and
-                       "output_KIND" with KIND frames, mel or audio
+RUN/examples.npz       the first inputs and outputs of each held-out batch at the newest validation, at most 8, as
+                       "input_KIND" and "output_KIND" with KIND frames, mel or audio; not in a run of several processes
 """
 
 from collections.abc import Callable, Sequence
@@ -59,12 +59,15 @@ class HeldOutMeasures:
         """Writes the line of a step and the examples; returns the held-out loss."""
         params = {**state.ema, **self._reads}
         totals: dict[str, float] = {}
-        for number, batch in enumerate(self._held_out()):
+        examples: list[dict[str, np.ndarray]] = []
+        each = -(-SHOWN // self._count)
+        for batch in self._held_out():
             sums, shown = self._measure(params, self._place(batch))
             for name, value in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
-            if number == 0 and jax.process_index() == 0:
-                self._keep({name: np.asarray(array)[:SHOWN] for name, array in jax.device_get(shown).items()})
+            if len(examples) * each < SHOWN and jax.process_count() == 1:
+                examples.append({name: np.asarray(array)[:each] for name, array in jax.device_get(shown).items()})
+        self._keep(examples)
         measured = self._objective.summarise(totals)
         if jax.process_index() == 0:
             append_line(self._run / "validation.jsonl", {"step": step, "weights": "ema", **measured})
@@ -80,6 +83,9 @@ class HeldOutMeasures:
                 self._batches.append(collate([self._rows(row) for row in range(first, first + share)]))
         return self._batches
 
-    def _keep(self, shown: dict[str, np.ndarray]) -> None:
+    def _keep(self, examples: list[dict[str, np.ndarray]]) -> None:
+        if not examples:
+            return
+        shown = {name: np.concatenate([rows[name] for rows in examples])[:SHOWN] for name in examples[0]}
         with replacing(self._run / EXAMPLES, CheckpointError) as aside, aside.open("wb") as file:
             np.savez(file, **shown)  # pyright: ignore[reportArgumentType]

@@ -21,7 +21,7 @@ from con360av_jax.train.objectives.choose import make_objective
 from con360av_jax.train.pretraining_data import TrainingData, recorded_data
 
 ITEMS = ("ema", "progress")
-FACTOR_BATCHES = 16
+FACTOR_BATCHES = 32
 """Batches of training examples that a scaling factor is measured on."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from con360av_jax import cli
-from con360av_jax.config.settings import Config
+from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.schema import Sample, sample_key
 from con360av_jax.data.source import open_dataset
@@ -108,6 +108,9 @@ def test_guidance_is_every_pair_of_scales(lean: Config, dataset: Path):
     ]  # fmt: skip
     sampler = arms["text_audio1_video4_map_3"][0].sampler
     assert (sampler.text_guidance.audio, sampler.text_guidance.video, sampler.map_guidance.video) == (1, 4, 3)
+    apart = settings.sampler_of(lean.sampler, None, "", "2", "audio=1,video=4")
+    assert apart.map_guidance == PerModality(audio=2.0, video=2.0)
+    assert apart.saliency_guidance == PerModality(audio=1.0, video=4.0)
     (chosen,) = {entries for _, entries in arms.values()}
     assert len(chosen) == 2
     ((name, (only, _)),) = study_variants("guidance", making, 2, (), ("3",)).items()

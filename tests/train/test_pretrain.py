@@ -19,14 +19,14 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import fake_sample
 from con360av_jax.data.transforms import collate
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError
-from con360av_jax.scenes.sources import SceneStills
+from con360av_jax.scenes.sources import SceneAudio, SceneStills
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train import run_folder
 from con360av_jax.train.loop import on_mesh, restore_state
 from con360av_jax.train.metrics import read_lines
 from con360av_jax.train.objectives.choose import make_objective
 from con360av_jax.train.pretrain import compiled_step, load_state, make_objective_step, pretrain
-from con360av_jax.train.pretraining_data import RecordData, SceneData
+from con360av_jax.train.pretraining_data import EXCERPTS_PER_AUDIO, RecordData, SceneData
 from con360av_jax.train.pretraining_measures import EXAMPLES
 from con360av_jax.train.trained_parts import open_trained
 from tests.support import tiny_world
@@ -126,9 +126,9 @@ def test_held_out_scenes_are_measured_at_every_checkpoint(small: Config, whole: 
         assert line["psnr"] == pytest.approx(10 * np.log10(4 / line["loss"]))
         assert {"object_psnr", "latent_std", "weights"} <= line.keys()
     with np.load(whole / EXAMPLES) as shown:
-        assert shown["input_frames"].shape == shown["output_frames"].shape == (2, 16, 16, 3)
+        assert shown["input_frames"].shape == shown["output_frames"].shape == (4, 16, 16, 3)
         wanted = SCENES.held_out(make_objective("vae_video", small), small)[0]
-        np.testing.assert_array_equal(shown["input_frames"][1], wanted(1)["frames"])
+        np.testing.assert_array_equal(shown["input_frames"][3], wanted(3)["frames"])
 
 
 def test_recordings_serve_as_well_as_scenes(small: Config, base: Path, tiny: Config, tmp_path: Path):
@@ -142,6 +142,20 @@ def test_recordings_serve_as_well_as_scenes(small: Config, base: Path, tiny: Con
         RecordData(records).rows(objective, other)
     with pytest.raises(DatasetError, match="lacks depth; preprocess with --keep-raw"):
         RecordData(records).rows(replace(objective, fields=("mel", "depth")), small)
+
+
+def test_the_audio_of_a_scene_gives_excerpts_in_consecutive_batches(small: Config):
+    objective = make_objective("vocoder", small)
+    rows, _ = SCENES.rows(objective, small)
+    audio = SceneAudio(small.mel, 5, 1.0)
+    places = []
+    for number in range(2 * EXCERPTS_PER_AUDIO + 2):
+        whole, found = audio[number % 2 + 2 * (number // (2 * EXCERPTS_PER_AUDIO))], rows(number)
+        start = next(t for t in range(61) if np.array_equal(whole["mel"][t : t + 40], found["mel"]))
+        # An excerpt's audio is that of its mel frames.
+        np.testing.assert_array_equal(found["sound"], whole["sound"][160 * start : 160 * (start + 40)])
+        places.append(start)
+    assert len(set(places)) > EXCERPTS_PER_AUDIO
 
 
 def test_a_run_of_another_part_other_data_or_another_kind_is_refused(small: Config, base: Path, whole: Path):
@@ -173,7 +187,7 @@ def test_a_trained_part_takes_its_place_in_a_base_with_its_scaling_factor_and_or
     # Latents that carry the factor have unit variance.
     factor = made.config.model.vae.video.scaling_factor
     assert replace(made.config, model=small.model) == small
-    scenes = [SceneStills(5, 16, 16, 1.0)[number]["video"][0] for number in range(32)]
+    scenes = [SceneStills(5, 16, 16, 1.0)[number]["video"][0] for number in range(64)]
     mean, std = Codecs(made).encode_video(np.stack(scenes))
     assert np.sqrt((mean**2 + std**2).mean() - mean.mean() ** 2) == pytest.approx(1, rel=1e-3)
     assert made.report["origin"] == "random weights, seed 3, vae_video pretrained"
@@ -200,3 +214,23 @@ def test_a_trained_part_takes_its_place_in_a_base_with_its_scaling_factor_and_or
 def test_excerpts_that_do_not_fit_are_refused(small: Config, part: Part, path: str, changes: dict, said: str):
     with pytest.raises(ConfigError, match=said):
         make_objective(part, with_part(small, path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "either --scenes SEED or --dataset FOLDER"),
+        (["--scenes", "1", "--dataset", "folder"], "either --scenes SEED or --dataset FOLDER"),
+        (["--scenes", "1", "--validation", "folder"], "--validation needs --dataset"),
+        (["--scenes", "-1"], "seed of the scenes is -1: give 0 or more"),
+        (["--scenes", "1", "--config.pretrain.vae-video.recipe.steps", "5"], "unknown option"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], said: str, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "run"
+    assert main(["pretrain", "vae_video", "--base", str(base), "--out", str(out), *options]) == 2
+    told = capsys.readouterr().err
+    assert said in told and "did you mean --config.pretrain.vae-video.recipe" not in told
+    assert not out.exists()

@@ -41,7 +41,7 @@ class Objective:
     summarise: Callable[[Mapping[str, float]], dict[str, float]]
     """Turns the sums over all held-out batches into measures; "loss" is the one that is to fall."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Measure -> its unit or meaning, for reports."""
+    """Measure -> its unit, for reports."""
 
 
 def noise(keys: Keys, like: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:

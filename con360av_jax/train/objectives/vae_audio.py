@@ -18,7 +18,7 @@ from con360av_jax.train.objectives.autoencoder import latent_std, latent_sums, v
 from con360av_jax.train.objectives.objective import Batch, Keys, Objective, Sums, window
 
 PART = "vae_audio"
-UNITS = {"mel_l1": "nats", "latent_std": "of the unscaled latent"}
+UNITS = {"mel_l1": "nats", "latent_std": ""}
 
 
 def objective(config: Config) -> Objective:

@@ -21,7 +21,7 @@ from con360av_jax.train.objectives.autoencoder import latent_std, latent_sums, v
 from con360av_jax.train.objectives.objective import Batch, Keys, Objective, Sums, window
 
 PART = "vae_video"
-UNITS = {"psnr": "dB", "object_psnr": "dB", "latent_std": "of the unscaled latent"}
+UNITS = {"psnr": "dB", "object_psnr": "dB", "latent_std": ""}
 
 
 def objective(config: Config) -> Objective:

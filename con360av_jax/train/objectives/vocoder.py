@@ -22,7 +22,7 @@ from con360av_jax.train.objectives.objective import Batch, Keys, Objective, Sums
 from con360av_jax.train.objectives.spectra import log_mel, resolutions, stft_distance
 
 PART, VAE = "vocoder", "vae_audio"
-UNITS = {"mel_l1": "nats", "round_trip_mel_l1": "nats, with the base's audio VAE before"}
+UNITS = {"mel_l1": "nats", "round_trip_mel_l1": "nats"}
 
 
 def objective(config: Config) -> Objective:
