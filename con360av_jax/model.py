@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from con360av_jax.base.codecs import Codecs
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
-from con360av_jax.config.settings import Config, MeshConfig, PerModality, SamplerConfig
+from con360av_jax.config.settings import Config, Dtype, MeshConfig, PerModality, SamplerConfig, require
 from con360av_jax.config.shapes import MODALITIES, maps_shape
 from con360av_jax.data.transforms import stack_maps
 from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
@@ -39,14 +39,24 @@ class Con360AV:
     Dicts are over "audio" and "video"; compiled functions are kept, one per batch shape and setting.
     """
 
-    def __init__(self, config: Config, params: Params, pretrained: Pretrained, mesh: Mesh, step: int = 0):
+    def __init__(
+        self,
+        config: Config,
+        params: Params,
+        pretrained: Pretrained,
+        mesh: Mesh,
+        step: int = 0,
+        dtype: Dtype | None = None,
+    ):
         self.config, self.params = config, params
         self.step = step
         """Number of training steps of `params`; 0 for a pretrained folder."""
-        self.codecs = Codecs(pretrained, vae_dtype=config.train.compute_dtype)
-        denoise, _ = joint_model(config)
+        self.dtype: Dtype = dtype or default_dtype()
+        """Data type that the joint model and the VAEs compute in; text encoders and vocoder compute in float32."""
+        self.codecs = Codecs(pretrained, vae_dtype=self.dtype)
+        denoise, _ = joint_model(config, self.dtype)
         self._denoise = jax.jit(denoise)
-        self._sample = BatchSampler(config, mesh)
+        self._sample = BatchSampler(config, mesh, self.dtype)
 
     def denoise(
         self,
@@ -170,10 +180,9 @@ class Con360AV:
         negative_caption: str = "",
         settings: SamplerConfig | None = None,
     ) -> list[Clip]:
-        """Generates clips as one batch over the mesh, one per caption.
+        """Generates clips as one batch over the mesh, one for each of `captions`.
 
         Args:
-            captions: one per clip.
             viewpoints: one per clip; None, for one clip or for all, generates without control (the audio-visual
                 baseline).
             saliencies: one per clip, see `control`; a clip with one needs a viewpoint.
@@ -211,8 +220,7 @@ class Con360AV:
                 {name: latent[i] for name, latent in latents.items()},
                 captions[i],
                 seeds[i],
-                viewpoint=None if control is None else control[1],
-                maps=None if control is None else control[0],
+                *(control[::-1] if control else ()),
             )
             for i, control in enumerate(controls)
         ]
@@ -241,7 +249,20 @@ def sampler_settings(
     return config if timestep_gamma is None else replace(config, timestep_gamma=timestep_gamma)
 
 
-def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, local: bool = False) -> Con360AV:
+def default_dtype() -> Dtype:
+    """The data type that models compute in unless another is asked for: float32 on CPUs, bfloat16 on GPUs and TPUs."""
+    # A CPU has no bfloat16 products: there it would be less exact and slower.
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def load(
+    path: str | Path,
+    *,
+    ema: bool = True,
+    mesh: MeshConfig | None = None,
+    local: bool = False,
+    dtype: Dtype | None = None,
+) -> Con360AV:
     """Opens a pretrained folder, a training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best.
 
     Args:
@@ -249,15 +270,20 @@ def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, 
         ema: for a run, load the moving average of the trained weights (True) or the weights themselves.
         mesh: device mesh; one device if left out. A checkpoint opens on any mesh.
         local: in a run of several processes, each loads its own model on its own devices.
+        dtype: data type that the joint model and the VAEs compute in, "float32" or "bfloat16"; if left out, float32 on
+            CPUs and bfloat16 on GPUs and TPUs. `train.compute_dtype` of the config belongs to training alone.
 
     Raises:
+        ConfigError: an unknown dtype.
         CheckpointError: nothing to open, corrupt files, or the frozen base is missing or a different one.
         ShardingError: the mesh does not fit the devices or the parameters.
     """
+    require(dtype in (None, *get_args(Dtype)), f"dtype {dtype!r}: give one of {', '.join(get_args(Dtype))}")
     path, devices = Path(path), make_mesh(mesh or MeshConfig(), local)
     if (path / "report.json").is_file():
         pretrained = open_pretrained(path)
-        return Con360AV(pretrained.config, _base(pretrained.config, pretrained, devices), pretrained, devices)
+        params = _base(pretrained.config, pretrained, devices)
+        return Con360AV(pretrained.config, params, pretrained, devices, dtype=dtype)
     item = "ema" if ema else "trainable"
     run_at, step_folder = checkpoint.locate(path, (item, "progress"))
     run = run_folder.open_run(run_at)
@@ -266,9 +292,9 @@ def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, 
     untrained, frozen = select(_base(run.config, pretrained, devices), run.config.train.trainable)
     trained = checkpoint.read_arrays(step_folder, {item: checkpoint.abstract(untrained)})[item]
     step = checkpoint.read_progress(step_folder).step
-    return Con360AV(run.config, merge(trained, frozen), pretrained, devices, step)
+    return Con360AV(run.config, merge(trained, frozen), pretrained, devices, step, dtype)
 
 
 def _base(config: Config, pretrained: Pretrained, mesh: Mesh) -> Params:
     """The joint model's parameters of a pretrained folder, on the mesh."""
-    return pretrained.params("joint", shardings_for(joint_model(config)[1], mesh))
+    return pretrained.params("joint", shardings_for(joint_model(config, "float32")[1], mesh))

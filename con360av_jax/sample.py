@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, UInt8
 
 from con360av_jax.base.codecs import Codecs
 from con360av_jax.config.files import config_hash, unstructure
-from con360av_jax.config.settings import Config, SamplerConfig
+from con360av_jax.config.settings import Config, Dtype, SamplerConfig
 from con360av_jax.config.shapes import latent_shapes, maps_shape
 from con360av_jax.denoiser import Latents, Text
 from con360av_jax.diffusion.process import draw_noise
@@ -121,11 +121,11 @@ def noise_from_seeds(config: Config, seeds: Sequence[int]) -> Latents:
 
 
 class BatchSampler:
-    """The sampler of one model on one mesh; compiles once per batch shape and setting."""
+    """The sampler of one model on one mesh, computing in `dtype`; compiles once per batch shape and setting."""
 
-    def __init__(self, config: Config, mesh: Mesh):
+    def __init__(self, config: Config, mesh: Mesh, dtype: Dtype):
         self.mesh, self._maps_shape = mesh, maps_shape(config)
-        denoise, _ = joint_model(config)
+        denoise, _ = joint_model(config, dtype)
 
         def run(
             params: Params,

@@ -4,11 +4,12 @@ The values of each config are in `configs/`, one Python file per config. The set
 training and of pretraining are defined in files of their own and importable from here as well.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from con360av_jax.config.networks import AudioUNetConfig as AudioUNetConfig
 from con360av_jax.config.networks import ConnectorConfig as ConnectorConfig
+from con360av_jax.config.networks import Dtype as Dtype
 from con360av_jax.config.networks import MapEncoderConfig as MapEncoderConfig
 from con360av_jax.config.networks import ModelConfig, PerModality, require
 from con360av_jax.config.networks import TextConfig as TextConfig
@@ -23,6 +24,7 @@ from con360av_jax.config.pretraining import VideoVAEPretraining as VideoVAEPretr
 from con360av_jax.config.pretraining import VocoderPretraining as VocoderPretraining
 from con360av_jax.config.training import Remat as Remat
 from con360av_jax.config.training import TrainConfig
+from con360av_jax.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,17 @@ class Config:
     """Pretraining of the parts of a base."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """Devices."""
+
+    def on_base(self, base: "Config", clip: ClipConfig) -> "Config":
+        """Returns these settings of training, sampling and devices for the networks of another config.
+
+        Model, mel and noise schedules are those of `base`, and samples have the size `clip`. Raises ConfigError if the
+        networks cannot take such samples.
+        """
+        try:
+            return replace(self, model=base.model, mel=base.mel, schedule=base.schedule, clip=clip)
+        except ConfigError as error:
+            raise ConfigError(f"the networks of {base.name!r} cannot take these clips: {error}") from error
 
     def __post_init__(self):
         video, audio = self.model.vae.video, self.model.vae.audio

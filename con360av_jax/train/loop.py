@@ -36,7 +36,7 @@ from con360av_jax.train.nonfinite import NonFiniteSteps
 from con360av_jax.train.optimizer import make_optimizer, require_connectors_that_act, select
 from con360av_jax.train.program import CompiledStep, compile_step
 from con360av_jax.train.state import TrainState, init_state, state_shardings
-from con360av_jax.train.step import cast_floating
+from con360av_jax.train.step import cast_frozen
 from con360av_jax.train.stop import StopRequest
 from con360av_jax.train.throughput import peak_flops
 from con360av_jax.train.trackers import Tracker, open_trackers
@@ -73,7 +73,7 @@ def train(
     """Trains up to step `config.train.steps`, or for `config.train.epochs`, and writes the run folder `out`.
 
     Args:
-        config: all settings; its model must be that of `base`.
+        config: all settings, which must fit `base` and `dataset`; `Config.on_base` makes them.
         base: pretrained folder; frozen parameters are read from there and never copied.
         dataset: dataset folder; without encoded fields, video and audio are encoded on the device in each step.
         validation: folder of held-out records, if any, to measure the loss on and to sample clips of.
@@ -221,12 +221,12 @@ def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[Trai
 
     Raises ConfigError if what is to be trained is not there, or could never learn.
     """
-    _, shapes = joint_model(config)
+    _, shapes = joint_model(config, config.train.compute_dtype)
     params = pretrained.params("joint", shardings_for(shapes, mesh))
     trainable, frozen = select(params, config.train.trainable)
     require_connectors_that_act(trainable, frozen)
     # Cast once here, so that the step neither holds nor reads them in float32.
-    frozen = cast_floating(frozen, jnp.dtype(config.train.compute_dtype))
+    frozen = cast_frozen(frozen, config.train.compute_dtype)
     optimizer = make_optimizer(config.train)
     start = partial(init_state, optimizer=optimizer)
     shardings = state_shardings(jax.eval_shape(start, trainable), mesh)

@@ -13,7 +13,7 @@ RUN/checkpoints/STEP/       checkpoint (train/checkpoint.py)
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ FIXED_SETTINGS = (
 )  # fmt: skip
 
 # Settings that weights do not depend on.
-FREE_OF_WEIGHTS = ("name", "mesh", "sampler", "train", "pretrain", "clip.hop_seconds")
+FREE_OF_WEIGHTS = ("name", "mesh", "sampler", "train", "pretrain", "clip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,8 @@ class Run(AnyRun):
     dataset: Path
     dataset_sha256: str
     """SHA-256 of manifest.json of the dataset."""
-    validation: Path | None = None
-    """Held-out dataset; None if the run is not validated."""
-    validation_sha256: str = ""
-    """SHA-256 of manifest.json of the held-out dataset."""
+    validation: tuple[Path, str] | None = None
+    """Held-out dataset and SHA-256 of its manifest.json; None if the run is not validated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,13 +161,8 @@ def open_any(folder: Path) -> Run | PretrainingRun:
         if "pretraining" in description:
             return PretrainingRun(**shared, **description["pretraining"])
         dataset, validation = description["dataset"], description.get("validation")
-        return Run(
-            **shared,
-            dataset=Path(dataset["path"]),
-            dataset_sha256=dataset["sha256"],
-            validation=Path(validation["path"]) if validation else None,
-            validation_sha256=validation["sha256"] if validation else "",
-        )
+        held_out = (Path(validation["path"]), validation["sha256"]) if validation else None
+        return Run(**shared, dataset=Path(dataset["path"]), dataset_sha256=dataset["sha256"], validation=held_out)
     except ConfigError as error:
         raise CheckpointError(f"{folder} is corrupt: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -214,9 +207,9 @@ def require_same_run(
     require_same(run, config, base, allowed)
     if dataset_hash(dataset) != run.dataset_sha256:
         raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
-    if run.validation is not None and (validation is None or dataset_hash(validation) != run.validation_sha256):
+    if run.validation is not None and (validation is None or dataset_hash(validation) != run.validation[1]):
         given = "no held-out dataset" if validation is None else f"--validation {validation}"
-        raise CheckpointError(f"{given} is given, but {run.folder} was validated on another: {run.validation}")
+        raise CheckpointError(f"{given} is given, but {run.folder} was validated on another: {run.validation[0]}")
 
 
 def require_same(run: AnyRun, config: Config, base: Path, allowed: Collection[str] = ()) -> None:
@@ -232,19 +225,22 @@ def require_same(run: AnyRun, config: Config, base: Path, allowed: Collection[st
         if _below(path, FIXED_SETTINGS) or path == "train":
             fixed = ", ".join(FIXED_SETTINGS)
             raise ConfigError(f"--allow {path} is not possible: checkpoints depend on {fixed}; start a new run instead")
-    _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), hint=True)
+    _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), _way_out)
     require_base(run, base)
 
 
 def require_same_model(config: Config, made: Config, what: str) -> None:
-    """Raises CheckpointError unless weights of config `made` fit `config`; `what` names them in the error."""
-    _require_same(config, made, what, FREE_OF_WEIGHTS)
+    """Raises CheckpointError unless networks, mel and schedules of `config` are those of `made`, the weights' config.
+
+    `what` names the weights in the error. The size of a clip is free: networks take clips of many sizes.
+    """
+    _require_same(config, made, what, FREE_OF_WEIGHTS, _leave_out)
 
 
 def require_same_networks(config: Config, made: Config, what: str) -> None:
     """Raises CheckpointError unless weights of config `made` fit `config`, except for measured scaling factors."""
     measured = (f"model.vae.{name}.scaling_factor" for name in MODALITIES)
-    _require_same(config, made, what, (*FREE_OF_WEIGHTS, *measured))
+    _require_same(config, made, what, (*FREE_OF_WEIGHTS, *measured), _leave_out)
 
 
 def require_same_pretraining(
@@ -271,13 +267,15 @@ def dataset_hash(dataset: Path) -> str:
     return file_sha256(path)
 
 
-def _require_same(given: Config, made: Config, what: str, free: Collection[str], hint: bool = False) -> None:
-    """Raises CheckpointError naming every setting outside `free` in which the two configs differ."""
+def _require_same(
+    given: Config, made: Config, what: str, free: Collection[str], way_out: Callable[[Iterable[str]], str]
+) -> None:
+    """Raises CheckpointError naming every setting outside `free` in which the two configs differ, and the way out."""
     found = changes(to_dict(made), to_dict(given))
     different = {path: line for path, line in found.items() if not _below(path, free)}
     if different:
         shown = some([*different.values()], "; ")
-        raise CheckpointError(f"{what} belongs to another config: {shown}{_way_out(different) if hint else ''}")
+        raise CheckpointError(f"{what} belongs to another config: {shown}{way_out(different)}")
 
 
 def _way_out(different: Iterable[str]) -> str:
@@ -287,6 +285,12 @@ def _way_out(different: Iterable[str]) -> str:
         return f" (checkpoints depend on {fixed[0]}, which cannot be allowed to differ: start a new run)"
     options = " ".join(f"--allow {path}" for path in different)
     return f" (to continue with other settings, add {options})"
+
+
+def _leave_out(different: Iterable[str]) -> str:
+    """Returns the advice to a user who gave these settings, which follow from the weights."""
+    parts = ", ".join(dict.fromkeys(path.partition(".")[0] for path in different))
+    return f" ({parts}: decided by the weights, leave out these settings)"
 
 
 def _below(path: str, prefixes: Iterable[str]) -> bool:

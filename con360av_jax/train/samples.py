@@ -44,7 +44,7 @@ class SampleClips:
     ):
         self._config, self._pretrained, self._records, self._frozen = config, pretrained, records, frozen
         self._dataset, self._run = dataset, run
-        self._sampler = BatchSampler(config, mesh)
+        self._sampler = BatchSampler(config, mesh, config.train.compute_dtype)
         codecs = Codecs(pretrained)
         self._seeds = range(len(records))
         captions = [record.caption for record in records]
@@ -88,4 +88,5 @@ class SampleClips:
                 checkpoint=str(self._run),
                 trained_steps=step,
                 weights="moving average",
+                dtype=self._config.train.compute_dtype,
             )

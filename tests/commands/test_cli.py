@@ -144,10 +144,10 @@ def test_a_stopped_training_says_so_to_the_shell(
         return received
 
     monkeypatch.setattr(loop, "train", train)
-    base = tiny_world.base(lean)
-    arguments = ["train", "--base", str(base), "--dataset", "d", "--out", str(tmp_path / "run")]
+    base, dataset = tiny_world.base(lean), tiny_world.dataset(lean)
+    arguments = ["train", "--base", str(base), "--dataset", str(dataset), "--out", str(tmp_path / "run")]
     assert cli.main([*arguments, "--config.train.steps", "9", "--config.mesh.data", "2"]) == code
-    assert given["folders"] == (base, Path("d"), tmp_path / "run") and given["resume"] is False
+    assert given["folders"] == (base, dataset, tmp_path / "run") and given["resume"] is False
     assert (given["config"].train.steps, given["config"].mesh.data) == (9, 2)
     assert capsys.readouterr().err.count("\n") == (code == 130)
 

@@ -101,7 +101,7 @@ def test_an_ablation_has_five_arms_over_the_same_targets(
 
 def test_guidance_is_every_pair_of_scales(lean: Config, dataset: Path):
     weights = settings.find_weights(tiny_world.run(lean), ema=True)
-    making = Making(weights=weights, dataset=open_dataset(dataset), sampler=lean.sampler)
+    making = Making(weights=weights, dataset=open_dataset(dataset), dtype="float32", sampler=lean.sampler)
     arms = study_variants("guidance", making, 2, ("2", "audio=1,video=4"), ("1", "3"))
     assert list(arms) == [
         "text_2_map_1", "text_2_map_3", "text_audio1_video4_map_1", "text_audio1_video4_map_3",

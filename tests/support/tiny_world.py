@@ -78,7 +78,7 @@ def without_network() -> Iterator[None]:
     """Training steps, validations and samplers of the `stand_in`."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (program, sample):
-            patch.setattr(module, "joint_model", lambda config: (stand_in, joint_model(config)[1]))
+            patch.setattr(module, "joint_model", lambda *given: (stand_in, joint_model(*given)[1]))
         yield
 
 
