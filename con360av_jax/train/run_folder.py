@@ -21,6 +21,7 @@ import jax
 
 from con360av_jax.base.pretrained import base_hash
 from con360av_jax.config.files import changes, config_hash, leaves, load_run_config, save_config, to_dict
+from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
@@ -72,8 +73,8 @@ class Run(AnyRun):
 class PretrainingRun(AnyRun):
     """Contents of config.json and run.json of a run of `con360av pretrain`."""
 
-    part: str
-    """Name of the objective (train/objectives/choose.py)."""
+    part: Part
+    """Part that is trained."""
     data: Mapping[str, object]
     """Description of the training data (train/pretraining_data.py)."""
     commit: str

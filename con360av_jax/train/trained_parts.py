@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from con360av_jax.base.parts import part_factory
+from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.data.transforms import collate
 from con360av_jax.models import functional
@@ -74,7 +74,7 @@ def open_trained(path: Path, config: Config) -> TrainedPart:
     return TrainedPart(params=ema, scaling_factors=factors, origin=origin)
 
 
-def scaling_factor(config: Config, part: Any, params: Params, data: TrainingData) -> float:
+def scaling_factor(config: Config, part: Part, params: Params, data: TrainingData) -> float:
     """Returns 1 / the standard deviation of the latents of the first FACTOR_BATCHES batches of whole examples."""
     objective = make_objective(part, config)
     rows, _ = data.rows(replace(objective, example=objective.whole), config)

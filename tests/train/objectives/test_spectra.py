@@ -1,5 +1,7 @@
 """Spectra of waveforms, against SciPy's transform and the front end of the data."""
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +34,8 @@ def by_scipy(y: np.ndarray, resolution: Resolution) -> np.ndarray:
     """Equation (1) in float64: (batch, time, frequency)."""
     size, window, hop = resolution
     padded = np.pad(y.astype(np.float64), ((0, 0), (window // 2, window // 2)), mode="reflect")
-    hann = signal.get_window("hann", window)
-    _, _, spectrum = signal.stft(
+    hann, transform = np.asarray(signal.get_window("hann", window)), cast(Any, signal.stft)
+    _, _, spectrum = transform(
         padded, window=hann, nperseg=window, noverlap=window - hop, nfft=size, boundary=None, padded=False
     )
     found = np.abs(spectrum).transpose(0, 2, 1)[:, : y.shape[1] // hop] * hann.sum()
