@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,12 +108,14 @@ def test_scenes_of_version_1_have_no_view_captions(tmp_path: Path):
 
 
 def test_a_folder_of_another_split_or_version_is_not_taken_for_these_scenes(tmp_path: Path):
-    settings = {"height": 16, "width": 32, "seconds": 1.0, "version": 2}
-    write_scene_clips(tmp_path / "out", 1, SEED, **settings)
-    write_scene_clips(tmp_path / "out", 1, SEED, **settings)
-    for other in ({"split": "validation"}, {"viewpoints": 3}, {"version": 1}):
+    write = partial(write_scene_clips, clips=1, seed=SEED, height=16, width=32, seconds=1.0)
+    write(tmp_path / "out", version=2)
+    write(tmp_path / "out", version=2)
+    for other in (partial(write, split="validation"), partial(write, viewpoints=3)):
         with pytest.raises(DatasetError, match="choose another folder"):
-            write_scene_clips(tmp_path / "out", 1, SEED, **(settings | other))
+            other(tmp_path / "out", version=2)
+    with pytest.raises(DatasetError, match="choose another folder"):
+        write(tmp_path / "out", version=1)
     with pytest.raises(DatasetError, match="no version 3"):
-        write_scene_clips(tmp_path / "three", 1, SEED, **(settings | {"version": 3}))
+        write(tmp_path / "three", version=3)
     assert not (tmp_path / "three").exists()
