@@ -1,4 +1,4 @@
-"""Captions of procedural scenes: one sentence with the class, place and motion of each object."""
+"""Captions of procedural scenes of version 1: one sentence with the class, place and motion of each object."""
 
 from collections.abc import Sequence
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from con360av_jax.scenes.captions import describe
+from con360av_jax.scenes.sprites import COLOURS
 from con360av_jax.scenes.textures import PALETTES, Background
 
 CLASSES = ("bell", "drum", "whistle", "engine", "chirp", "voice")
@@ -115,6 +116,11 @@ class SceneObject:
         return REFERENCE_DISTANCE / self.motion.distance(times, seconds)
 
     @property
+    def colour(self) -> str:
+        """Name of the object's colour."""
+        return COLOURS[self.name][int(self.hue * len(COLOURS[self.name])) % len(COLOURS[self.name])]
+
+    @property
     def onsets(self) -> Float[np.ndarray, "note"]:
         """Start of every note, s."""
         return np.array([note.onset for note in self.notes])
@@ -134,15 +140,10 @@ class Scene:
 
 
 def make_scene(seed: int, index: int = 0, seconds: float = 10.0) -> Scene:
-    """Scene number `index` of a set; deterministic, from SeedSequence([seed, index])."""
+    """Scene number `index` of a set of version 1; deterministic, from SeedSequence([seed, index])."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
     palette = str(generator.choice(list(PALETTES)))
-    background = Background(
-        palette=palette,
-        sun_longitude=float(generator.uniform(-np.pi, np.pi)),
-        sun_latitude=float(np.radians(generator.uniform(4, 12) if palette == "sunset" else generator.uniform(15, 55))),
-        noise_seed=int(generator.integers(2**32)),
-    )
+    background = draw_background(palette, generator)
     names = generator.permutation(CLASSES)[: generator.integers(2, 6)]
     objects: list[SceneObject] = []
     for name in names:
@@ -157,10 +158,20 @@ def make_scene(seed: int, index: int = 0, seconds: float = 10.0) -> Scene:
     )
 
 
+def draw_background(palette: str, generator: np.random.Generator) -> Background:
+    """A background of `palette`, with random sun and noise."""
+    return Background(
+        palette=palette,
+        sun_longitude=float(generator.uniform(-np.pi, np.pi)),
+        sun_latitude=float(np.radians(generator.uniform(4, 12) if palette == "sunset" else generator.uniform(15, 55))),
+        noise_seed=int(generator.integers(2**32)),
+    )
+
+
 def _make_object(name: str, others: list[SceneObject], seconds: float, generator: np.random.Generator) -> SceneObject:
     """An object with the path, out of six, that stays farthest from the other objects, to avoid occlusion."""
     times = np.linspace(0, seconds, 7)
-    candidates = [_make_motion(name, generator) for _ in range(6)]
+    candidates = [draw_motion(LATITUDES[name], (NEAREST, FARTHEST), generator) for _ in range(6)]
     taken = [_unit_vectors(other.motion, times) for other in others]
     largest_cosines = []
     for candidate in candidates:
@@ -183,13 +194,16 @@ def _unit_vectors(motion: Motion, times: Float[np.ndarray, "time"]) -> Float[np.
     return np.stack([flat * np.sin(longitude), np.sin(latitude), flat * np.cos(longitude)])
 
 
-def _make_motion(name: str, generator: np.random.Generator) -> Motion:
-    low, high = LATITUDES[name]
+def draw_motion(
+    latitudes: tuple[float, float], distances: tuple[float, float], generator: np.random.Generator
+) -> Motion:
+    """A random path that starts at one of `latitudes` (a range, degrees), within a range of distances (m)."""
+    (low, high), (nearest, farthest) = latitudes, distances
     still, great_circle = generator.uniform() < 0.25, generator.uniform() < 0.45
     heading = float(generator.choice([0.0, np.pi]))
     if great_circle:
         heading += generator.uniform(-0.5, 0.5)
-    start = np.exp(generator.uniform(np.log(NEAREST), np.log(FARTHEST)))
+    start = np.exp(generator.uniform(np.log(nearest), np.log(farthest)))
     ratio = 2 ** (generator.uniform(-1.2, 1.2) if generator.uniform() < 0.6 else generator.uniform(-0.1, 0.1))
     return Motion(
         kind="great circle" if great_circle else "drift",
@@ -200,7 +214,7 @@ def _make_motion(name: str, generator: np.random.Generator) -> Motion:
         bob=float(np.radians(generator.uniform(0.5, 3.0))),
         bob_phase=float(generator.uniform(0, 2 * np.pi)),
         start_distance=float(start),
-        end_distance=float(np.clip(start * ratio, NEAREST, FARTHEST)),
+        end_distance=float(np.clip(start * ratio, nearest, farthest)),
     )
 
 

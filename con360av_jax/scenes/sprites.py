@@ -263,3 +263,9 @@ GLOWS: dict[str, RGB] = {
     "chirp": (255, 245, 150), "voice": (255, 190, 210),
 }  # fmt: skip
 """Colour of the flash at an onset."""
+COLOURS: dict[str, tuple[str, ...]] = {
+    "bell": ("golden", "copper", "silver"), "drum": ("red", "blue", "green"),
+    "whistle": ("turquoise", "orange", "purple"), "engine": ("blue", "brown", "green"),
+    "chirp": ("yellow", "blue", "red"), "voice": ("pale", "tan", "brown"),
+}  # fmt: skip
+"""Names of the colours of each class, in the order in which its drawing picks them."""

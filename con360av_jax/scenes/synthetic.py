@@ -15,7 +15,7 @@ from jaxtyping import Float, Int16, UInt8
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import write_clip
 from con360av_jax.runtime.files import remove_leftovers, replacing
-from con360av_jax.scenes.panorama import paint_objects, render_scene_background
+from con360av_jax.scenes.panorama import paint_objects, panorama_grid, render_scene_background
 from con360av_jax.scenes.scene import Scene, make_scene
 from con360av_jax.scenes.timbres import object_sound, scene_sound
 
@@ -87,7 +87,7 @@ def render_scene(
     times = np.arange(round(scene.seconds * frames_per_second)) / frames_per_second
     video = np.repeat(background[None], len(times), axis=0)
     for picture, time in zip(video, times, strict=True):
-        paint_objects(picture, scene, float(time))
+        paint_objects(picture, panorama_grid(height, width), scene, float(time))
     sources = [object_sound(item, scene.seconds, sample_rate) for item in scene.objects]
     truth = scene_truth(scene, sources, times, sample_rate)
     return SyntheticClip(video, scene_sound(scene, sources, sample_rate), scene.caption, truth)

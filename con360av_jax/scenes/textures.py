@@ -5,11 +5,14 @@ for the texture of hills, on a plane above the viewer for clouds and below for t
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
+
+from con360av_jax.scenes.grids import Grid, PanoramaGrid
 
 LATTICE = 32
 Colour = tuple[int, int, int]
@@ -91,49 +94,82 @@ class Background:
     noise_seed: int
 
 
-def value_noise(
-    points: Float[np.ndarray, "*shape 3"], frequency: float, generator: np.random.Generator
-) -> Float32[np.ndarray, "*shape"]:
-    """Smooth noise in [-1, 1] at `points`, with about `frequency` features per unit length, randomly rotated."""
-    lattice = generator.uniform(-1.0, 1.0, (LATTICE, LATTICE, LATTICE)).astype(np.float32)
-    turn = Rotation.random(rng=generator).as_matrix().astype(np.float32) * np.float32(frequency)
-    shift = generator.uniform(0, LATTICE, 3).astype(np.float32)
-    coordinates = np.stack(
-        [points[..., 0] * row[0] + points[..., 1] * row[1] + points[..., 2] * row[2] for row in turn]
-    )
-    coordinates += shift.reshape(3, *(1,) * (points.ndim - 1))
-    cell = np.floor(coordinates)
-    fraction = coordinates - cell
-    # The smooth step hides the lattice, which linear interpolation would show.
-    smooth = cell + fraction * fraction * (3 - 2 * fraction)
-    return map_coordinates(lattice, smooth, order=1, mode="grid-wrap", output=np.float32)
+@dataclass(frozen=True)
+class Noise:
+    """Smooth noise in [-1, 1] in three dimensions, randomly rotated."""
+
+    lattice: Float32[np.ndarray, "x y z"]
+    turn: Float32[np.ndarray, "3 3"]
+    shift: Float32[np.ndarray, "3"]
+
+    @classmethod
+    def drawn(cls, generator: np.random.Generator) -> "Noise":
+        """Draws values, rotation and shift."""
+        lattice = (2 * generator.random((LATTICE, LATTICE, LATTICE)) - 1).astype(np.float32)
+        turn = Rotation.random(rng=generator).as_matrix().astype(np.float32)
+        return cls(lattice, turn, generator.uniform(0, LATTICE, 3).astype(np.float32))
+
+    def at(self, points: Float[np.ndarray, "*shape 3"], frequency: float) -> Float32[np.ndarray, "*shape"]:
+        """Values at `points`, with about `frequency` features per unit length."""
+        coordinates = np.stack(
+            [
+                points[..., 0] * row[0] + points[..., 1] * row[1] + points[..., 2] * row[2]
+                for row in self.turn * np.float32(frequency)
+            ]
+        )
+        coordinates += self.shift.reshape(3, *(1,) * (points.ndim - 1))
+        cell = np.floor(coordinates)
+        fraction = coordinates - cell
+        # The smooth step hides the lattice, which linear interpolation would show.
+        smooth = cell + fraction * fraction * (3 - 2 * fraction)
+        return map_coordinates(self.lattice, smooth, order=1, mode="grid-wrap", output=np.float32)
 
 
 def fractal_noise(
-    points: Float[np.ndarray, "*shape 3"], frequency: float, octaves: int, generator: np.random.Generator
+    points: Float[np.ndarray, "*shape 3"], frequency: float, octaves: tuple[Noise, ...]
 ) -> Float32[np.ndarray, "*shape"]:
-    """Sum of `octaves` of value noise, each with twice the frequency and half the amplitude of the previous one."""
-    total = value_noise(points, frequency, generator)
-    for octave in range(1, octaves):
-        total += value_noise(points, frequency * 2**octave, generator) * np.float32(0.5**octave)
+    """Sum of `octaves` of noise, each with twice the frequency and half the amplitude of the previous one."""
+    total = octaves[0].at(points, frequency)
+    for octave, noise in enumerate(octaves[1:], start=1):
+        total += noise.at(points, frequency * 2**octave) * np.float32(0.5**octave)
     return total
+
+
+# Mean height (rad) and features per rad of each range of hills.
+_RANGES = ((0.13, 2.2), (0.085, 3.5), (0.035, 6.0))
+# Octaves of the noises of each part of a background, in the order in which they are drawn.
+_OCTAVES = {"sky": (5,), "ground": (3, 3), "hills": (3, 4, 4, 4)}
+
+
+# Several views of a scene share its noises, whose drawing takes as long as painting a small view.
+@lru_cache(maxsize=12)
+def _noises(noise_seed: int, part: str) -> tuple[tuple[Noise, ...], ...]:
+    """Noises of one part of the background with the seed `noise_seed`."""
+    seeds = dict(zip(_OCTAVES, np.random.SeedSequence(noise_seed).spawn(len(_OCTAVES)), strict=True))
+    generator = np.random.default_rng(seeds[part])
+    return tuple(tuple(Noise.drawn(generator) for _ in range(octaves)) for octaves in _OCTAVES[part])
 
 
 def render_background(
     background: Background, directions: Float[np.ndarray, "height width 3"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Renders a background at the unit vectors `directions` (x right, y up, z forward)."""
-    palette = PALETTES[background.palette]
-    directions = directions.astype(np.float32)
-    sky_seed, ground_seed, hill_seed, star_seed = np.random.SeedSequence(background.noise_seed).spawn(4)
-    horizon_row = int(np.argmax(directions[:, 0, 1] < 0))
+    """Renders a background at the unit vectors `directions` of a panorama (x right, y up, z forward)."""
+    return paint_background(background, PanoramaGrid(directions))
+
+
+def paint_background(background: Background, grid: Grid) -> UInt8[np.ndarray, "height width 3"]:
+    """Renders a background on the pixels of `grid`."""
+    palette, directions = PALETTES[background.palette], grid.directions
     picture = np.empty(directions.shape, np.float32)
-    above, below = directions[:horizon_row], directions[horizon_row:]
-    picture[:horizon_row] = _sky(background, palette, above, np.random.default_rng(sky_seed))
-    if palette.stars:
-        picture[:horizon_row] += _stars(above, palette.stars, np.random.default_rng(star_seed))
-    picture[horizon_row:] = _ground(palette, below, np.random.default_rng(ground_seed))
-    _add_hills(picture, palette, directions, np.random.default_rng(hill_seed))
+    above, below, band = (directions[part] for part in (grid.sky, grid.ground, grid.hills))
+    if above.size:
+        sky = _sky(background, palette, above)
+        picture[grid.sky] = sky + _stars(grid, palette.stars, background.noise_seed) if palette.stars else sky
+    if below.size:
+        picture[grid.ground] = _ground(palette, below, *_noises(background.noise_seed, "ground"))
+    if band.size:
+        noises = _noises(background.noise_seed, "hills")
+        picture[grid.hills] = _with_hills(picture[grid.hills], grid, palette, band, noises)
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
 
 
@@ -141,11 +177,11 @@ def _colour(colour: Colour) -> Float32[np.ndarray, "3"]:
     return np.array(colour, np.float32)
 
 
-def _blend(first: np.ndarray, second: np.ndarray, weight: Float32[np.ndarray, "height width"]) -> np.ndarray:
+def _blend(first: np.ndarray, second: np.ndarray, weight: Float32[np.ndarray, "*pixel"]) -> np.ndarray:
     return first + (second - first) * weight[..., None]
 
 
-def _plane(directions: Float32[np.ndarray, "height width 3"], softness: float) -> Float32[np.ndarray, "height width 3"]:
+def _plane(directions: Float32[np.ndarray, "*pixel 3"], softness: float) -> Float32[np.ndarray, "*pixel 3"]:
     """Intersection of each direction with a horizontal plane at distance 1; `softness` keeps the horizon finite."""
     points = directions / (np.abs(directions[..., 1:2]) + np.float32(softness))
     points[..., 1] = 0
@@ -155,9 +191,8 @@ def _plane(directions: Float32[np.ndarray, "height width 3"], softness: float) -
 def _sky(
     background: Background,
     palette: Palette,
-    directions: Float32[np.ndarray, "height width 3"],
-    generator: np.random.Generator,
-) -> Float32[np.ndarray, "height width 3"]:
+    directions: Float32[np.ndarray, "*pixel 3"],
+) -> Float32[np.ndarray, "*pixel 3"]:
     elevation = np.clip(directions[..., 1], 0, 1)
     sky = _blend(_colour(palette.horizon), _colour(palette.zenith), elevation ** np.float32(0.55))
     longitude, latitude = background.sun_longitude, background.sun_latitude
@@ -168,7 +203,7 @@ def _sky(
     sky = _blend(sky, _colour(palette.sun), glow)
     edge = np.clip((palette.sun_size - angle) / np.float32(0.01) + 0.5, 0, 1)
     sky = _blend(sky, _colour(palette.sun), edge)
-    thickness = fractal_noise(_plane(directions, 0.22), 0.9, 5, generator)
+    thickness = fractal_noise(_plane(directions, 0.22), 0.9, *_noises(background.noise_seed, "sky"))
     cover = np.clip((thickness - np.float32(0.75 - 1.5 * palette.cloud_cover)) * np.float32(0.9), 0, 1)
     shade = 1 - np.float32(0.18) * np.clip(thickness - np.float32(0.3), 0, 1)
     clouds = _colour(palette.cloud) * shade[..., None]
@@ -176,67 +211,53 @@ def _sky(
     return _blend(sky, clouds, cover * haze * np.float32(0.85))
 
 
-def _stars(
-    directions: Float32[np.ndarray, "height width 3"], brightness: float, generator: np.random.Generator
-) -> Float32[np.ndarray, "height width 1"]:
+def _stars(grid: Grid, brightness: float, noise_seed: int) -> Float32[np.ndarray, "*pixel 1"]:
     """Small soft discs, distributed uniformly over the upper half of the sphere."""
-    stars = np.zeros((*directions.shape[:2], 1), np.float32)
-    height, width = directions.shape[:2]
-    pixel = np.pi / (2 * height)
-    for sine, longitude, light in generator.uniform(0, 1, (260, 3)):
-        latitude = np.arcsin(sine)
-        row, column = (0.5 - latitude / np.pi) * 2 * height - 0.5, longitude * width - 0.5
-        reach = min(width // 2, int(np.ceil(2 / np.cos(latitude))))
-        rows = np.arange(max(0, int(row) - 1), min(height, int(row) + 3))
-        columns = np.arange(int(column) - reach, int(column) + reach + 2)
-        across = (columns - column) * np.cos(latitude)
-        squared = (rows[:, None] - row) ** 2 + across[None] ** 2
-        spot = np.exp(-squared * max(1.2, (pixel / 0.008) ** 2)) * 230 * brightness * light**2 * min(1, sine * 8)
-        np.add.at(stars, (rows[:, None], columns[None] % width), spot[..., None].astype(np.float32))
-    return stars
+    *_, seed = np.random.SeedSequence(noise_seed).spawn(len(_OCTAVES) + 1)
+    sines, longitudes, lights = np.random.default_rng(seed).uniform(0, 1, (260, 3)).T
+    return grid.stars(sines, longitudes, 230 * brightness * lights**2 * np.minimum(1, sines * 8))
 
 
 def _ground(
-    palette: Palette, directions: Float32[np.ndarray, "height width 3"], generator: np.random.Generator
-) -> Float32[np.ndarray, "height width 3"]:
+    palette: Palette, directions: Float32[np.ndarray, "*pixel 3"], texture: tuple[Noise, ...], fine: tuple[Noise, ...]
+) -> Float32[np.ndarray, "*pixel 3"]:
     depth = np.clip(-directions[..., 1], 0, 1)
     ground = _blend(_colour(palette.ground_far), _colour(palette.ground_near), depth ** np.float32(0.6))
     plane = _plane(directions, 0.04)
     # Detail fades towards the horizon, where features are smaller than pixels.
     near = 1 - np.exp(-depth * 5)
-    texture = fractal_noise(plane, 0.7, 3, generator) * np.float32(0.5)
+    grain = fractal_noise(plane, 0.7, texture) * np.float32(0.5)
     if palette.pattern == "ripples":
-        bend = texture * 3
-        texture = texture * np.float32(0.5) + np.float32(0.4) * np.sin(plane[..., 2] * 5 + plane[..., 0] * 1.5 + bend)
+        bend = grain * 3
+        grain = grain * np.float32(0.5) + np.float32(0.4) * np.sin(plane[..., 2] * 5 + plane[..., 0] * 1.5 + bend)
     if palette.pattern == "tiles":
         joints = np.minimum(*(np.abs((plane[..., k] * 1.4) % 1 - 0.5) for k in (0, 2)))
         parity = (np.floor(plane[..., 0] * 1.4 + 0.5) + np.floor(plane[..., 2] * 1.4 + 0.5)) % 2
-        texture = texture * np.float32(0.5) + (parity - 0.5) * np.float32(0.6)
-        texture -= np.clip(1 - joints / 0.04, 0, 1) * np.float32(0.5)
-    fine = fractal_noise(plane, 6.0, 3, generator)
-    relief = texture * near + fine * near**2 * np.float32(0.4)
+        grain = grain * np.float32(0.5) + (parity - 0.5) * np.float32(0.6)
+        grain -= np.clip(1 - joints / 0.04, 0, 1) * np.float32(0.5)
+    detail = fractal_noise(plane, 6.0, fine)
+    relief = grain * near + detail * near**2 * np.float32(0.4)
     return ground * (1 + np.float32(0.24) * relief)[..., None]
 
 
-def _add_hills(
-    picture: Float32[np.ndarray, "height width 3"],
+def _with_hills(
+    picture: Float32[np.ndarray, "*pixel 3"],
+    grid: Grid,
     palette: Palette,
-    directions: Float32[np.ndarray, "height width 3"],
-    generator: np.random.Generator,
-) -> None:
-    """Paints three ranges of hills on the horizon into `picture` in place, paler with distance."""
-    height = len(directions)
-    rows = slice(int(height * 0.36), int(np.ceil(height * 0.52)))
-    band = directions[rows]
-    latitude = np.arcsin(np.clip(band[..., 1], -1, 1))
-    flat = band * np.array([1, 0, 1], np.float32)
-    circle = (flat / np.linalg.norm(flat, axis=-1, keepdims=True))[:1]
-    pixel = np.float32(np.pi / height)
-    mottle = fractal_noise(band, 14.0, 3, generator)
-    for distance, (lift, frequency) in enumerate(((0.13, 2.2), (0.085, 3.5), (0.035, 6.0))):
-        crest = np.float32(lift) * (1 + np.float32(0.75) * fractal_noise(circle, frequency, 4, generator)) - 0.01
+    directions: Float32[np.ndarray, "*pixel 3"],
+    noises: tuple[tuple[Noise, ...], ...],
+) -> Float32[np.ndarray, "*pixel 3"]:
+    """The pixels `grid.hills` of a picture, at `directions`, with three ranges of hills, paler with distance."""
+    latitude = np.arcsin(np.clip(directions[..., 1], -1, 1))
+    pixel = np.float32(grid.pixel)
+    mottle, *ranges = noises
+    mottling = fractal_noise(directions, 14.0, mottle)
+    for distance, ((lift, frequency), noise) in enumerate(zip(_RANGES, ranges, strict=True)):
+        crest = np.float32(lift) * (1 + np.float32(0.75) * fractal_noise(grid.ring, frequency, noise)) - 0.01
         paleness = np.float32(0.55 - 0.25 * distance)
         colour = _colour(palette.hills) * (1 - paleness) + _colour(palette.horizon) * paleness
-        shaded = colour * (1 + np.float32(0.07 + 0.05 * distance) * mottle)[..., None]
-        inside = np.clip((crest - latitude) / pixel + 0.5, 0, 1) * np.clip((latitude + 0.02) / 0.02, 0, 1)
-        picture[rows] = _blend(picture[rows], shaded, inside.astype(np.float32))
+        shaded = colour * (1 + np.float32(0.07 + 0.05 * distance) * mottling)[..., None]
+        above = grid.over_hills(crest) - latitude
+        inside = np.clip(above / pixel + 0.5, 0, 1) * np.clip((latitude + 0.02) / 0.02, 0, 1)
+        picture = _blend(picture, shaded, inside.astype(np.float32))
+    return picture
