@@ -30,7 +30,7 @@ from benchmarks.peer.step import Objective, TrainStep, same_draws, to_torch_layo
 from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config, MeshConfig
 from con360av_jax.data.fake import fake_batch
-from con360av_jax.diffusion.loss import Draws, denoising_loss, draw
+from con360av_jax.diffusion.loss import Draws, denoising_loss, draw, dropout_rates
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import make_mesh, replicate
@@ -105,38 +105,38 @@ def peer_batch(config: Config, device: str) -> dict[str, Any]:
 def check_config(config: Config) -> Config:
     """`config` for one clip of few frames, with maps, text and clean estimates in every sample."""
     clip = replace(config.clip, frames_per_second=max(CHECK_FRAMES // config.clip.seconds, 1))
-    train = replace(config.train, batch_size=1, text_dropout=0.0, map_dropout=0.0, clean_estimate_share=1.0)
+    nothing = dict.fromkeys(("text_dropout", "map_dropout", "saliency_dropout", "basd_dropout"), 0.0)
+    train = replace(config.train, batch_size=1, clean_estimate_share=1.0, **nothing)
     return replace(config, clip=clip, train=train)
 
 
-def draws(config: Config) -> tuple[Draws, jax.Array]:
-    """Random draws of a batch, and its maps."""
+def draws(config: Config) -> Draws:
+    """Random draws of a batch."""
     batch: Any = fake_batch(config, config.train.batch_size)
     arrays = jax.tree.map(jnp.asarray, {**batch, "sample_id": batch["sample_id"].astype(np.int32)})
     empty = jax.tree.map(jnp.asarray, null_text(config))
-    return draw(arrays, empty, jax.random.key(1), config.schedule, config.train), arrays["maps"]
+    return draw(arrays, empty, dropout_rates(config.train), jax.random.key(1), config.schedule, config.train)
 
 
-def our_gradients(config: Config, state: TrainState, frozen: Params, drawn: Draws, maps: jax.Array) -> Gradients:
+def our_gradients(config: Config, state: TrainState, frozen: Params, drawn: Draws) -> Gradients:
     """Our loss and gradients in the compute dtype."""
     denoiser, _ = joint_model(config)
 
     @jax.jit
-    def run(params: Params, frozen: Params, drawn: Draws, maps: jax.Array) -> tuple[jax.Array, Params]:
+    def run(params: Params, frozen: Params, drawn: Draws) -> tuple[jax.Array, Params]:
         def loss(params: Params) -> jax.Array:
-            return denoising_loss(denoiser, merge(params, frozen), drawn, maps, config.schedule, config.train)[0]
+            return denoising_loss(denoiser, merge(params, frozen), drawn, config.schedule, config.train)[0]
 
         return jax.value_and_grad(loss)(params)
 
-    loss, gradients = run(state.params, frozen, drawn, maps)
+    loss, gradients = run(state.params, frozen, drawn)
     return float(loss), {path: np.asarray(leaf) for path, leaf in flatten(gradients).items()}
 
 
-def peer_gradients(config: Config, model: JointPeer, device: str, drawn: Draws, maps: jax.Array) -> Gradients:
+def peer_gradients(config: Config, model: JointPeer, device: str, drawn: Draws) -> Gradients:
     """PyTorch's loss and gradients, on `device`."""
     model.zero_grad(set_to_none=True)
-    panorama = to_torch_layout("maps", np.asarray(maps), device)
-    loss = Objective(config, model, device).loss(same_draws(drawn, device), panorama)
+    loss = Objective(config, model, device).loss(same_draws(drawn, device))
     loss.backward()
     gradients = {name: weight.grad.float().cpu() for name, weight in model.trained() if weight.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -164,7 +164,8 @@ class OurStep:
         self.state = state
         batch = on_mesh(fake_batch(config, config.train.batch_size), mesh)
         empty = jax.device_put(null_text(config), replicate(mesh))
-        self.arguments = (frozen, batch, empty, jax.random.key(config.train.seed))
+        dropout = jax.device_put(dropout_rates(config.train), replicate(mesh))
+        self.arguments = (frozen, batch, empty, dropout, jax.random.key(config.train.seed))
 
     def __call__(self) -> dict[str, jax.Array]:
         """Runs one step, waits for the new state and returns the metrics."""
@@ -194,14 +195,14 @@ def compare(config: Config, arguments: argparse.Namespace) -> harness.Json:
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     model, small = build(config), check_config(config)
     given = draws(small)
-    wanted = peer_gradients(small, model, "cpu", *given)
+    wanted = peer_gradients(small, model, "cpu", given)
     state, frozen = start(config, model)
-    ours = errors(our_gradients(small, state, frozen, *given), wanted)
+    ours = errors(our_gradients(small, state, frozen, given), wanted)
     # XLA's default for float32 products and convolutions on a GPU.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     model.place(device, getattr(torch, config.train.compute_dtype))
-    theirs = errors(peer_gradients(small, model, device, *given), wanted)
+    theirs = errors(peer_gradients(small, model, device, given), wanted)
     del wanted
     run = OurStep(config, state, frozen)
     del state

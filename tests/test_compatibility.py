@@ -15,6 +15,7 @@ import pytest
 import con360av_jax as c3
 from con360av_jax import cli
 from con360av_jax.base.pretrained import open_pretrained
+from con360av_jax.commands.train import Train
 from con360av_jax.data.loader import make_loader
 from con360av_jax.data.source import open_dataset
 from con360av_jax.data.writer import write_dataset
@@ -78,11 +79,16 @@ def test_a_run_generates_the_same_clip(old: Path):
 def test_training_resumes_from_its_checkpoint(old: Path):
     run = run_folder.open_run(old / "run")
     assert run_folder.find_base(run) == (old / "base-lean").resolve()
-    config = tiny_world.with_train(run.config, steps=8)
+    command = Train(base=old / "base-lean", dataset=old / "dataset-lean", out=run.folder, resume=True)
+    assert command.starting_config() == run.config
+    config = tiny_world.with_train(run.config, steps=11)
     with tiny_world.without_network():
-        stopped = train(config, old / "base-lean", old / "dataset-lean", run.folder, resume=True)
-    assert stopped is None and checkpoint.finished_steps(run.folder) == [7, 8]
-    assert checkpoint.read_progress(run.folder / "checkpoints" / "8").next_batch == 8
+        stopped = train(config, command.base, command.dataset, run.folder, resume=True)
+    assert stopped is None and checkpoint.finished_steps(run.folder)[-1] == 11
+    assert checkpoint.read_progress(run.folder / "checkpoints" / "11").next_batch == 11
+    # As commit bc2f59c goes on with it: it left out both maps or none, so a run of its time leaves out none alone.
+    losses = [line["loss"] for line in tiny_world.metrics(run.folder)]
+    np.testing.assert_allclose(losses, [1.25179172, 0.98899633, 0.63881564, 1.78665709], rtol=1e-6)
 
 
 def test_an_evaluation_is_read_and_compared(old: Path, tmp_path: Path):

@@ -29,6 +29,7 @@ class Draws(NamedTuple):
     connector_timesteps: Tensors
     uses_estimate: Tensors
     text: Tensors
+    maps: Tensor
     map_mask: Tensor
 
 
@@ -53,6 +54,7 @@ def same_draws(drawn: Any, device: str = "cpu") -> Draws:
         connector_timesteps={name: plain(steps).long() for name, steps in drawn.connector_timesteps.items()},
         uses_estimate={name: plain(mask) for name, mask in drawn.uses_estimate.items()},
         text={name: plain(text) for name, text in drawn.text.items()},
+        maps=to_torch_layout("maps", drawn.maps, device),
         map_mask=plain(drawn.map_mask),
     )
 
@@ -82,7 +84,8 @@ class Objective:
         def chance(share: float) -> Tensor:
             return torch.rand(size, device=self.device) < share
 
-        drop_text = chance(self.train.text_dropout)
+        drop_text, drop_both = chance(self.train.text_dropout), chance(self.train.map_dropout)
+        drop_one = torch.stack([chance(self.train.saliency_dropout), chance(self.train.basd_dropout)], dim=1)
         return Draws(
             clean={
                 name: moment["mean"] + moment["std"] * torch.randn_like(moment["mean"])
@@ -96,10 +99,11 @@ class Objective:
                 name: torch.where(_per_sample(drop_text, given), null_text[name], given)
                 for name, given in batch["text"].items()
             },
-            map_mask=~chance(self.train.map_dropout),
+            maps=batch["maps"].masked_fill(rearrange(drop_one, "b map -> b map 1 1 1"), 0.0),
+            map_mask=~(drop_both | drop_one.all(dim=1)),
         )
 
-    def loss(self, drawn: Draws, maps: Tensor) -> Tensor:
+    def loss(self, drawn: Draws) -> Tensor:
         """Loss by equation (4)."""
         t, s = dict.fromkeys(MODALITIES, drawn.timestep), drawn.connector_timesteps
         a_t = {name: _per_sample(self.alpha_bar[name][t[name]], drawn.clean[name]) for name in MODALITIES}
@@ -111,11 +115,11 @@ class Objective:
         c = {name: torch.zeros_like(x) for name, x in x_t.items()}
         if self.train.clean_estimate_share > 0:
             with torch.no_grad():
-                eps = self.forward(x_t, t, drawn.text, c, s, x_s, maps, drawn.map_mask)
+                eps = self.forward(x_t, t, drawn.text, c, s, x_s, drawn.maps, drawn.map_mask)
             for name, a in a_t.items():
                 found = (x_t[name] - (1 - a).sqrt() * eps[name]) / a.sqrt()
                 c[name] = torch.where(_per_sample(drawn.uses_estimate[name], found), found, c[name])
-        eps = self.forward(x_t, t, drawn.text, c, s, x_s, maps, drawn.map_mask)
+        eps = self.forward(x_t, t, drawn.text, c, s, x_s, drawn.maps, drawn.map_mask)
         errors = [(eps[name] - drawn.noise[name]).square().mean() for name in MODALITIES]
         return torch.stack(errors).sum()
 
@@ -139,12 +143,12 @@ class TrainStep:
 
     def __call__(self, batch: Mapping[str, Any], null_text: Tensors) -> Tensor:
         """Runs one step; returns its loss on the device."""
-        return self.update(self.objective.draw(batch, null_text), batch["maps"])
+        return self.update(self.objective.draw(batch, null_text))
 
-    def update(self, drawn: Draws, maps: Tensor) -> Tensor:
+    def update(self, drawn: Draws) -> Tensor:
         """Updates the parameters for given draws; returns the loss before the update."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective.loss(drawn, maps)
+        loss = self.objective.loss(drawn)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.train.clip_norm)
         self.optimizer.step()

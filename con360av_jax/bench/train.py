@@ -22,6 +22,7 @@ from con360av_jax.bench.results import Json, device, environment
 from con360av_jax.config.settings import Config, require
 from con360av_jax.data.fake import batch_spec, fake_batch
 from con360av_jax.data.loader import AnyExample, make_loader
+from con360av_jax.diffusion.loss import dropout_rates
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.sharding import check_batch_size, make_mesh, replicate
 from con360av_jax.train.loop import on_mesh
@@ -67,10 +68,11 @@ def bench_train(config: Config, dataset: Path | None, records: int, steps: int) 
         texts = batch_spec(config, 1)["text"]
         null_text = {name: np.zeros(text.shape[1:], text.dtype) for name, text in texts.items()}
         null_text = jax.device_put(null_text, replicate(mesh))
+        dropout = jax.device_put(dropout_rates(config.train), replicate(mesh))
         key = jax.random.key(config.train.seed)
 
         def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
-            return step.run(state, frozen, on_mesh(batch, mesh), null_text, key)
+            return step.run(state, frozen, on_mesh(batch, mesh), null_text, dropout, key)
 
         ticks, waited = timed(advance, state, batches, steps)
     seconds = [after - before for before, after in pairwise(ticks)]

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from con360av_jax.config.files import load_config
+from con360av_jax.config.files import load_config, load_run_config
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError
 from con360av_jax.train.cluster import Cluster, join
@@ -42,10 +42,12 @@ class Train:
 
     def starting_config(self) -> Config:
         """The config whose settings are options; raises CheckpointError if there is none."""
+        if self.config:
+            return load_config(self.config)
         default = (self.out if self.resume else self.base) / "config.json"
-        if not self.config and not default.is_file():
+        if not default.is_file():
             raise CheckpointError(f"{default} does not exist: is {default.parent} the right folder?")
-        return load_config(self.config or default)
+        return load_run_config(self.out) if self.resume else load_config(default)
 
     def execute(self, config: Config) -> None:
         """Trains; raises KeyboardInterrupt after Ctrl-C, when the checkpoint is saved."""

@@ -17,6 +17,8 @@ from con360av_jax.runtime.files import write_text
 
 T = TypeVar("T")
 HASH_DIGITS = 12
+# Settings of training that runs were made before, with the value that then was the only one.
+YOUNGER_THAN_SOME_RUNS: Mapping[str, object] = {"saliency_dropout": 0.0, "basd_dropout": 0.0}
 
 
 def _exactly(value: object, wanted: type[T]) -> T:
@@ -105,13 +107,27 @@ def save_config(config: Config, path: str | Path) -> None:
 
 def load_config_json(path: str | Path) -> Config:
     """Reads a config from JSON; raises ConfigError naming the file and the setting."""
-    path = Path(path)
+    return _from_json(Path(path), {})
+
+
+def load_run_config(run: str | Path) -> Config:
+    """Reads RUN/config.json; settings that are younger than the run have the value that it was trained with.
+
+    Raises ConfigError naming the file and the setting.
+    """
+    return _from_json(Path(run) / "config.json", YOUNGER_THAN_SOME_RUNS)
+
+
+def _from_json(path: Path, missing: Mapping[str, object]) -> Config:
+    """Reads a config whose settings of training are `missing` where the file has none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"config file {path} is not JSON: {error}") from error
+    if isinstance(data, dict) and isinstance(train := data.get("train"), dict):
+        data["train"] = {**missing, **train}
     try:
         return from_dict(data)
     except ConfigError as error:

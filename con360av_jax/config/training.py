@@ -6,6 +6,9 @@ from typing import Literal, TypeAlias
 from con360av_jax.config.networks import PerModality, require
 
 Remat: TypeAlias = Literal["none", "products", "blocks"]
+SHARES = (
+    "text_dropout", "map_dropout", "saliency_dropout", "basd_dropout", "clean_estimate_share", "max_corrupt_share",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,11 @@ class TrainConfig:
     text_dropout: float = 0.1
     """Share of samples whose caption is replaced by the empty one (0 to 1)."""
     map_dropout: float = 0.1
-    """Share of samples whose maps are left out (0 to 1)."""
+    """Share of samples whose saliency and BASD are left out together (0 to 1); these see exactly the baseline."""
+    saliency_dropout: float = 0.1
+    """Share of samples whose saliency is left out, drawn independently of `map_dropout` (0 to 1)."""
+    basd_dropout: float = 0.1
+    """Share of samples whose BASD is left out, drawn independently of the others (0 to 1)."""
     clean_estimate_share: float = 0.5
     """Share of samples whose environment encoders get the predicted clean latent instead of zeros (0 to 1)."""
     loss_weight: PerModality[float] = field(default_factory=lambda: PerModality(audio=1.0, video=1.0))
@@ -92,10 +99,9 @@ class TrainConfig:
         )
         require(self.max_skips >= 1, f"max_skips={self.max_skips} is below 1: give 1 or more, or on_nan=stop")
         require(self.loader_threads >= 0, f"loader_threads={self.loader_threads} is negative; 0 uses no threads")
-        require(
-            0 <= self.max_corrupt_share <= 1,
-            f"max_corrupt_share={self.max_corrupt_share} is not a share: give a number from 0 to 1",
-        )
+        for name in SHARES:
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"{name}={share} is not a share: give a number from 0 to 1")
         weights = (self.loss_weight.audio, self.loss_weight.video)
         require(
             min(weights) >= 0 and max(weights) > 0,

@@ -19,6 +19,8 @@ from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig, require
@@ -40,6 +42,19 @@ class Batch(TypedDict):
     sample_id: Array
 
 
+class DropoutRates(NamedTuple):
+    """Shares of samples that lose a condition, float32.
+
+    They are arguments of the training step, not constants in it: baseline and control share one compiled program.
+    """
+
+    text: Float[Array | np.float32, ""]
+    maps: Float[Array | np.float32, ""]
+    """Saliency and BASD together."""
+    saliency: Float[Array | np.float32, ""]
+    basd: Float[Array | np.float32, ""]
+
+
 class Draws(NamedTuple):
     """All random draws for one batch."""
 
@@ -49,7 +64,10 @@ class Draws(NamedTuple):
     connector_timesteps: Timesteps
     uses_estimate: dict[str, Bool[Array, "batch"]]
     text: Text
+    maps: Float[Array, "batch frame height width 2"]
+    """Saliency and BASD; a map that is left out alone is zero."""
     map_mask: Bool[Array, "batch"]
+    """False where both maps are left out."""
 
 
 def _where(mask: Bool[Array, "batch"], yes: Array, no: Array) -> Array:
@@ -63,13 +81,30 @@ def _train_steps(schedules: PerModality[NoiseSchedule]) -> int:
     return steps["video"]
 
 
+def dropout_rates(config: TrainConfig) -> DropoutRates:
+    """The settings that end in `_dropout`, for `draw`."""
+    return DropoutRates(
+        text=np.float32(config.text_dropout),
+        maps=np.float32(config.map_dropout),
+        saliency=np.float32(config.saliency_dropout),
+        basd=np.float32(config.basd_dropout),
+    )
+
+
 def draw(
-    batch: Batch, null_text: Text, key: Key[Array, ""], schedules: PerModality[NoiseSchedule], config: TrainConfig
+    batch: Batch,
+    null_text: Text,
+    dropout: DropoutRates,
+    key: Key[Array, ""],
+    schedules: PerModality[NoiseSchedule],
+    config: TrainConfig,
 ) -> Draws:
     """Draws latents from moments, noise, timesteps and dropped conditions, each with a key of its own name.
 
     `null_text` is the empty caption's embedding per modality, without batch axis; a dropped caption is dropped for both
-    modalities. Rows dropped from the maps get `map_mask` False.
+    modalities. Saliency and BASD are dropped together and one by one, each independently: a map dropped alone is zero,
+    as `Con360AV.control` gives it without saliency; rows that lose both get `map_mask` False. Of `config` only
+    `clean_estimate_share` is read.
     """
     moments = batch["moments"]
     shapes = {name: moment["mean"].shape for name, moment in moments.items()}
@@ -79,11 +114,14 @@ def draw(
     def steps(name: str) -> Int[Array, "batch"]:
         return jax.random.randint(named_key(key, name), (size,), 0, total, jnp.int32)
 
-    def chance(name: str, share: float) -> Bool[Array, "batch"]:
+    def chance(name: str, share: Array | np.float32 | float) -> Bool[Array, "batch"]:
         return jax.random.bernoulli(named_key(key, name), share, (size,))
 
     z = draw_noise(named_key(key, "latent"), shapes)
-    drop_text = chance("text_dropout", config.text_dropout)
+    drop_text = chance("text_dropout", dropout.text)
+    drop_both = chance("map_dropout", dropout.maps)
+    drop_one = jnp.stack([chance("saliency_dropout", dropout.saliency), chance("basd_dropout", dropout.basd)], axis=-1)
+    maps = jnp.where(rearrange(drop_one, "batch map -> batch 1 1 1 map"), 0.0, batch["maps"])
     return Draws(
         clean={name: moment["mean"] + moment["std"] * z[name] for name, moment in moments.items()},
         noise=draw_noise(named_key(key, "noise"), shapes),
@@ -91,7 +129,8 @@ def draw(
         connector_timesteps={name: steps(f"connector_timestep/{name}") for name in moments},
         uses_estimate={name: chance(f"clean_estimate/{name}", config.clean_estimate_share) for name in moments},
         text={name: _where(drop_text, null_text[name][None], given) for name, given in batch["text"].items()},
-        map_mask=~chance("map_dropout", config.map_dropout),
+        maps=maps,
+        map_mask=~(drop_both | drop_one.all(axis=-1)),
     )
 
 
@@ -123,7 +162,6 @@ def denoising_errors(
     denoiser: Denoiser,
     params: PyTree[Array],
     drawn: Draws,
-    maps: Float[Array, "batch frame height width 2"],
     schedules: PerModality[NoiseSchedule],
     config: TrainConfig,
 ) -> dict[str, Float[Array, "batch"]]:
@@ -142,7 +180,7 @@ def denoising_errors(
         clean_estimates=zeros,
         connector_timesteps=s,
         connector_latents=x_s,
-        maps=maps,
+        maps=drawn.maps,
         map_mask=drawn.map_mask,
     )
     if config.clean_estimate_share > 0:
@@ -160,7 +198,6 @@ def denoising_loss(
     denoiser: Denoiser,
     params: PyTree[Array],
     drawn: Draws,
-    maps: Float[Array, "batch frame height width 2"],
     schedules: PerModality[NoiseSchedule],
     config: TrainConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -170,7 +207,7 @@ def denoising_loss(
     """
     metrics: dict[str, Array] = {}
     loss = jnp.zeros((), jnp.float32)
-    for name, errors in denoising_errors(denoiser, params, drawn, maps, schedules, config).items():
+    for name, errors in denoising_errors(denoiser, params, drawn, schedules, config).items():
         metrics[f"loss/{name}"] = errors.mean()
         metrics[f"bucket_sum/{name}"], metrics["bucket_count"] = bucket_sums(
             errors, drawn.timestep, _train_steps(schedules)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from con360av_jax.scenes.grids import Grid, PanoramaGrid, Place, ViewGrid
 from con360av_jax.scenes.scene import Scene, SceneObject
@@ -48,33 +48,37 @@ def render_frame(
 
 
 def render_views(
-    scene: Scene,
-    times: Float[np.ndarray, "frame"],
-    viewpoint: Float[np.ndarray, "4"],
-    height: int,
-    width: int,
-    objects: bool = True,
-) -> UInt8[np.ndarray, "frame height width 3"]:
-    """Views of a scene at `times` (s) from one viewpoint (yaw, pitch and two fields of view, rad), without a panorama.
+    scene: Scene, times: Float[np.ndarray, "frame"], viewpoint: Float[np.ndarray, "4"], height: int, width: int
+) -> tuple[UInt8[np.ndarray, "frame height width 3"], Bool[np.ndarray, "frame height width"]]:
+    """Views of a scene at `times` (s) from one viewpoint, and where they show objects; no panorama is rendered.
 
-    They look like views that are cut from a panorama of at least their resolution. Without `objects` they show the
-    background alone.
+    The viewpoint is yaw, pitch and two fields of view, rad. Views look like those that are cut from a panorama of at
+    least their resolution.
     """
-    background = paint_background(scene.background, ViewGrid(viewpoint, height, width))
-    if not objects:
-        return np.repeat(background[None], len(times), axis=0)
     size = FINER * width, FINER * height
+    background = paint_background(scene.background, ViewGrid(viewpoint, height, width))
     background, grid = cv2.resize(background, size, interpolation=cv2.INTER_NEAREST), ViewGrid(viewpoint, *size[::-1])
     views = np.empty((len(times), height, width, 3), np.uint8)
-    for view, time in zip(views, times, strict=True):
-        large = background.copy()
-        paint_objects(large, grid, scene, float(time))
+    objects = np.empty(views.shape[:-1], np.uint8)
+    for view, shown, time in zip(views, objects, times, strict=True):
+        large, cover = background.copy(), np.zeros(size[::-1], np.uint8)
+        paint_objects(large, grid, scene, float(time), cover)
         view[...] = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
-    return views
+        shown[...] = cv2.resize(cover, (width, height), interpolation=cv2.INTER_AREA)
+    return views, objects >= 128
 
 
-def paint_objects(picture: UInt8[np.ndarray, "height width 3"], grid: Grid, scene: Scene, time: float) -> None:
-    """Paints the objects at `time` (s) in place into `picture`, which contains the background on `grid`."""
+def paint_objects(
+    picture: UInt8[np.ndarray, "height width 3"],
+    grid: Grid,
+    scene: Scene,
+    time: float,
+    cover: UInt8[np.ndarray, "height width"] | None = None,
+) -> None:
+    """Paints the objects at `time` (s) in place into `picture`, which contains the background on `grid`.
+
+    `cover` receives the share of each pixel that a drawing covers, 0 to 255.
+    """
     instant = np.array(time)
     distances = [float(item.motion.distance(instant, scene.seconds)) for item in scene.objects]
     light = PALETTES[scene.background.palette].light
@@ -86,7 +90,10 @@ def paint_objects(picture: UInt8[np.ndarray, "height width 3"], grid: Grid, scen
         place = longitude, latitude, tangent * (1 + SWELL * moment.pulse)
         if moment.pulse > 0.01:
             _paint_flash(picture, grid, item.name, moment.pulse, place)
-        _paint_drawing(picture, grid, item.name, moment, light, place)
+        painted = _paint_drawing(picture, grid, item.name, moment, light, place)
+        if cover is not None and painted is not None:
+            where, share = painted
+            cover[where] = np.maximum(cover[where], np.round(255 * share))
 
 
 def _moment(item: SceneObject, time: float) -> Moment:
@@ -116,10 +123,11 @@ def _paint_flash(picture: np.ndarray, grid: Grid, name: str, pulse: float, place
 
 def _paint_drawing(
     picture: np.ndarray, grid: Grid, name: str, moment: Moment, light: tuple[float, float, float], place: Place
-) -> None:
+) -> tuple[tuple[np.ndarray, np.ndarray], Float32[np.ndarray, "row column"]] | None:
+    """Paints a drawing; returns its pixels and the share of each that it covers, or None if it is out of view."""
     found = grid.patch(place, DRAWING_REACH)
     if found is None:
-        return
+        return None
     where, p, q = found
     canvas = Canvas(p, q, pixel=grid.softness(place[2]))
     DRAWINGS[name](canvas, moment)
@@ -128,3 +136,4 @@ def _paint_drawing(
         plane = patch[..., channel] * kept + canvas.layers[channel] * np.float32(brightness)
         patch[..., channel] = np.clip(np.round(plane), 0, 255)
     picture[where] = patch
+    return where, canvas.layers[3]

@@ -1,79 +1,192 @@
 """Samples of procedural scenes of version 2, rendered when they are asked for: random-access sources for Grain.
 
 Sample n of a source is a pure function of its settings and n, so threads, processes and order change nothing. Sources
-are endless for all purposes; consecutive numbers share scenes and are faster than shuffled ones.
+are endless for all purposes; consecutive numbers share scenes and are faster than shuffled ones. Arrays are those of
+a record (data/schema.py): a clip equals, but for resampling and video coding, the record of the same scene that
+`con360av synth` writes and `python -m preprocess run` reads, with `contrast` saliency (sphere/contrast.py).
 """
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import SupportsIndex, TypedDict
+from typing import Generic, SupportsIndex, TypedDict, TypeVar
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, Int16, UInt8
 
-from con360av_jax.scenes.panorama import render_views
+from con360av_jax.config.settings import ClipConfig, MelConfig
+from con360av_jax.data.transforms import stack_maps
+from con360av_jax.media.mel import log_mel
+from con360av_jax.scenes.panorama import render_frame, render_scene_background, render_views
 from con360av_jax.scenes.scene import Scene
+from con360av_jax.scenes.timbres import object_sound, scene_sound
 from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_2
 from con360av_jax.scenes.views import SeenObject, draw_viewpoint, seen_objects, view_caption
+from con360av_jax.sphere.contrast import WORKING_HEIGHT, contrast_saliency
 
 SAMPLES = 2**30
 """Length of every source."""
-VIEWS_PER_SCENE = 4
-"""Number of consecutive samples from one scene."""
+STILLS_PER_SCENE, CLIPS_PER_SCENE = 4, 2
+"""Numbers of consecutive samples from one scene."""
+_STILL, _CLIP = 3, 4  # first numbers of the seeds of what is drawn besides a scene
+
+Drawn = TypeVar("Drawn")
 
 
-class Still(TypedDict):
-    """One view of a scene at one instant."""
+class Described(TypedDict):
+    """Texts and truth of a sample."""
 
-    view: UInt8[np.ndarray, "height width 3"]
-    view_caption: str
-    """Caption of what the view shows."""
     scene_caption: str
     """Caption of the whole scene, which does not say where the view looks."""
-    viewpoint: Float32[np.ndarray, "4"]
-    """Yaw, pitch and horizontal and vertical field of view, rad."""
+    view_caption: str
+    """Caption of what the view shows."""
     seen: tuple[SeenObject, ...]
-    """Objects in view, the nearest to the centre first."""
+    """Objects in view in the middle frame, the nearest to the centre first."""
     place: str
     """Name of the scene's palette."""
 
 
-class SceneStills:
-    """Single views of scenes: `source[n]` is still number n."""
+class Still(Described):
+    """One view of a scene at one instant."""
 
-    def __init__(self, seed: int, height: int = 64, width: int = 64, seconds: float = 2.0, split: SceneSplit = "train"):
-        self.seed, self.height, self.width, self.seconds = seed, height, width, seconds
+    video: UInt8[np.ndarray, "1 height width 3"]
+    objects: Bool[np.ndarray, "1 height width"]
+    """Pixels that show an object."""
+    viewpoint: Float32[np.ndarray, "1 4"]
+    """Yaw, pitch and horizontal and vertical field of view, rad."""
+
+
+class Clip(Described):
+    """One view of a whole scene with its audio."""
+
+    video: UInt8[np.ndarray, "frame height width 3"]
+    objects: Bool[np.ndarray, "frame height width"]
+    """Pixels that show an object."""
+    viewpoint: Float32[np.ndarray, "frame 4"]
+    """Yaw, pitch and horizontal and vertical field of view, rad."""
+    sound: Int16[np.ndarray, "sample"]
+    mel: Float32[np.ndarray, "time mel"]
+    saliency: Float32[np.ndarray, "frame height width 1"]
+    maps: Float32[np.ndarray, "frame height width 2"]
+    """Saliency and BASD."""
+
+
+class Audio(TypedDict):
+    """The audio of a scene."""
+
+    sound: Int16[np.ndarray, "sample"]
+    mel: Float32[np.ndarray, "time mel"]
+    scene_caption: str
+    classes: tuple[str, ...]
+    """Classes of all objects, all of which sound."""
+
+
+class SceneSource(ABC, Generic[Drawn]):
+    """Random access to rendered samples: `source[n]` is sample number n."""
+
+    def __init__(self, seed: int, split: SceneSplit):
+        self.seed = seed
         self.split: SceneSplit = split
 
     def __len__(self) -> int:
         return SAMPLES
 
-    def __getitem__(self, position: SupportsIndex) -> Still:
-        """Renders still `position`; raises IndexError outside the source."""
-        number = checked(position)
-        scene = _scene(self.seed, number // VIEWS_PER_SCENE, self.seconds, self.split)
-        generator = _generator(self.seed, self.split, number)
-        time = float(generator.uniform(0, self.seconds))
-        viewpoint = draw_viewpoint(scene, time, generator)
-        return {
-            "view": render_views(scene, np.array([time]), viewpoint, self.height, self.width)[0],
-            "view_caption": view_caption(scene, time, viewpoint, generator, moves=False),
-            "scene_caption": scene.caption,
-            "viewpoint": viewpoint,
-            "seen": seen_objects(scene, time, viewpoint),
-            "place": scene.background.palette,
-        }
+    def __getitem__(self, position: SupportsIndex) -> Drawn:
+        """Renders sample `position`; raises IndexError outside the source."""
+        number = position.__index__()
+        if not 0 <= number < SAMPLES:
+            raise IndexError(f"sample {number} of {SAMPLES} in {self!r}")
+        return self.render(number)
+
+    @abstractmethod
+    def render(self, number: int) -> Drawn:
+        """Renders a sample whose number is within the source."""
+
+    def generator(self, kind: int, number: int) -> np.random.Generator:
+        """Source of what is drawn for one sample besides its scene."""
+        return np.random.default_rng(np.random.SeedSequence([kind, SPLIT_NUMBERS[self.split], self.seed, number]))
 
     def __repr__(self) -> str:
         # Grain shows its sources in logs.
-        return f"SceneStills(seed={self.seed}, {self.split})"
+        return f"{type(self).__name__}(seed={self.seed}, split={self.split})"
 
 
-def checked(position: SupportsIndex) -> int:
-    """The number of a sample; raises IndexError outside a source."""
-    number = position.__index__()
-    if not 0 <= number < SAMPLES:
-        raise IndexError(f"sample {number} of {SAMPLES} samples of scenes")
-    return number
+class SceneStills(SceneSource[Still]):
+    """Single views of scenes of `seconds`, height x width pixels."""
+
+    def __init__(self, seed: int, height: int = 64, width: int = 64, seconds: float = 2.0, split: SceneSplit = "train"):
+        super().__init__(seed, split)
+        self.height, self.width, self.seconds = height, width, seconds
+
+    def render(self, number: int) -> Still:
+        """See `SceneSource`."""
+        scene = _scene(self.seed, number // STILLS_PER_SCENE, self.seconds, self.split)
+        generator = self.generator(_STILL, number)
+        time = float(generator.uniform(0, self.seconds))
+        viewpoint = draw_viewpoint(scene, time, generator)
+        video, objects = render_views(scene, np.array([time]), viewpoint, self.height, self.width)
+        return {
+            "video": video,
+            "objects": objects,
+            "viewpoint": viewpoint[None],
+            **_described(scene, time, viewpoint, generator, moves=False),
+        }
+
+
+class SceneClips(SceneSource[Clip]):
+    """Clips of scenes of the size of `clip`, with the arrays of a record; the viewpoint stands still."""
+
+    def __init__(self, clip: ClipConfig, mel: MelConfig, seed: int, split: SceneSplit = "train"):
+        super().__init__(seed, split)
+        self.clip, self.mel = clip, mel
+
+    def render(self, number: int) -> Clip:
+        """See `SceneSource`."""
+        clip, index = self.clip, number // CLIPS_PER_SCENE
+        scene = _scene(self.seed, index, clip.seconds, self.split)
+        generator = self.generator(_CLIP, number)
+        times = np.arange(clip.frames) / clip.frames_per_second
+        middle = float(times[clip.frames // 2])
+        viewpoint = draw_viewpoint(scene, middle, generator)
+        track = np.repeat(viewpoint[None], clip.frames, axis=0)
+        video, objects = render_views(scene, times, viewpoint, clip.height, clip.width)
+        sound, mel = _audio(self.seed, index, clip.seconds, self.split, self.mel)
+        saliency = _saliency(self.seed, index, self.split, clip)
+        return {
+            "video": video,
+            "objects": objects,
+            "viewpoint": track,
+            "sound": sound.copy(),
+            "mel": mel.copy(),
+            "saliency": saliency.copy(),
+            "maps": stack_maps(saliency, track),
+            **_described(scene, middle, viewpoint, generator, moves=True),
+        }
+
+
+class SceneAudio(SceneSource[Audio]):
+    """Audio of scenes of `seconds`, one sample per scene: mono, as records have it."""
+
+    def __init__(self, mel: MelConfig, seed: int, seconds: float = 2.0, split: SceneSplit = "train"):
+        super().__init__(seed, split)
+        self.mel, self.seconds = mel, seconds
+
+    def render(self, number: int) -> Audio:
+        """See `SceneSource`."""
+        scene = _scene(self.seed, number, self.seconds, self.split)
+        sound, mel = _audio(self.seed, number, self.seconds, self.split, self.mel)
+        classes = tuple(item.name for item in scene.objects)
+        return {"sound": sound.copy(), "mel": mel.copy(), "scene_caption": scene.caption, "classes": classes}
+
+
+def _described(
+    scene: Scene, time: float, viewpoint: Float32[np.ndarray, "4"], generator: np.random.Generator, moves: bool
+) -> Described:
+    return {
+        "scene_caption": scene.caption,
+        "view_caption": view_caption(scene, time, viewpoint, generator, moves),
+        "seen": seen_objects(scene, time, viewpoint),
+        "place": scene.background.palette,
+    }
 
 
 @lru_cache(maxsize=16)
@@ -81,6 +194,24 @@ def _scene(seed: int, index: int, seconds: float, split: SceneSplit) -> Scene:
     return make_scene_2(seed, index, seconds, split)
 
 
-def _generator(seed: int, split: SceneSplit, number: int) -> np.random.Generator:
-    """Source of what is drawn for one sample besides its scene."""
-    return np.random.default_rng(np.random.SeedSequence([3, SPLIT_NUMBERS[split], seed, number]))
+@lru_cache(maxsize=4)
+def _audio(
+    seed: int, index: int, seconds: float, split: SceneSplit, settings: MelConfig
+) -> tuple[Int16[np.ndarray, "sample"], Float32[np.ndarray, "time mel"]]:
+    """Channel W of a scene's audio, as 16-bit samples, and its log-mel."""
+    scene, rate = _scene(seed, index, seconds, split), settings.sample_rate
+    sources = [object_sound(item, scene.seconds, rate) for item in scene.objects]
+    sound = np.ascontiguousarray(scene_sound(scene, sources, rate)[:, 0])
+    return sound, log_mel(sound.astype(np.float32) / 32768, settings)
+
+
+@lru_cache(maxsize=4)
+def _saliency(
+    seed: int, index: int, split: SceneSplit, clip: ClipConfig
+) -> Float32[np.ndarray, "frame height width 1"]:
+    """Contrast saliency of a scene, from panoramas of the size at which it is computed."""
+    scene, size = _scene(seed, index, clip.seconds, split), (WORKING_HEIGHT, 2 * WORKING_HEIGHT)
+    background = render_scene_background(scene, *size)
+    times = np.arange(clip.frames) / clip.frames_per_second
+    frames = np.stack([render_frame(scene, float(time), *size, background) for time in times])
+    return contrast_saliency(frames, clip.frames_per_second, clip.map_height, clip.map_width)[..., None]

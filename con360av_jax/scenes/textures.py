@@ -4,6 +4,7 @@ Noise is value noise on a random cubic lattice, sampled at points that depend on
 for the texture of hills, on a plane above the viewer for clouds and below for the ground, which gives perspective.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -109,17 +110,15 @@ class Noise:
         turn = Rotation.random(rng=generator).as_matrix().astype(np.float32)
         return cls(lattice, turn, generator.uniform(0, LATTICE, 3).astype(np.float32))
 
-    def at(self, points: Float[np.ndarray, "*shape 3"], frequency: float) -> Float32[np.ndarray, "*shape"]:
-        """Values at `points`, with about `frequency` features per unit length."""
-        coordinates = np.stack(
-            [
-                points[..., 0] * row[0] + points[..., 1] * row[1] + points[..., 2] * row[2]
-                for row in self.turn * np.float32(frequency)
-            ]
-        )
-        coordinates += self.shift.reshape(3, *(1,) * (points.ndim - 1))
+    def at(self, axes: Sequence[Float[np.ndarray, "*shape"]], frequency: float) -> Float32[np.ndarray, "*shape"]:
+        """Values at the points x, y, z of `axes`, with about `frequency` features per unit length."""
+        x, y, z = axes
+        coordinates = np.empty((3, *x.shape), x.dtype)
+        for coordinate, row, shift in zip(coordinates, self.turn * np.float32(frequency), self.shift, strict=True):
+            np.add(x * row[0] + y * row[1], z * row[2], out=coordinate)
+            coordinate += shift
         cell = np.floor(coordinates)
-        fraction = coordinates - cell
+        fraction = np.subtract(coordinates, cell, out=coordinates)
         # The smooth step hides the lattice, which linear interpolation would show.
         smooth = cell + fraction * fraction * (3 - 2 * fraction)
         return map_coordinates(self.lattice, smooth, order=1, mode="grid-wrap", output=np.float32)
@@ -129,9 +128,10 @@ def fractal_noise(
     points: Float[np.ndarray, "*shape 3"], frequency: float, octaves: tuple[Noise, ...]
 ) -> Float32[np.ndarray, "*shape"]:
     """Sum of `octaves` of noise, each with twice the frequency and half the amplitude of the previous one."""
-    total = octaves[0].at(points, frequency)
+    axes = [np.ascontiguousarray(points[..., k]) for k in range(3)]
+    total = octaves[0].at(axes, frequency)
     for octave, noise in enumerate(octaves[1:], start=1):
-        total += noise.at(points, frequency * 2**octave) * np.float32(0.5**octave)
+        total += noise.at(axes, frequency * 2**octave) * np.float32(0.5**octave)
     return total
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from con360av_jax.base.codecs import Codecs
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
@@ -20,6 +20,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader, make_loader
 from con360av_jax.data.source import Dataset, open_dataset
 from con360av_jax.data.transforms import is_encoded
+from con360av_jax.diffusion.loss import DropoutRates, dropout_rates
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
 from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
@@ -90,11 +91,11 @@ def train(
     measured = peak_flops(jax.devices()[0].device_kind) is not None
     step = compile_step(config, mesh, state, frozen, count=measured)
     encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
-    null_text, key = null_embeddings(pretrained, mesh), jax.random.key(config.train.seed)
+    constants = step_constants(config, pretrained, mesh)
 
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         rows = on_mesh(batch, mesh)
-        return step.run(state, frozen, encode(rows) if encode else rows, null_text, key)
+        return step.run(state, frozen, encode(rows) if encode else rows, *constants)
 
     run_folder.write_run(out, config, base, dataset)
     for name in ("metrics.jsonl", "nonfinite.jsonl"):
@@ -192,10 +193,14 @@ def restore_state(state: TrainState, step_folder: Path) -> tuple[TrainState, Pro
     return restored, progress
 
 
-def null_embeddings(pretrained: Pretrained, mesh: Mesh) -> NullText:
-    """Returns the embedding of the empty caption per modality, without batch axis, on every device."""
-    embeddings = Codecs(pretrained).encode_text([""])
-    return jax.device_put({name: embedding[0] for name, embedding in embeddings.items()}, replicate(mesh))
+def step_constants(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[NullText, DropoutRates, Key[Array, ""]]:
+    """Returns the arguments of the training step that stay the same for the whole run, on every device.
+
+    They are the empty caption's embedding per modality, without batch axis, the dropout rates and the run's key.
+    """
+    null_text = {name: embedding[0] for name, embedding in Codecs(pretrained).encode_text([""]).items()}
+    null_text, dropout = jax.device_put((null_text, dropout_rates(config.train)), replicate(mesh))
+    return null_text, dropout, jax.random.key(config.train.seed)
 
 
 def on_mesh(batch: AnyExample, mesh: Mesh) -> Any:

@@ -12,6 +12,7 @@ from jax.stages import Compiled, Traced
 
 from con360av_jax.config.settings import Config
 from con360av_jax.data.fake import batch_spec
+from con360av_jax.diffusion.loss import dropout_rates
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
 from con360av_jax.runtime import flops
@@ -27,7 +28,7 @@ class CompiledStep(NamedTuple):
     """The compiled program of a run."""
 
     run: Compiled
-    """The program (state, frozen, batch, null_text, key) -> (state, metrics)."""
+    """The program (state, frozen, batch, null_text, dropout, key) -> (state, metrics)."""
     flops: float
     """FLOPs of one step over all devices, without recomputation by remat; 0 if not counted."""
 
@@ -52,13 +53,13 @@ def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) ->
     step = jax.jit(
         make_train_step(denoiser, config.schedule, config.train, mesh),
         donate_argnums=0,
-        in_shardings=(*here, split, everywhere, everywhere),
+        in_shardings=(*here, split, everywhere, everywhere, everywhere),
         out_shardings=(here[0], everywhere),
     )
     batch = batch_spec(config, config.train.batch_size)
     batch["sample_id"] = jax.ShapeDtypeStruct(batch["sample_id"].shape, np.int32)
     null_text = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch["text"])
-    return step.trace(state, frozen, batch, null_text, jax.random.key(0))
+    return step.trace(state, frozen, batch, null_text, dropout_rates(config.train), jax.random.key(0))
 
 
 def abstract_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import changes, config_hash, leaves, load_config_json, save_config, to_dict
+from con360av_jax.config.files import changes, config_hash, leaves, load_run_config, save_config, to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
 from con360av_jax.runtime.files import write_text
@@ -93,7 +93,7 @@ def open_run(folder: Path) -> Run:
         base, dataset = description["base"], description["dataset"]
         return Run(
             folder=folder,
-            config=load_config_json(folder / "config.json"),
+            config=load_run_config(folder),
             base_places=((folder / base["path"]).resolve(), Path(base["absolute_path"])),
             base_sha256=base["sha256"],
             dataset=Path(dataset["path"]),

@@ -14,15 +14,17 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.denoiser import Denoiser, Text
-from con360av_jax.diffusion.loss import Batch, Draws, denoising_loss, draw
+from con360av_jax.diffusion.loss import Batch, Draws, DropoutRates, denoising_loss, draw
 from con360av_jax.models.functional import Params
 from con360av_jax.sharding import RULES, Rules
 from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge, updates_made
 from con360av_jax.train.stacking import stack
 from con360av_jax.train.state import TrainState
 
-TrainStep: TypeAlias = Callable[[TrainState, Params, Batch, Text, Key[Array, ""]], tuple[TrainState, dict[str, Array]]]
-"""Training step as made by `make_train_step`: (state, frozen, batch, null_text, key) -> (state, metrics)."""
+TrainStep: TypeAlias = Callable[
+    [TrainState, Params, Batch, Text, DropoutRates, Key[Array, ""]], tuple[TrainState, dict[str, Array]]
+]
+"""Training step as made by `make_train_step`: (state, frozen, batch, null_text, dropout, key) -> (state, metrics)."""
 
 Update: TypeAlias = Callable[[TrainState, Params, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
 """Update as made by `make_update`: (state, gradients, metrics) -> (state, metrics)."""
@@ -139,27 +141,32 @@ def make_update(config: TrainConfig, rules: Rules = RULES) -> Update:
 def make_train_step(
     denoiser: Denoiser, schedules: PerModality[NoiseSchedule], config: TrainConfig, mesh: Mesh | None = None
 ) -> TrainStep:
-    """Returns a step (state, frozen, batch, null_text, key) -> (state, metrics) for `jax.jit` with donated state.
+    """Returns a step (state, frozen, batch, null_text, dropout, key) -> (state, metrics) for `jax.jit`, state donated.
 
     `denoiser` takes the merged parameters of the joint model; `frozen` and the trained ones come from
-    `optimizer.select`. `key` stays the same for the whole run: each step folds in its number. Metrics are
-    those of `denoising_loss` and of `make_update`; float32, on the device. `mesh`, if given, tells which devices hold
-    copies of the model.
+    `optimizer.select`, `dropout` from `dropout_rates`: the rates in `config` are not read. `key` stays the same for the
+    whole run: each step folds in its number. Metrics are those of `denoising_loss` and of `make_update`; float32, on
+    the device. `mesh`, if given, tells which devices hold copies of the model.
     """
     update = make_update(config)
     compute_dtype = jnp.dtype(config.compute_dtype)
 
     def step(
-        state: TrainState, frozen: Params, batch: Batch, null_text: Text, key: Key[Array, ""]
+        state: TrainState,
+        frozen: Params,
+        batch: Batch,
+        null_text: Text,
+        dropout: DropoutRates,
+        key: Key[Array, ""],
     ) -> tuple[TrainState, dict[str, Array]]:
         fixed = cast_floating(frozen, compute_dtype)
 
-        def loss(params: Params, drawn: Draws, maps: Array) -> tuple[Array, dict[str, Array]]:
-            return denoising_loss(denoiser, merge(params, fixed), drawn, maps, schedules, config)
+        def loss(params: Params, drawn: Draws) -> tuple[Array, dict[str, Array]]:
+            return denoising_loss(denoiser, merge(params, fixed), drawn, schedules, config)
 
         # Drawn for the whole batch at once, so that accumulation does not change the random numbers.
-        drawn = draw(batch, null_text, jax.random.fold_in(key, state.step), schedules, config)
-        gradients, metrics = accumulated(loss, state.params, (drawn, batch["maps"]), config.accumulate, mesh)
+        drawn = draw(batch, null_text, dropout, jax.random.fold_in(key, state.step), schedules, config)
+        gradients, metrics = accumulated(loss, state.params, (drawn,), config.accumulate, mesh)
         return update(state, gradients, metrics)
 
     return step

@@ -52,16 +52,16 @@ def with_attention_once(config: Config) -> Config:
     return tiny_world.with_train(replace(config, name="peer", model=model), trainable="connectors")
 
 
-def half_of_each(config: Config) -> tuple[Any, jax.Array]:
+def half_of_each(config: Config) -> Any:
     """Draws of a batch of two, of which one has maps and the other a clean estimate."""
-    drawn, maps = train_step.draws(config)
+    drawn = train_step.draws(config)
     first = jnp.array([True, False])
-    return drawn._replace(map_mask=first, uses_estimate={"audio": ~first, "video": ~first}), maps
+    return drawn._replace(map_mask=first, uses_estimate={"audio": ~first, "video": ~first})
 
 
 def ours(config: Config, state: Any, frozen: Params) -> Found:
     denoiser, _ = joint_model(config)
-    drawn, maps = half_of_each(config)
+    drawn = half_of_each(config)
 
     @jax.jit
     def run(params: Params, frozen: Params) -> Any:
@@ -72,7 +72,7 @@ def ours(config: Config, state: Any, frozen: Params) -> Found:
                 seen.append(denoiser(params, inputs))
                 return seen[-1]
 
-            value, _ = denoising_loss(watched, merge(params, frozen), drawn, maps, config.schedule, config.train)
+            value, _ = denoising_loss(watched, merge(params, frozen), drawn, config.schedule, config.train)
             return value, seen
 
         return jax.value_and_grad(loss, has_aux=True)(params)
@@ -94,7 +94,7 @@ def theirs(config: Config, model: Any) -> Found:
         noise.append({name: rearrange(array, OUR_LAYOUTS[name]) for name, array in arrays.items()})
 
     model.register_forward_hook(watch)
-    loss, gradients = train_step.peer_gradients(config, model, "cpu", *half_of_each(config))
+    loss, gradients = train_step.peer_gradients(config, model, "cpu", half_of_each(config))
     return Found(noise=noise, loss=loss, gradients=dict(gradients))
 
 
@@ -142,7 +142,7 @@ class Quadratic:
     def trained(self) -> Any:
         return iter([("weight", self.weight)])
 
-    def loss(self, drawn: object, maps: object) -> Any:
+    def loss(self, drawn: object) -> Any:
         return (self.weight**3).sum()
 
 
@@ -155,7 +155,7 @@ def test_updates_and_moving_average_are_the_same(tiny: Config, clip_norm: float)
     optimizer, params = make_optimizer(config.train), {"w": jnp.array(start)}
     state, average = optimizer.init(params), {"w": jnp.array(start)}
     for number in range(3):
-        step.update(model, model)
+        step.update(model)
         updates, state = optimizer.update({"w": 3 * jnp.square(params["w"])}, state, params)
         params: Any = optax.apply_updates(params, updates)
         average: Any = optax.incremental_update(params, average, newest_share(config.train, jnp.int32(number)))

@@ -12,6 +12,7 @@ import pytest
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, TrainConfig
 from con360av_jax.denoiser import Latents
 from con360av_jax.diffusion import loss, schedule
+from con360av_jax.diffusion.process import named_key
 from con360av_jax.errors import ConfigError
 from tests.support.tiny_world import leaves_equal
 from tests.support.toy_model import training_loss
@@ -43,31 +44,59 @@ def _batch(size: int, seed: int = 0) -> loss.Batch:
 NULL_TEXT = {"audio": jnp.zeros((3,)), "video": jnp.zeros((4, 3))}
 RECIPE = TrainConfig()
 KEY = jax.random.key(5)
-DRAW = jax.jit(lambda batch, key: loss.draw(batch, NULL_TEXT, key, SCHEDULES, RECIPE))
+DRAW = jax.jit(lambda batch, key, dropout: loss.draw(batch, NULL_TEXT, dropout, key, SCHEDULES, RECIPE))
 
 
 @pytest.fixture(scope="module")
 def many() -> tuple[loss.Batch, loss.Draws]:
     """A batch large enough for statistics, and what chance made of it."""
     batch = _batch(1024)
-    return batch, jax.tree.map(np.asarray, DRAW(batch, KEY))
+    return batch, jax.tree.map(np.asarray, DRAW(batch, KEY, loss.dropout_rates(RECIPE)))
 
 
 def test_conditions_are_dropped_independently_at_their_rates(many):
     drawn = many[1]
     size = len(drawn.map_mask)
     no_text, no_maps = drawn.text["audio"][:, 0] == 0, ~drawn.map_mask
+    no_saliency, no_basd = (drawn.maps == 0).all(axis=(1, 2, 3)).T
     np.testing.assert_array_equal(no_text, drawn.text["video"][:, 2, 1] == 0)
     estimate = drawn.uses_estimate["audio"], drawn.uses_estimate["video"]
     for events, rate in (
         ((no_text,), 0.1),
-        ((no_maps,), 0.1),
-        ((no_text, no_maps), 0.01),
+        ((no_saliency,), 0.1),
+        ((no_basd,), 0.1),
+        ((no_saliency, no_basd), 0.01),
+        ((no_text, no_saliency), 0.01),
+        ((no_text, no_basd), 0.01),
+        # Together, or one and the other: 1 - 0.9 (1 - 0.1^2).
+        ((no_maps,), 0.109),
+        ((no_text, no_maps), 0.0109),
+        ((no_maps, no_saliency), 0.019),
         ((estimate[0],), 0.5),
         (estimate, 0.25),
     ):
         both = np.logical_and.reduce(events)
         assert abs(both.mean() - rate) < 4 * (rate * (1 - rate) / size) ** 0.5
+
+
+def test_one_map_is_left_out_as_zeros_and_both_as_the_baseline(many):
+    batch, drawn = many
+    lost = (drawn.maps == 0).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(drawn.maps, np.where(lost[:, None, None, None], 0, batch["maps"]))
+    together = jax.random.bernoulli(named_key(KEY, "map_dropout"), 0.1, lost.shape[:1])
+    np.testing.assert_array_equal(drawn.map_mask, ~(together | lost.all(axis=1)))
+
+
+def test_rates_given_as_values_draw_what_the_same_rates_draw_as_constants(many):
+    """Also what was drawn before there were rates for one map."""
+    batch, _ = many
+    rates: Any = loss.dropout_rates(replace(RECIPE, saliency_dropout=0.0, basd_dropout=0.0))
+    constant = jax.jit(lambda batch, key: loss.draw(batch, NULL_TEXT, rates, key, SCHEDULES, RECIPE))(batch, KEY)
+    valued = DRAW(batch, KEY, rates)
+    jax.tree.map(np.testing.assert_array_equal, valued, constant)
+    np.testing.assert_array_equal(valued.maps, batch["maps"])
+    before = jax.random.bernoulli(named_key(KEY, "map_dropout"), 0.1, valued.map_mask.shape)
+    np.testing.assert_array_equal(valued.map_mask, ~before)
 
 
 def test_timesteps_are_shared_but_those_of_connectors_are_not(many):
@@ -115,7 +144,7 @@ def _by_hand(batch: loss.Batch, drawn: loss.Draws) -> dict[str, np.ndarray]:
         for i in range(len(t)):
             x_t = np.sqrt(a[t[i]]) * x_0[i] + np.sqrt(1 - a[t[i]]) * eps[i]
             x_s = np.sqrt(a[s[i]]) * x_0[i] + np.sqrt(1 - a[s[i]]) * eps[i]
-            row = np.mean(drawn.text[name][i]) + float(drawn.map_mask[i]) + np.mean(batch["maps"][i])
+            row = np.mean(drawn.text[name][i]) + float(drawn.map_mask[i]) + np.mean(drawn.maps[i])
             first = w * x_t + 0.3 * x_s + b * (row + 1e-3 * (t[i] + s[i]))
             estimate = (x_t - np.sqrt(1 - a[t[i]]) * first) / np.sqrt(a[t[i]])
             second = first + c * estimate * bool(drawn.uses_estimate[name][i])
@@ -163,7 +192,7 @@ def test_without_weights_the_loss_and_its_gradient_are_those_of_the_plain_sum_bi
     batch, drawn = jax.tree.map(jnp.asarray, many)
 
     def plain(params):
-        rows = loss.denoising_errors(_affine, params, drawn, batch["maps"], SCHEDULES, RECIPE)
+        rows = loss.denoising_errors(_affine, params, drawn, SCHEDULES, RECIPE)
         return rows["audio"].mean() + rows["video"].mean()
 
     def weighed(params):
@@ -218,4 +247,4 @@ def test_one_pass_is_enough_without_clean_estimates():
 def test_modalities_with_different_lengths_of_schedule_are_refused():
     uneven = PerModality(audio=replace(AUDIO_SCHEDULE, train_steps=500), video=VIDEO_SCHEDULE)
     with pytest.raises(ConfigError, match="500"):
-        jax.eval_shape(lambda: loss.draw(_batch(2), NULL_TEXT, jax.random.key(0), uneven, RECIPE))
+        jax.eval_shape(lambda: loss.draw(_batch(2), NULL_TEXT, loss.dropout_rates(RECIPE), KEY, uneven, RECIPE))

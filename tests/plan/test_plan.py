@@ -17,7 +17,7 @@ from con360av_jax import cli
 from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, Config, MeshConfig, PerModality
 from con360av_jax.data.fake import fake_batch
-from con360av_jax.diffusion.loss import Batch, draw
+from con360av_jax.diffusion.loss import Batch, draw, dropout_rates
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import flatten
 from con360av_jax.models.joint import joint_model
@@ -221,7 +221,7 @@ def test_the_baseline_s_batches_and_length_are_its_authors_and_see_no_maps(tiny:
     batch = cast(Batch, fake_batch(tiny, 16))
     null_text = {name: text[0] for name, text in batch["text"].items()}
     schedules = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
-    assert not draw(batch, null_text, jax.random.key(0), schedules, train).map_mask.any()
+    assert not draw(batch, null_text, dropout_rates(train), jax.random.key(0), schedules, train).map_mask.any()
 
 
 @pytest.mark.parametrize("name", ["a100x64.sbatch", "kubernetes.yaml"])

@@ -10,8 +10,8 @@ import pytest
 from con360av_jax.config.files import load_config
 from con360av_jax.scenes.synthetic import ObjectTruth, SyntheticClip, render_clip
 from con360av_jax.sphere.ambisonics import sound_direction
+from con360av_jax.sphere.contrast import contrast_saliency
 from con360av_jax.sphere.geometry import direction_from_angles
-from preprocess.saliency.contrast import contrast_saliency
 from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
 
 SEED, HEIGHT = 77, 128

@@ -90,5 +90,5 @@ def training_loss(
     recipe: TrainConfig,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Loss of a batch, with the draws that the training step makes."""
-    drawn = loss.draw(batch, null_text, key, schedules, recipe)
-    return loss.denoising_loss(denoiser, params, drawn, batch["maps"], schedules, recipe)
+    drawn = loss.draw(batch, null_text, loss.dropout_rates(recipe), key, schedules, recipe)
+    return loss.denoising_loss(denoiser, params, drawn, schedules, recipe)

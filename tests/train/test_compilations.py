@@ -56,6 +56,21 @@ def test_a_run_over_two_epochs_with_a_partial_batch_compiles_its_step_once_and_n
     assert heard.during(TRACED, range(2, 99)) == []
 
 
+def test_baseline_and_control_share_one_program(lean: Config):
+    """Dropout rates are values of the step: whatever they are, its text is the same."""
+    mesh = make_mesh(lean.mesh)
+
+    def text(**rates: float) -> str:
+        config = tiny_world.with_train(lean, **rates)
+        with tiny_world.without_network():
+            return program.trace_step(config, mesh, *program.abstract_start(config, mesh)).lower().as_text()
+
+    control = text()
+    assert "stablehlo" in control
+    assert text(map_dropout=1.0) == control
+    assert text(text_dropout=0.0, map_dropout=0.3, saliency_dropout=0.5, basd_dropout=1.0) == control
+
+
 def test_counting_operations_traces_a_step_without_remat_once(lean: Config, monkeypatch: pytest.MonkeyPatch):
     traced, trace = [], program.trace_step
     monkeypatch.setattr(program, "trace_step", lambda *arguments: traced.append(arguments[0]) or trace(*arguments))

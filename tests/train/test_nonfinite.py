@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 from con360av_jax.config.settings import Config, TrainConfig
 from con360av_jax.denoiser import DenoiserInputs, Latents
+from con360av_jax.diffusion.loss import dropout_rates
 from con360av_jax.errors import ConfigError, DivergenceError
 from con360av_jax.models.functional import Params
 from con360av_jax.train import checkpoint, loop
@@ -43,7 +45,7 @@ class Batches:
         return {
             "moments": {name: {"mean": mean, "std": np.ones_like(mean)} for name in NULL_TEXT},
             "text": {name: np.zeros((2, 1), np.float32) for name in NULL_TEXT},
-            "maps": np.zeros((2, 1), np.float32),
+            "maps": np.zeros((2, 1, 1, 1, 2), np.float32),
             "sample_id": np.arange(2, dtype=np.int32) + 2 * (self._step - 1),
         }
 
@@ -85,14 +87,14 @@ def train(run: Path, recipe: Config, bad: tuple[int, ...], on_nan: str = "skip",
         loader.set_state(progress.next_batch)
     for name in ("metrics.jsonl", "nonfinite.jsonl"):
         loop.drop_after(run / name, progress.step)
-    key = jax.random.key(0)
+    dropout, key = dropout_rates(config.train), jax.random.key(0)
     loop.run_steps(
         config,
         run,
         loader,  # pyright: ignore[reportArgumentType]
         state,
         progress,
-        lambda state, batch: step(state, {}, batch, NULL_TEXT, key),  # pyright: ignore[reportArgumentType]
+        lambda state, batch: step(state, {}, batch, NULL_TEXT, dropout, key),  # pyright: ignore[reportArgumentType]
         MetricsLog(run / "metrics.jsonl", config.train.batch_size),
     )
 
@@ -177,7 +179,8 @@ def test_more_steps_in_a_row_than_allowed_stop_the_run(recipe: Config, tmp_path:
 def test_a_finite_loss_without_a_finite_gradient_is_left_out(recipe: Config):
     config = with_train(recipe, on_nan="skip")
     before = start_state(config, scale=0.0)
-    after, metrics = compiled(config)(before, {}, next(Batches(())), NULL_TEXT, jax.random.key(0))  # pyright: ignore
+    rest: Any = ({}, next(Batches(())), NULL_TEXT, dropout_rates(config.train), jax.random.key(0))
+    after, metrics = compiled(config)(before, *rest)
     assert np.isfinite(metrics["loss"])
     assert not np.isfinite(metrics["gradient_norm"])
     assert leaves_equal(checkpoint.arrays_of(after), checkpoint.arrays_of(before))

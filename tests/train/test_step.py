@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from con360av_jax.config.settings import MeshConfig, PerModality, TrainConfig
+from con360av_jax.diffusion.loss import dropout_rates
 from con360av_jax.errors import ConfigError
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.sharding import batch_sharding, make_mesh, replicate, shardings_for
@@ -21,6 +22,7 @@ from con360av_jax.train.step import make_train_step, newest_share
 from tests.support.toy_model import BATCH, NULL_TEXT, RECIPE, SCHEDULES, WIDTH, toy, toy_batch, toy_params
 
 KEY = jax.random.key(11)
+DROPOUT = dropout_rates(RECIPE)
 
 
 def _start(config: TrainConfig = RECIPE):
@@ -35,7 +37,7 @@ def trained():
     state, frozen = _start()
     history = [(state, {})]
     for number in range(3):
-        history.append(step(history[-1][0], frozen, toy_batch(number), NULL_TEXT, KEY))
+        history.append(step(history[-1][0], frozen, toy_batch(number), NULL_TEXT, DROPOUT, KEY))
     return step, frozen, history
 
 
@@ -104,6 +106,7 @@ def test_cosine_rate_falls_to_zero_at_its_last_update():
         ({"batch_size": 6, "accumulate": 4}, "does not divide into accumulate=4"),
         ({"accumulate": 0}, "accumulate=0"),
         ({"steps": 10, "epochs": 2}, "steps=10 and epochs=2 are both given: set one of them to 0"),
+        ({"saliency_dropout": 1.5}, "saliency_dropout=1.5 is not a share: give a number from 0 to 1"),
         ({"steps": 0}, "steps=0 and epochs=0: give a positive number of one of them"),
         ({"steps": 0, "epochs": -1}, "steps=0 and epochs=-1: give a positive number"),
         ({"loss_weight": PerModality(audio=0.0, video=0.0)}, "loss_weight=.*: give numbers of 0 or more, at least one"),
@@ -121,7 +124,7 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(trained):
     _, frozen, history = trained
     config = replace(RECIPE, batch_size=BATCH, accumulate=2)
     state, metrics = jax.jit(make_train_step(toy, SCHEDULES, config))(
-        history[0][0], frozen, toy_batch(0), NULL_TEXT, KEY
+        history[0][0], frozen, toy_batch(0), NULL_TEXT, DROPOUT, KEY
     )
     for name, value in history[1][1].items():
         # Float32 sums in another order.
@@ -170,7 +173,7 @@ def test_a_young_average_lies_near_the_parameters():
     state = start
     for _ in range(200):
         # With the draws of step 0 each time all gradients are alike.
-        state, _ = step(replace(state, step=jnp.zeros((), jnp.int32)), frozen, batch, NULL_TEXT, KEY)
+        state, _ = step(replace(state, step=jnp.zeros((), jnp.int32)), frozen, batch, NULL_TEXT, DROPOUT, KEY)
 
     def distance(one: Params, other: Params) -> float:
         return float(optax.tree.norm(jax.tree.map(jnp.subtract, one, other)))
@@ -192,7 +195,7 @@ def test_decays_of_the_average_are_those_of_diffusers(decay: float):
 def test_no_decay_keeps_no_average():
     config = replace(RECIPE, ema_decay=0.0)
     state, frozen = _start(config)
-    after, _ = jax.jit(make_train_step(toy, SCHEDULES, config))(state, frozen, toy_batch(), NULL_TEXT, KEY)
+    after, _ = jax.jit(make_train_step(toy, SCHEDULES, config))(state, frozen, toy_batch(), NULL_TEXT, DROPOUT, KEY)
     jax.tree.map(np.testing.assert_array_equal, after.ema, after.params)
 
 
@@ -207,8 +210,8 @@ def test_frozen_parameters_have_no_optimizer_state(trained):
 def test_each_step_draws_its_own_noise(trained):
     step, frozen, history = trained
     state = history[1][0]
-    again = step(state, frozen, toy_batch(1), NULL_TEXT, KEY)[1]
-    later = step(replace(state, step=state.step + 1), frozen, toy_batch(1), NULL_TEXT, KEY)[1]
+    again = step(state, frozen, toy_batch(1), NULL_TEXT, DROPOUT, KEY)[1]
+    later = step(replace(state, step=state.step + 1), frozen, toy_batch(1), NULL_TEXT, DROPOUT, KEY)[1]
     np.testing.assert_array_equal(again["loss"], history[2][1]["loss"])
     assert not np.array_equal(again["loss"], later["loss"])
 
@@ -226,7 +229,9 @@ def test_training_lowers_the_loss(trained):
     state = history[0][0]
     losses = []
     for _ in range(30):
-        state, metrics = step(replace(state, step=jnp.zeros((), jnp.int32)), frozen, toy_batch(), NULL_TEXT, KEY)
+        state, metrics = step(
+            replace(state, step=jnp.zeros((), jnp.int32)), frozen, toy_batch(), NULL_TEXT, DROPOUT, KEY
+        )
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.8 * losses[0]
 
@@ -240,7 +245,7 @@ def test_frozen_weights_reach_the_model_in_compute_dtype_and_trained_ones_in_flo
 
     config = replace(RECIPE, trainable="control", compute_dtype="bfloat16")
     state, frozen = _start(config)
-    jax.eval_shape(make_train_step(watching, SCHEDULES, config), state, frozen, toy_batch(), NULL_TEXT, KEY)
+    jax.eval_shape(make_train_step(watching, SCHEDULES, config), state, frozen, toy_batch(), NULL_TEXT, DROPOUT, KEY)
     for path, dtype in seen.items():
         assert dtype == (jnp.float32 if path.startswith(("map_encoder", "film")) else jnp.bfloat16)
 
@@ -255,7 +260,7 @@ def test_eight_devices_give_the_training_of_one(trained):
     frozen = jax.device_put(frozen, shardings_for(frozen, mesh))
     for number in range(3):
         batch = jax.device_put(toy_batch(number), batch_sharding(mesh))
-        state, metrics = step(state, frozen, batch, NULL_TEXT, KEY)
+        state, metrics = step(state, frozen, batch, NULL_TEXT, DROPOUT, KEY)
         np.testing.assert_allclose(float(metrics["loss"]), float(history[number + 1][1]["loss"]), rtol=1e-4)
     kernel = state.params["unet"]["video"]["motion_modules"]["to_out"]["kernel"]
     assert {part.data.shape for part in kernel.addressable_shards} == {(WIDTH // 2, WIDTH // 2)}

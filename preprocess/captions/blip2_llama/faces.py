@@ -6,8 +6,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import UInt8
 
+from con360av_jax.sphere.cube import QUARTERS
 from preprocess.stages.segment import Segment
-from preprocess.stages.sphere_views import QUARTERS
 from preprocess.stages.views import render_track
 
 FACES = ("front", "right", "back", "left", "up", "down")

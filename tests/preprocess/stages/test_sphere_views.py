@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from con360av_jax.sphere.contrast import contrast_saliency
+from con360av_jax.sphere.cube import blur, to_panorama, to_views
 from con360av_jax.sphere.geometry import direction_from_angles, directions
-from preprocess.saliency.contrast import contrast_saliency
 from preprocess.stages.regions import angle_between, apart, components, find_regions, summits
-from preprocess.stages.sphere_views import blur, to_panorama, to_views
 from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
 from preprocess.stages.views import oversampling, render_track
 
