@@ -19,6 +19,7 @@ from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate.compare import differences, write_differences
 from con360av_jax.evaluate.comparison_page import write_comparison
 from con360av_jax.evaluate.feature_metrics import measures, network
+from con360av_jax.evaluate.metric_format import DASH
 from con360av_jax.evaluate.protocols import PAPER, Protocol
 from con360av_jax.evaluate.results import Metric, Results
 from con360av_jax.evaluate.run import Evaluation, Loader, generate_all, measure
@@ -36,8 +37,6 @@ PUBLISHED = {
 }
 """Table 1 of arXiv 2510.06060, by row and column."""
 TABLE = "table1"
-TWO_DIGITS = 0.1
-"""Spread with which ratios are shown, to two digits behind the point as the paper's."""
 
 
 class Ratio(NamedTuple):
@@ -86,8 +85,9 @@ def columns_of(protocol: Protocol) -> tuple[str, ...]:
 
 
 def trained_without_maps(config: Config) -> bool:
-    """Whether training dropped the maps of every sample."""
-    return config.train.map_dropout == 1
+    """Whether training left out both maps of every sample."""
+    train = config.train
+    return train.map_dropout == 1 or train.saliency_dropout == train.basd_dropout == 1
 
 
 def check_runs(baseline: Weights, con360av: Weights) -> None:
@@ -96,8 +96,8 @@ def check_runs(baseline: Weights, con360av: Weights) -> None:
         raise ConfigError(f"--con360av {con360av.path}: a base has not learnt from maps; give a training run")
     if trained_without_maps(con360av.config):
         raise ConfigError(
-            f"--con360av {con360av.folder}: trained without maps (train.map_dropout 1), it is a baseline; give a run "
-            "that was trained with maps"
+            f"--con360av {con360av.folder}: trained without maps, it is a baseline; give a run that was "
+            "trained with maps"
         )
     if baseline.sha256 == con360av.sha256:
         raise ConfigError(f"--baseline and --con360av are the same weights: {baseline.path}; give two runs")
@@ -200,6 +200,16 @@ def _table(
     )
 
 
+def as_published(value: float | None) -> str:
+    """A value of the paper with the digits that it has there, or a dash."""
+    return DASH if value is None else f"{value:g}"
+
+
+def two_digits(value: float | None) -> str:
+    """A ratio with two digits behind the point, or a dash."""
+    return DASH if value is None else f"{value:.2f}"
+
+
 def notes_of(table: Table1) -> list[str]:
     """Notes of the table's metrics, each with the title of its row and column."""
     return [
@@ -222,10 +232,11 @@ def _ratio(one: Metric, other: Metric) -> Ratio:
 def _without_paper(protocol: Protocol) -> str:
     if protocol.name == PAPER.name:
         return ""
-    mine, theirs = (
-        " and ".join(network(part.extractor) for part in (of.saliency, of.sound, of.video) if part is not None)
+    networks = (
+        [network(part.extractor) for part in (of.saliency, of.sound, of.video) if part is not None]
         for of in (protocol, PAPER)
     )
+    mine, theirs = (" and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) for names in networks)
     return (
         f"the paper's numbers are left out: protocol {protocol.name} measures with {mine}, the paper with {theirs}, "
         "and numbers of different networks are not comparable"

@@ -9,7 +9,17 @@ from con360av_jax.evaluate.examples import link
 from con360av_jax.evaluate.metric_format import FILTERS
 from con360av_jax.evaluate.metric_plots import intervals
 from con360av_jax.evaluate.results import Metric
-from con360av_jax.evaluate.table1 import BASELINE, CON360AV, TABLE, TITLES, TWO_DIGITS, VIEWPOINTS, Table1, notes_of
+from con360av_jax.evaluate.table1 import (
+    BASELINE,
+    CON360AV,
+    TABLE,
+    TITLES,
+    VIEWPOINTS,
+    Table1,
+    as_published,
+    notes_of,
+    two_digits,
+)
 from con360av_jax.pages.environment import page_environment
 from con360av_jax.runtime.files import write_text
 
@@ -25,14 +35,13 @@ def write_table(table: Table1, folder: Path) -> Path:
     """Writes FOLDER/table1.html in one step."""
     page = folder / f"{TABLE}.html"
     html = (
-        page_environment("con360av_jax.evaluate", **FILTERS)
+        page_environment("con360av_jax.evaluate", as_published=as_published, two_digits=two_digits, **FILTERS)
         .get_template("table1_page.html")
         .render(
             table=table,
             titles=TITLES,
             heads=[_head(table, name) for name in table.columns],
             notes=notes_of(table),
-            two_digits=TWO_DIGITS,
             plots=_plots(table),
             sampled=table.results[CON360AV],
             pages=[(name, address) for name, file in PAGES.items() if (address := link(folder / file, page))],

@@ -9,11 +9,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from con360av_jax.evaluate.compare import Difference, NamedResults
-from con360av_jax.evaluate.metric_format import DASH, beside, metric_interval, metric_value, number
+from con360av_jax.evaluate.metric_format import DASH, beside, metric_interval, metric_value
 from con360av_jax.evaluate.results import Metric, Results
 from con360av_jax.evaluate.selection import recording_of_clip
 from con360av_jax.evaluate.study import Studied
-from con360av_jax.evaluate.table1 import BASELINE, CON360AV, TITLES, TWO_DIGITS, Table1, notes_of
+from con360av_jax.evaluate.table1 import BASELINE, CON360AV, TITLES, Table1, as_published, notes_of, two_digits
 
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
@@ -100,11 +100,12 @@ def show_table1(table: Table1, page: Path) -> None:
     """Prints Table 1, ours beside the paper's, then ratios, notes and warnings."""
     console = Console()
     columns = [Column(_title(table.rows[BASELINE][name]), justify="right") for name in table.columns]
-    shown = Table("", *columns, title=f"Table 1 of Con360-AV, protocol {table.protocol}", title_justify="left")
+    title = f"Table 1 of Con360-AV, protocol {table.protocol}"
+    shown = Table("", *columns, title=title, title_justify="left", show_lines=True)
     for row, metrics in table.rows.items():
         shown.add_row(TITLES[row], *(_cell(metrics.get(name)) for name in table.columns))
     ratios = [table.ratios[name] for name in table.columns]
-    cells = [f"{number(one.ours, TWO_DIGITS)}{_paper(one.paper, TWO_DIGITS)}" for one in ratios]
+    cells = [f"{two_digits(one.ours)}{_paper(two_digits(one.paper))}" for one in ratios]
     shown.add_row(f"{TITLES[CON360AV]} / {TITLES[BASELINE]}", *cells)
     console.print(shown)
     if table.without_paper:
@@ -121,11 +122,11 @@ def _cell(metric: Metric | None) -> str:
     if metric is None:
         return DASH
     interval = "" if metric.low is None else f"\n{metric_interval(metric)}"
-    return f"{metric_value(metric)}{interval}{_paper(metric.paper)}"
+    return f"{metric_value(metric)}{interval}{_paper(as_published(metric.paper))}"
 
 
-def _paper(value: float | None, spread: float = 0.0) -> str:
-    return "" if value is None else f"\npaper {number(value, spread)}"
+def _paper(value: str) -> str:
+    return "" if value == DASH else f"\npaper {value}"
 
 
 def _side_by_side(named: Sequence[NamedResults]) -> Table:
