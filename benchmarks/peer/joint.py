@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from benchmarks.peer.parts import Connector, EnvironmentEncoder, FiLM, MapEncoder
 from con360av_jax.config.settings import AudioUNetConfig, Config, VideoUNetConfig
 from con360av_jax.config.shapes import MODALITIES, padded_time
+from con360av_jax.models.film import time_shares
 from con360av_jax.models.joint import OTHER, SITES, TIME_AXIS
 from convert.rules import Rule, Table, conv2d, linear, pointwise, under
 from convert.tables.joint import ATTENTION, FEED_FORWARD, UNET
@@ -165,13 +166,14 @@ class JointPeer(nn.Module):
                 return y
             with self._autocast(y):
                 y = rearrange(y, "(b f) c h w -> b c f h w", f=frames)
-                # Audio has no position in the view: it gets the average over the panorama at each time step.
-                grid = (y.shape[3], 1, 1) if name == "audio" else (frames, *y.shape[3:])
                 film, connector = self._at(name, site)
-                modulation = film(features, grid, map_mask)
                 if name == "audio":
-                    modulation = type(modulation)(*(rearrange(part, "b c f 1 w -> b c 1 f w") for part in modulation))
-                y = connector(y, sequences[OTHER[name]], TIME_AXIS[name], modulation)
+                    # Audio has no position in the view: it gets the average over the panorama at each time.
+                    shares = torch.tensor(time_shares(features.shape[2], y.shape[3], x.shape[2])).to(features)
+                    pooled = torch.einsum("bcf,nf->bcn", features.mean((3, 4)), shares)[:, :, None, :, None]
+                else:
+                    pooled = F.adaptive_avg_pool3d(features, (frames, *y.shape[3:]))
+                y = connector(y, sequences[OTHER[name]], TIME_AXIS[name], film(pooled, map_mask))
             return rearrange(y, "b c f h w -> (b f) c h w")
 
         unet: Any = self.unet[name]

@@ -229,9 +229,8 @@ class FiLM(nn.Module):
         super().__init__()
         self.linear = nn.Linear(map_width, 2 * width)
 
-    def forward(self, features: Tensor, grid: tuple[int, int, int], mask: Tensor) -> Modulation:
-        """On `grid` = (frame, height, width); samples where `mask` is False get zeros."""
-        pooled = F.adaptive_avg_pool3d(features, grid)
+    def forward(self, pooled: Tensor, mask: Tensor) -> Modulation:
+        """From features on the site's grid; samples where `mask` is False get zeros."""
         both = self.linear(rearrange(pooled, "b c f h w -> b f h w c"))
         both = torch.where(
             rearrange(mask, "b -> b 1 1 1 1"), both, torch.zeros((), dtype=both.dtype, device=mask.device)

@@ -2,7 +2,14 @@
 
     (scale, shift) = W pool(m) + b,   W = b = 0 at the start,   y -> y (1 + scale) + shift                          (1)
 
-pool is torch's adaptive average pooling: bin i of n over N cells covers [floor(i N / n), ceil((i + 1) N / n)).
+For video, pool is torch's adaptive average pooling: bin i of n over N cells covers
+[floor(i N / n), ceil((i + 1) N / n)). For audio it averages over the panorama and aligns in time. A clip of F frames
+lasts T latent steps, which the U-Net pads; frame j covers the steps [j T / F, (j + 1) T / F). A site whose cells cover
+S steps each gets
+
+    pool(m)_i = mean of m over the steps [i S, min((i + 1) S, T))                                                  (2)
+
+where a cell beyond T, which lies in the padding, repeats the last one before.
 """
 
 from dataclasses import dataclass
@@ -15,6 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from con360av_jax.config.shapes import padded_time
 from con360av_jax.models.layers import linear
 
 
@@ -39,6 +47,27 @@ def pool(
     return features
 
 
+def time_shares(frames: int, cells: int, steps: int) -> np.ndarray:
+    """(cells, frames) float32: shares of the frames in each cell of equation (2); T = `steps`."""
+    width = padded_time(steps) // cells
+    last = (steps - 1) // width
+    cell = np.minimum(np.arange(cells), last)[:, None]
+    # In units of 1 / F of a latent step all borders are whole numbers.
+    start, end = cell * width * frames, np.minimum((cell + 1) * width, steps) * frames
+    frame = np.arange(frames) * steps
+    overlap = np.maximum(np.minimum(end, frame + steps) - np.maximum(start, frame), 0)
+    return (overlap / (end - start)).astype(np.float32)
+
+
+def pool_time(
+    features: Float[Array, "batch frame height width channel"], cells: int, steps: int
+) -> Float[Array, "batch 1 cell 1 channel"]:
+    """Equation (2) for a site of `cells` cells: T = `steps`. As in audio's features, height is time."""
+    matrix = jnp.asarray(time_shares(features.shape[1], cells, steps), features.dtype)
+    everywhere = pool(features, (features.shape[1], 1, 1))
+    return rearrange(jnp.einsum("bfhwc,nf->bnhwc", everywhere, matrix), "b n 1 1 c -> b 1 n 1 c")
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Modulation:
@@ -53,10 +82,6 @@ class Modulation:
         """Equation (1); zeros give `y` bit for bit."""
         return y * (jnp.asarray(1, y.dtype) + self.scale) + self.shift
 
-    def along_height(self) -> "Modulation":
-        """The same modulation over the height axis instead of the frame axis: audio has its time there."""
-        return Modulation(*(rearrange(part, "b f 1 w c -> b 1 f w c") for part in (self.scale, self.shift)))
-
 
 class FiLM(nnx.Module):
     """Equation (1)'s zero-initialised layer for one site."""
@@ -66,12 +91,11 @@ class FiLM(nnx.Module):
 
     def __call__(
         self,
-        features: Float[Array, "batch frame height width map_channel"],
-        grid: tuple[int, int, int],
+        pooled: Float[Array, "batch frame height width map_channel"],
         mask: Bool[Array, "batch"] | None,
     ) -> Modulation:
-        """Scale and shift on `grid` = (frame, height, width); rows where `mask` is False get zeros."""
-        modulation = self.linear(pool(features, grid))
+        """Scale and shift from features on the site's grid; rows where `mask` is False get zeros."""
+        modulation = self.linear(pooled)
         if mask is not None:
             keep = rearrange(mask, "b -> b 1 1 1 1")
             modulation = jnp.where(keep, modulation, jnp.zeros((), modulation.dtype))

@@ -1,8 +1,8 @@
 """The joint model: two U-Nets, connectors between them, and FiLM by maps of the panorama on both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 import jax.numpy as jnp
 from einops import rearrange
@@ -17,7 +17,7 @@ from con360av_jax.errors import ConfigError
 from con360av_jax.models import functional
 from con360av_jax.models.connector import Connector, TimeAxis
 from con360av_jax.models.environment import EnvironmentEncoder
-from con360av_jax.models.film import FiLM
+from con360av_jax.models.film import FiLM, pool, pool_time
 from con360av_jax.models.functional import Params
 from con360av_jax.models.map_encoder import MapEncoder
 from con360av_jax.models.remat import run
@@ -27,6 +27,8 @@ from con360av_jax.models.unet import AtSite, UNet
 SITES = {"down_2": 2, "down_3": 3, "up_0": 3, "up_1": 2}
 TIME_AXIS: dict[str, TimeAxis] = {"audio": "height", "video": "frame"}
 OTHER = {"audio": "video", "video": "audio"}
+Pool: TypeAlias = Callable[[tuple[int, int, int]], Array]
+"""The Map Encoder's output on a site's (frame, height, width)."""
 
 
 class JointModel(nnx.Module):
@@ -74,8 +76,10 @@ class JointModel(nnx.Module):
                 inputs.timesteps if steps is None else steps,
                 taps,
             )
-            features = None if inputs.maps is None else self.map_encoder(inputs.maps)
-            sites = {name: self._connect(name, sequences, features, inputs.map_mask, taps) for name in modalities}
+            pools: Mapping[str, Pool | None] = dict.fromkeys(modalities)
+            if inputs.maps is not None:
+                pools = on_grids(self.map_encoder(inputs.maps), latents["audio"].shape[1])
+            sites = {name: self._connect(name, sequences, pools[name], inputs.map_mask, taps) for name in modalities}
         outputs = {}
         for name in modalities:
             noise = self.unet[name](noisy[name], inputs.timesteps[name], inputs.text[name], sites[name])
@@ -112,7 +116,7 @@ class JointModel(nnx.Module):
         self,
         name: str,
         sequences: dict[str, Array],
-        map_features: Array | None,
+        pool_maps: Pool | None,
         map_mask: Array | None,
         taps: dict[str, Array] | None,
     ) -> AtSite:
@@ -122,18 +126,26 @@ class JointModel(nnx.Module):
             if site not in SITES:
                 return x
             modulation = None
-            if map_features is not None:
-                # Audio has no position in the view: it gets each time step's average over the whole panorama.
+            if pool_maps is not None:
                 frames, height, width = x.shape[1:4]
-                grid = (height, 1, 1) if name == "audio" else (frames, height, width)
-                modulation = self.film[name][site](map_features, grid, map_mask)
-                modulation = modulation.along_height() if name == "audio" else modulation
+                modulation = self.film[name][site](pool_maps((frames, height, width)), map_mask)
             output = run(self.connector[name][site], x, sequences[OTHER[name]], modulation, remat=self.remat)
             if taps is not None:
                 taps[f"connector/{name}/{site}"] = output
             return output
 
         return at_site
+
+
+def on_grids(map_features: Array, audio_steps: int) -> dict[str, Pool]:
+    """Functions that average the Map Encoder's output on a site's (frame, height, width), per modality.
+
+    Audio has no position in the view: it gets the average over the whole panorama at each time.
+    """
+    return {
+        "audio": lambda grid: pool_time(map_features, cells=grid[1], steps=audio_steps),
+        "video": lambda grid: pool(map_features, grid),
+    }
 
 
 @lru_cache(maxsize=8)
