@@ -29,7 +29,7 @@ from tests.support.doc_blocks import Block, blocks, commands, extras, make_targe
 
 PROGRAMS = {"con360av": con360av_jax.cli, "convert": convert.cli, "preprocess": preprocess.cli}
 # Not ours: nothing to check.
-FOREIGN = {"cd", "git", "hf", "python3", ".", ".venv/bin/pre-commit", "nvidia-smi"}
+FOREIGN = {"cd", "git", "hf", "printf", "python3", ".", ".venv/bin/pre-commit", "nvidia-smi"}
 SHELL, PYTHON = blocks("sh"), blocks("python")
 
 
