@@ -18,8 +18,10 @@ from jaxtyping import Bool, Float
 from con360av_jax.config.files import problems, structure
 from con360av_jax.data.schema import recording_of
 from con360av_jax.errors import MetricError
-from con360av_jax.scenes.synthetic import TRUTH_VERSION, ObjectTruth, Truth
-from con360av_jax.sphere.geometry import direction_from_angles, rotation
+from con360av_jax.scenes.captions_2 import Said, describe_view
+from con360av_jax.scenes.truth import BY_FRAME, VERSIONS, ObjectTruth, Truth
+from con360av_jax.scenes.views import elevations
+from con360av_jax.sphere.geometry import angles_from_direction, direction_from_angles, rotation
 
 _LATE = 0.5  # frames by which a clip may end after its scene
 
@@ -69,7 +71,7 @@ def scene_clip(
     path = folder / f"{recording_of(key)}.json"
     if not path.is_file():
         return None
-    truth = _read(path)
+    truth = read_truth(path)
     times = start + np.arange(len(track)) / frames_per_second
     if times[-1] > truth["seconds"] + _LATE / frames_per_second:
         raise MetricError(
@@ -83,6 +85,42 @@ def scene_clip(
         place=truth["place"],
         requested=_requested(truth, track, times),
         loudest=objects[int(np.argmax(powers))]["class"],
+    )
+
+
+def view_caption_of(
+    folder: Path, key: str, start: float, track: Float[np.ndarray, "frame 4"], frames_per_second: float
+) -> str:
+    """Caption of what the view of a clip of version 2 shows in its middle frame; the arguments are `scene_clip`'s.
+
+    The wording depends on `key`. Raises MetricError if there is no ground truth, if it is corrupt or of version 1,
+    whose objects have no colour names.
+    """
+    path = folder / f"{recording_of(key)}.json"
+    truth = read_truth(path)
+    middle, viewpoint = np.array([start + len(track) // 2 / frames_per_second]), track[len(track) // 2]
+    ends = np.array([start, start + len(track) / frames_per_second])
+    centre = direction_from_angles(viewpoint[0], viewpoint[1])
+    seen: list[tuple[float, Said]] = []
+    for item in truth["objects"]:
+        if "colour" not in item:
+            raise MetricError(f"{path} is of version {truth['version']}, which has no colours: use scenes of version 2")
+        direction = _directions(truth, item, middle)[0]
+        if in_view(direction, viewpoint):
+            seen.append((-float(direction @ centre), _said(truth, item, item["colour"], ends)))
+    objects = [said for _, said in sorted(seen, key=lambda pair: pair[0])]
+    return describe_view(objects, truth["place"], elevations(viewpoint), np.random.default_rng(list(key.encode())))
+
+
+def _said(truth: Truth, item: ObjectTruth, colour: str, ends: Float[np.ndarray, "2"]) -> Said:
+    longitudes, latitudes = angles_from_direction(_directions(truth, item, ends))
+    distances = np.interp(ends, truth["frame_times_s"], item["distance_m"])
+    return Said(
+        name=item["class"],
+        colour=colour,
+        longitude=(float(longitudes[0]), float(longitudes[1])),
+        latitude=(float(latitudes[0]), float(latitudes[1])),
+        distance=(float(distances[0]), float(distances[1])),
     )
 
 
@@ -124,20 +162,22 @@ def _power(truth: Truth, item: ObjectTruth, start: float, end: float) -> float:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path) -> Truth:
+def read_truth(path: Path) -> Truth:
+    """Reads a file of ground truth; raises MetricError if it is missing, corrupt or of another version."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MetricError(f"{path} cannot be read as ground truth ({error}): write the scenes again") from error
     version = data.get("version") if isinstance(data, dict) else None
-    if version != TRUTH_VERSION:
-        raise MetricError(f"{path} has version {version}, this program reads {TRUTH_VERSION}: write the scenes again")
+    if version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise MetricError(f"{path} has version {version}, this program reads {known}: write the scenes again")
     try:
         truth: Truth = structure(data, Truth)
     except BaseValidationError as error:
         raise MetricError(f"{path} is corrupt: {problems(error)}; write the scenes again") from error
     frames = len(truth["frame_times_s"])
-    rows = [len(row) for item in truth["objects"] for name, row in item.items() if name not in ("class", "onsets_s")]  # pyright: ignore[reportArgumentType]
+    rows = [len(item[name]) for item in truth["objects"] for name in BY_FRAME]
     if not truth["objects"] or not frames or any(row != frames for row in rows):
         raise MetricError(
             f"{path} is corrupt: {len(truth['objects'])} objects with rows of {sorted(set(rows))}, "

@@ -137,6 +137,10 @@ class Scene:
     """Amplitude of the late echo; 0 outdoors."""
     noise_seed: int
     caption: str
+    version: int = 1
+    """Version of the rules that made it."""
+    split: str = ""
+    """Split of a scene of version 2."""
 
 
 def make_scene(seed: int, index: int = 0, seconds: float = 10.0) -> Scene:

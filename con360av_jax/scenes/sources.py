@@ -20,7 +20,7 @@ from con360av_jax.scenes.panorama import render_frame, render_scene_background, 
 from con360av_jax.scenes.scene import Scene
 from con360av_jax.scenes.timbres import object_sound, scene_sound
 from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_2
-from con360av_jax.scenes.views import SeenObject, draw_viewpoint, seen_objects, view_caption
+from con360av_jax.scenes.views import SeenObject, draw_viewpoints, seen_objects, view_caption
 from con360av_jax.sphere.contrast import WORKING_HEIGHT, contrast_saliency
 
 SAMPLES = 2**30
@@ -122,7 +122,7 @@ class SceneStills(SceneSource[Still]):
         scene = _scene(self.seed, number // STILLS_PER_SCENE, self.seconds, self.split)
         generator = self.generator(_STILL, number)
         time = float(generator.uniform(0, self.seconds))
-        viewpoint = draw_viewpoint(scene, time, generator)
+        (viewpoint,) = draw_viewpoints(scene, time, generator)
         video, objects = render_views(scene, np.array([time]), viewpoint, self.height, self.width)
         return {
             "video": video,
@@ -146,7 +146,7 @@ class SceneClips(SceneSource[Clip]):
         generator = self.generator(_CLIP, number)
         times = np.arange(clip.frames) / clip.frames_per_second
         middle = float(times[clip.frames // 2])
-        viewpoint = draw_viewpoint(scene, middle, generator)
+        (viewpoint,) = draw_viewpoints(scene, middle, generator)
         track = np.repeat(viewpoint[None], clip.frames, axis=0)
         video, objects = render_views(scene, times, viewpoint, clip.height, clip.width)
         sound, mel = _audio(self.seed, index, clip.seconds, self.split, self.mel)

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypedDict
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Int16, UInt8
 
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import write_clip
@@ -18,34 +18,13 @@ from con360av_jax.runtime.files import remove_leftovers, replacing
 from con360av_jax.scenes.panorama import paint_objects, panorama_grid, render_scene_background
 from con360av_jax.scenes.scene import Scene, make_scene
 from con360av_jax.scenes.timbres import object_sound, scene_sound
+from con360av_jax.scenes.truth import VERSIONS, Truth, scene_truth
+from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_2
+from con360av_jax.scenes.views import draw_viewpoints
 
-TRUTH_VERSION = 1
-CAPTIONS, SETTINGS = "captions.jsonl", "scenes.json"
-ObjectTruth = TypedDict(
-    "ObjectTruth",
-    {
-        "class": str,
-        "onsets_s": list[float],
-        "lon_deg": list[float],
-        "lat_deg": list[float],
-        "angular_radius_deg": list[float],
-        "distance_m": list[float],
-        "loudness": list[float],
-    },
-)
-"""Ground truth of one object. Per frame: lon_deg, positive to the right of the image centre; lat_deg, positive up;
-angular_radius_deg, from centre to edge; loudness, RMS of its sound at the viewer until the next frame."""
-
-
-class Truth(TypedDict):
-    """Ground truth of a clip: its objects and their positions and loudness by frame."""
-
-    version: int
-    caption: str
-    seconds: float
-    place: str
-    frame_times_s: list[float]
-    objects: list[ObjectTruth]
+CAPTIONS, SETTINGS, VIEWPOINTS = "captions.jsonl", "scenes.json", "viewpoints.csv"
+Written: TypeAlias = tuple[int, str, list[str]]
+"""Number and caption of a written scene, and the lines of its viewpoints."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +39,18 @@ class SyntheticClip:
     truth: Truth
 
 
+def numbered_scene(seed: int, index: int, seconds: float, version: int = 1, split: SceneSplit = "train") -> Scene:
+    """Scene `index` of the set `seed` of a version; `split` is that of version 2.
+
+    Raises DatasetError for an unknown version, and as `make_scene_2` does.
+    """
+    if version not in VERSIONS:
+        raise DatasetError(f"scenes have no version {version}: give one of {', '.join(map(str, VERSIONS))}")
+    return make_scene(seed, index, seconds) if version == 1 else make_scene_2(seed, index, seconds, split)
+
+
 def captions_corpus(count: int, seed: int) -> list[str]:
-    """Captions of scenes 0 to count - 1, without rendering."""
+    """Captions of scenes 0 to count - 1 of version 1, without rendering."""
     return [make_scene(seed, index).caption for index in range(count)]
 
 
@@ -74,7 +63,7 @@ def render_clip(
     sample_rate: int = 16_000,
     index: int = 0,
 ) -> SyntheticClip:
-    """Renders scene `index` of the set `seed`; bit-identical for equal arguments."""
+    """Renders scene `index` of the set `seed` of version 1; bit-identical for equal arguments."""
     scene = make_scene(seed, index, seconds)
     return render_scene(scene, height, width, frames_per_second, sample_rate)
 
@@ -93,38 +82,28 @@ def render_scene(
     return SyntheticClip(video, scene_sound(scene, sources, sample_rate), scene.caption, truth)
 
 
-def scene_truth(
-    scene: Scene, sources: list[Float[np.ndarray, "sample"]], times: Float[np.ndarray, "frame"], sample_rate: int
-) -> Truth:
-    """Ground truth of all objects at `times`; `sources` contains one `object_sound` per object."""
-    bounds = np.append(np.round(times * sample_rate).astype(int), round(scene.seconds * sample_rate))
-    objects: list[ObjectTruth] = []
-    for item, source in zip(scene.objects, sources, strict=True):
-        longitude, latitude = item.motion.angles(times)
-        pieces = [source[first:last] for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
-        objects.append(
-            {
-                "class": item.name,
-                "onsets_s": _rounded(item.onsets, 5),
-                "lon_deg": _rounded(np.degrees(longitude)),
-                "lat_deg": _rounded(np.degrees(latitude)),
-                "angular_radius_deg": _rounded(np.degrees(item.angular_radius(times, scene.seconds))),
-                "distance_m": _rounded(item.motion.distance(times, scene.seconds)),
-                "loudness": _rounded(np.array([np.sqrt(np.mean(piece**2)) for piece in pieces]), 5),
-            }
-        )
-    return {
-        "version": TRUTH_VERSION,
-        "caption": scene.caption,
-        "seconds": scene.seconds,
-        "place": scene.background.palette,
-        "frame_times_s": _rounded(times, 5),
-        "objects": objects,
-    }
+@dataclass(frozen=True, kw_only=True)
+class _Rendering:
+    """Settings of written scenes that determine their content; what scenes.json holds, with the number of clips."""
+
+    seed: int
+    height: int
+    width: int
+    seconds: float
+    frames_per_second: float
+    sample_rate: int
+    version: int
+    split: SceneSplit
+    viewpoints: int
+
+    def recorded(self, clips: int) -> dict[str, int | float | str]:
+        """Content of scenes.json."""
+        settings = {"version": self.version, "clips": clips, **asdict(self)}
+        # Files of version 1 are as they were before there were others.
+        return {name: value for name, value in settings.items() if self.version > 1 or name not in _SINCE_2}
 
 
-def _rounded(values: Float[np.ndarray, "value"], digits: int = 3) -> list[float]:
-    return [round(float(value), digits) for value in values]
+_SINCE_2 = ("split", "viewpoints")
 
 
 def write_scene_clips(
@@ -138,10 +117,14 @@ def write_scene_clips(
     progress: Callable[[int, int], None] | None = None,
     frames_per_second: float = 8.0,
     sample_rate: int = 16_000,
+    version: int = 1,
+    split: SceneSplit = "train",
+    viewpoints: int = 2,
 ) -> None:
     """Writes scene_000000.mp4 (H.264, 4-channel FLAC) and .json (ground truth) per scene, and captions.jsonl, to `out`.
 
-    The folder appears when it is complete. A folder that already holds the same scenes stays unchanged.
+    Scenes of version 2 also get viewpoints.csv, trajectories for preprocessing. The folder appears when it is
+    complete. A folder that already holds the same scenes stays unchanged.
 
     Args:
         out: a folder that does not exist, is empty, or holds the same scenes.
@@ -154,36 +137,48 @@ def write_scene_clips(
         progress: called with (clips done, clips) after each clip.
         frames_per_second: frame rate of the video.
         sample_rate: sample rate of the audio, Hz.
+        version: version of the scenes.
+        split: split of scenes of version 2.
+        viewpoints: viewpoints per scene of version 2.
 
     Raises:
         DatasetError: the arguments are invalid, or `out` holds something else or cannot be created.
     """
-    if clips < 1 or workers < 1 or seconds <= 0 or height < 8 or width != 2 * height or seed < 0:
+    if clips < 1 or workers < 1 or seconds <= 0 or height < 8 or width != 2 * height or seed < 0 or viewpoints < 1:
         raise DatasetError(
-            f"clips={clips}, workers={workers}, seconds={seconds}, seed={seed} and size {height}x{width} make no "
-            "scenes; all must be positive and the width twice the height"
+            f"clips={clips}, workers={workers}, seconds={seconds}, seed={seed}, viewpoints={viewpoints} and size "
+            f"{height}x{width} make no scenes; all must be positive and the width twice the height"
         )
-    settings: dict[str, int | float] = {
-        **{"version": TRUTH_VERSION, "clips": clips, "seed": seed, "height": height, "width": width},
-        **{"seconds": seconds, "frames_per_second": frames_per_second, "sample_rate": sample_rate},
-    }
-    out = Path(out)
-    if _already_written(out, settings):
-        return
-    remove_leftovers(out.parent, out.name)
-    lines = dict[int, str]()
-    with replacing(out, DatasetError) as folder:
-        folder.mkdir()
-        work = partial(_write_scene, folder, seed, (height, width), seconds, frames_per_second, sample_rate)
-        for index, caption in _in_processes(work, clips, workers):
-            lines[index] = json.dumps({"file": f"scene_{index:06d}.mp4", "caption": caption})
-            if progress:
-                progress(len(lines), clips)
-        (folder / CAPTIONS).write_text("".join(f"{lines[index]}\n" for index in range(clips)))
-        (folder / SETTINGS).write_text(json.dumps(settings))
+    rendering = _Rendering(
+        **{"seed": seed, "height": height, "width": width, "seconds": seconds, "frames_per_second": frames_per_second},
+        **{"sample_rate": sample_rate, "version": version, "split": split, "viewpoints": viewpoints},
+    )
+    numbered_scene(seed, 0, seconds, version, split)  # raises before anything is written
+    out, settings = Path(out), rendering.recorded(clips)
+    if not _already_written(out, settings):
+        remove_leftovers(out.parent, out.name)
+        with replacing(out, DatasetError) as folder:
+            folder.mkdir()
+            _write_scenes(folder, rendering, clips, workers, progress)
+            (folder / SETTINGS).write_text(json.dumps(settings))
 
 
-def _already_written(out: Path, settings: dict[str, int | float]) -> bool:
+def _write_scenes(
+    folder: Path, rendering: _Rendering, clips: int, workers: int, progress: Callable[[int, int], None] | None
+) -> None:
+    """Writes all clips with truth, captions and viewpoints."""
+    lines, places = dict[int, str](), dict[int, list[str]]()
+    for index, caption, places[index] in _in_processes(partial(_write_scene, folder, rendering), clips, workers):
+        lines[index] = json.dumps({"file": f"scene_{index:06d}.mp4", "caption": caption})
+        if progress:
+            progress(len(lines), clips)
+    (folder / CAPTIONS).write_text("".join(f"{lines[index]}\n" for index in range(clips)))
+    if rendering.version > 1:
+        rows = [row for index in range(clips) for row in places[index]]
+        (folder / VIEWPOINTS).write_text("\n".join(["clip,viewpoint,time,yaw,pitch,fov", *rows, ""]))
+
+
+def _already_written(out: Path, settings: dict[str, int | float | str]) -> bool:
     """Whether `out` holds the scenes of `settings`; raises DatasetError if it holds something else."""
     if not out.exists():
         return False
@@ -197,7 +192,7 @@ def _already_written(out: Path, settings: dict[str, int | float]) -> bool:
     raise DatasetError(f"{out}: is not empty and holds something else than these scenes; choose another folder")
 
 
-def _in_processes(work: Callable[[int], tuple[int, str]], clips: int, workers: int) -> Iterator[tuple[int, str]]:
+def _in_processes(work: Callable[[int], Written], clips: int, workers: int) -> Iterator[Written]:
     """`work(index)` for every clip as results come in, in this process or, with several workers, in new ones."""
     if workers == 1:
         yield from map(work, range(clips))
@@ -211,18 +206,20 @@ def _in_processes(work: Callable[[int], tuple[int, str]], clips: int, workers: i
             pool.shutdown(cancel_futures=True)
 
 
-def _write_scene(
-    folder: Path,
-    seed: int,
-    size: tuple[int, int],
-    seconds: float,
-    frames_per_second: float,
-    sample_rate: int,
-    index: int,
-) -> tuple[int, str]:
-    """Renders and writes one clip with its truth; returns its number and caption."""
-    clip = render_clip(seed, seconds, *size, frames_per_second, sample_rate, index)
+def _write_scene(folder: Path, rendering: _Rendering, index: int) -> Written:
+    """Renders and writes one clip with its truth; returns its number, caption and lines of viewpoints."""
+    scene = numbered_scene(rendering.seed, index, rendering.seconds, rendering.version, rendering.split)
+    rate, size = rendering.frames_per_second, (rendering.height, rendering.width)
+    clip = render_scene(scene, *size, rate, rendering.sample_rate)
     path = folder / f"scene_{index:06d}.mp4"
-    write_clip(path, clip.video, frames_per_second, clip.sound, sample_rate, lossless_audio=True)
+    write_clip(path, clip.video, rate, clip.sound, rendering.sample_rate, lossless_audio=True)
     path.with_suffix(".json").write_text(json.dumps(clip.truth))
-    return index, clip.caption
+    return index, clip.caption, _viewpoint_rows(scene, path.stem, rendering, index) if scene.version > 1 else []
+
+
+def _viewpoint_rows(scene: Scene, name: str, rendering: _Rendering, index: int) -> list[str]:
+    """Lines of viewpoints.csv for one scene: viewpoints at its middle, which stand still."""
+    seed = np.random.SeedSequence([5, SPLIT_NUMBERS[rendering.split], rendering.seed, index])
+    drawn = draw_viewpoints(scene, scene.seconds / 2, np.random.default_rng(seed), rendering.viewpoints)
+    angles = [np.degrees(viewpoint[:3].astype(float)) for viewpoint in drawn]
+    return [f"{name},{number},0,{','.join(f'{angle:.3f}' for angle in row)}" for number, row in enumerate(angles)]

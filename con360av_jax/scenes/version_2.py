@@ -91,6 +91,8 @@ def make_scene_2(seed: int, index: int = 0, seconds: float = 2.0, split: SceneSp
         reverberation=float(generator.uniform(0.0, 0.08)),
         noise_seed=int(generator.integers(2**32)),
         caption=describe_scene([said(item, seconds) for item in objects], palette, generator),
+        version=2,
+        split=split,
     )
 
 

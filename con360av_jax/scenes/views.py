@@ -1,6 +1,6 @@
 """Viewpoints of procedural scenes, which objects they show, and view captions.
 
-Of the viewpoints that `draw_viewpoint` draws, 80 % look within 15 degrees of an object, 20 % at no object.
+Of the viewpoints that `draw_viewpoints` draws, 80 % look within 15 degrees of an object, 20 % at no object.
 """
 
 from dataclasses import dataclass
@@ -36,15 +36,23 @@ class SeenObject:
     """Place of its centre in the view, right and up, from -1 to 1."""
 
 
-def draw_viewpoint(scene: Scene, time: float, generator: np.random.Generator) -> Viewpoint:
-    """Yaw, pitch and field of view (twice) of a viewpoint of `scene` at `time` (s), rad.
+def draw_viewpoints(scene: Scene, time: float, generator: np.random.Generator, count: int = 1) -> tuple[Viewpoint, ...]:
+    """Viewpoints of `scene` at `time` (s), each yaw, pitch and field of view (twice), rad.
 
-    A viewpoint at no object shows none during the whole scene; where a scene leaves no room for that, it looks at one.
+    Those that look at objects look at different ones, as far as there are enough. A viewpoint at no object shows none
+    during the whole scene; where a scene leaves no room for that, it looks at one.
     """
+    order = generator.permutation(len(scene.objects))
+    return tuple(
+        _draw_viewpoint(scene, time, scene.objects[order[number % len(order)]], generator) for number in range(count)
+    )
+
+
+def _draw_viewpoint(scene: Scene, time: float, item: SceneObject, generator: np.random.Generator) -> Viewpoint:
+    """A viewpoint at no object or at `item`."""
     found = _empty_viewpoint(scene, generator) if generator.uniform() < EMPTY else None
     if found is not None:
         return found
-    item = scene.objects[int(generator.integers(len(scene.objects)))]
     longitude, latitude = (float(angle) for angle in item.motion.angles(np.array(time)))
     # Evenly over the cap around the object.
     cosine = generator.uniform(np.cos(NEAR), 1)

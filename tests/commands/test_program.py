@@ -144,7 +144,7 @@ def test_a_wrong_option_is_one_line_that_names_it(arguments: str, line: str, cap
         ("preprocess", "features --videos v --out f --protocol small --batch 2", "--batch is now --batch-size"),
         ("convert", "export run --output torch", "--output is now --out"),
         ("con360av", "report run --output page.html", "--output is now --out"),
-        ("con360av", "synth --out s --encode x", "unknown option --encode"),
+        ("con360av", "synth --out s --encode x", "unknown option --encode; did you mean --seconds?"),
     ],
 )
 def test_an_old_name_is_refused_with_the_new_one(program: str, arguments: str, line: str, capsys):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from con360av_jax.config.files import load_config
-from con360av_jax.scenes.synthetic import ObjectTruth, SyntheticClip, render_clip
+from con360av_jax.scenes.synthetic import SyntheticClip, render_clip
+from con360av_jax.scenes.truth import ObjectTruth
 from con360av_jax.sphere.ambisonics import sound_direction
 from con360av_jax.sphere.contrast import contrast_saliency
 from con360av_jax.sphere.geometry import direction_from_angles

@@ -8,7 +8,7 @@ import pytest
 from con360av_jax.scenes.captions_2 import NOUNS, vocabulary, words
 from con360av_jax.scenes.panorama import render_frame, render_views
 from con360av_jax.scenes.version_2 import make_scene_2
-from con360av_jax.scenes.views import draw_viewpoint, seen_objects, view_caption
+from con360av_jax.scenes.views import draw_viewpoints, seen_objects, view_caption
 from con360av_jax.sphere.geometry import direction_from_angles
 from preprocess.stages.views import render_track
 
@@ -20,7 +20,7 @@ def drawn():
     """Scenes with a viewpoint each, at 1 s."""
     generator = np.random.default_rng(0)
     scenes = [make_scene_2(3, index) for index in range(MANY)]
-    return [(scene, draw_viewpoint(scene, 1.0, generator)) for scene in scenes]
+    return [(scene, draw_viewpoints(scene, 1.0, generator)[0]) for scene in scenes]
 
 
 def test_viewpoints_look_at_an_object_or_at_none(drawn):
