@@ -57,6 +57,7 @@ class Table1:
         options, protocol = self.options, named_protocol(self.protocol)
         options.check()
         extraction = options.extraction()
+        options.start()
         makings = [options.making(run, self.dataset, protocol) for run in (self.baseline, self.con360av)]
         check_runs(makings[0].weights, makings[1].weights)
         warn_of(doubts(*makings))
@@ -82,7 +83,6 @@ class Table1:
             name: replace(second, folder=self.out / VIEWPOINTS / name, making=making, entries=chosen, paper={})
             for name, (making, chosen) in variants.items()
         }
-        options.start()
         table = make_table({BASELINE: first, CON360AV: second}, studied, self.out, loader(options.mesh), command)
         if table is not None:
             show_table1(table, write_table(table, self.out))
