@@ -30,7 +30,7 @@ from con360av_jax.train.state import TrainState, init_state
 
 def make_state(config: Config, every: int) -> TrainState:
     """State of a run before its first step, filled with ones, with every `every`th of the trained arrays."""
-    _, shapes = joint_model(config)
+    _, shapes = joint_model(config, "float32")
     trainable = flatten(select(shapes, config.train.trainable)[0])
     kept = {name: jnp.ones(leaf.shape, jnp.float32) for name, leaf in list(trainable.items())[::every]}
     optimizer = make_optimizer(config.train)

@@ -82,7 +82,7 @@ def make_pipeline(config: Config, folder: Path) -> None:
         del model
     (folder / "unet_svg").mkdir(parents=True)
     (folder / "unet_svg" / "config.json").write_text(json.dumps(connectors_json(config.model)))
-    shapes = names_and_shapes(CONNECTORS, flatten(joint_model(config)[1]))
+    shapes = names_and_shapes(CONNECTORS, flatten(joint_model(config, "float32")[1]))
     write_weights(folder / "unet_svg" / DIFFUSERS, Noise(shapes), {"format": "pt"})
     for suffix, tokenizer in zip("av", train_tokenizers(config, 0).values(), strict=True):
         tokenizer.save_pretrained(folder / f"tokenizer_{suffix}")

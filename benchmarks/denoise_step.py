@@ -108,7 +108,6 @@ def main() -> None:
             f"--frames {arguments.frames} given, but a clip of {config.clip.seconds} s has whole frames a second"
         )
     config = replace(config, clip=replace(config.clip, frames_per_second=arguments.frames // config.clip.seconds))
-    config = replace(config, train=replace(config.train, compute_dtype=arguments.dtype))
     results: harness.Json = {**harness.environment(config), "dtype": arguments.dtype}
     results["cases"] = {f"denoise, {arguments.frames} frames": compare(config, arguments)}
     harness.publish(results, arguments.out)
@@ -128,7 +127,7 @@ def compare(config: Config, arguments: Any) -> harness.Json:
     given = inputs(config)
     models = {name: comparison.build(component, config) for name, component in UNETS.items()}
     params = parameters(config, models, arguments.dtype)
-    denoise, _ = joint_model(config)
+    denoise, _ = joint_model(config, arguments.dtype)
 
     def unets(params: Params, inputs: DenoiserInputs) -> Latents:
         # One modality alone runs without connectors.

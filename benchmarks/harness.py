@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -75,6 +76,19 @@ def prepare() -> None:
     choose_fast_run()
     # PyTorch needs memory on the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def one_core() -> int:
+    """Pins this process with all its threads to one core and returns its number; -1 where unsupported."""
+    cv2.setNumThreads(0)
+    threads = Path("/proc/self/task")
+    if not threads.is_dir():
+        return -1
+    core = min(os.sched_getaffinity(0))
+    # Libraries have already started threads; decoders start theirs later, as many as there are cores.
+    for thread in threads.iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+    return core
 
 
 @contextmanager

@@ -13,14 +13,11 @@ write        records as bytes, and as a dataset on disk
 The process keeps to one core. Seconds are given on the clock and of the processor (harness.with_processor_time).
 """
 
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-
-import cv2
 
 from benchmarks import harness
 from con360av_jax.config.files import load_config
@@ -97,19 +94,6 @@ def case(seconds: dict[str, list[float]], spent: dict[str, list[float]]) -> harn
     return harness.case(named, clips_per_second={name: 1 / statistics.median(row) for name, row in named.items()})
 
 
-def one_core() -> int:
-    """Pins this process with all its threads to one core and returns its number; -1 where unsupported."""
-    cv2.setNumThreads(0)
-    threads = Path("/proc/self/task")
-    if not threads.is_dir():
-        return -1
-    core = min(os.sched_getaffinity(0))
-    # Libraries have already started threads; decoders start theirs later, as many as there are cores.
-    for thread in threads.iterdir():
-        os.sched_setaffinity(int(thread.name), {core})
-    return core
-
-
 def main() -> None:
     """Times everything and publishes."""
     parser = harness.parser(__doc__)
@@ -118,7 +102,7 @@ def main() -> None:
     parser.add_argument("--moving", action="store_true", help="viewpoints follow their regions")
     arguments = parser.parse_args()
     harness.prepare()
-    core = one_core()
+    core = harness.one_core()
     config = load_config(arguments.config)
     wanted = ViewpointSettings(count=2, moving=arguments.moving)
     pipeline = Pipeline(

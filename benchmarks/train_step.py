@@ -59,7 +59,7 @@ def build(config: Config, seed: int = 0) -> JointPeer:
 
 def converted(config: Config, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, np.ndarray]:
     """PyTorch parameters or their gradients under our paths; raises CheckpointError if the table does not fit."""
-    wanted = {path: leaf.shape for path, leaf in flatten(joint_model(config)[1]).items()}
+    wanted = {path: leaf.shape for path, leaf in flatten(joint_model(config, "float32")[1]).items()}
     arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items() if name != WITHOUT_COUNTERPART}
     return to_jax(arrays, TABLE, wanted, optional=".*")
 
@@ -120,7 +120,7 @@ def draws(config: Config) -> Draws:
 
 def our_gradients(config: Config, state: TrainState, frozen: Params, drawn: Draws) -> Gradients:
     """Our loss and gradients in the compute dtype."""
-    denoiser, _ = joint_model(config)
+    denoiser, _ = joint_model(config, config.train.compute_dtype)
 
     @jax.jit
     def run(params: Params, frozen: Params, drawn: Draws) -> tuple[jax.Array, Params]:

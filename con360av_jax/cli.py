@@ -8,6 +8,7 @@ from con360av_jax.commands.demo import Demo
 from con360av_jax.commands.evaluate import Evaluate
 from con360av_jax.commands.init import Init
 from con360av_jax.commands.plan import Plan
+from con360av_jax.commands.pretrain import Pretrain
 from con360av_jax.commands.program import run_program
 from con360av_jax.commands.report import Report
 from con360av_jax.commands.sample import Sample
@@ -20,6 +21,7 @@ COMMANDS = {
     "demo": Demo,
     "synth": Synth,
     "init": Init,
+    "pretrain": Pretrain,
     "train": Train,
     "plan": Plan,
     "sample": Sample,

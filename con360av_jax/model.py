@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32
 
 from con360av_jax.base.codecs import Codecs
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
-from con360av_jax.config.settings import Config, MeshConfig, PerModality, SamplerConfig
+from con360av_jax.config.settings import Config, Dtype, MeshConfig, PerModality, SamplerConfig, require
 from con360av_jax.config.shapes import MODALITIES, maps_shape
 from con360av_jax.data.transforms import stack_maps
 from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
@@ -39,14 +39,24 @@ class Con360AV:
     Dicts are over "audio" and "video"; compiled functions are kept, one per batch shape and setting.
     """
 
-    def __init__(self, config: Config, params: Params, pretrained: Pretrained, mesh: Mesh, step: int = 0):
+    def __init__(
+        self,
+        config: Config,
+        params: Params,
+        pretrained: Pretrained,
+        mesh: Mesh,
+        step: int = 0,
+        dtype: Dtype | None = None,
+    ):
         self.config, self.params = config, params
         self.step = step
         """Number of training steps of `params`; 0 for a pretrained folder."""
-        self.codecs = Codecs(pretrained, vae_dtype=config.train.compute_dtype)
-        denoise, _ = joint_model(config)
+        self.dtype: Dtype = dtype or default_dtype()
+        """Data type that the joint model and the VAEs compute in; text encoders and vocoder compute in float32."""
+        self.codecs = Codecs(pretrained, vae_dtype=self.dtype)
+        denoise, _ = joint_model(config, self.dtype)
         self._denoise = jax.jit(denoise)
-        self._sample = BatchSampler(config, mesh)
+        self._sample = BatchSampler(config, mesh, self.dtype)
 
     def denoise(
         self,
@@ -115,6 +125,8 @@ class Con360AV:
         guidance: Mapping[str, float] | None = None,
         map_guidance: float | Mapping[str, float] | None = None,
         timestep_gamma: float | None = None,
+        saliency_guidance: float | Mapping[str, float | None] | None = None,
+        map_mask: Bool[np.ndarray, "batch"] | None = None,
     ) -> Latents:
         """Samples clean latents by guided DDIM; arguments that are None come from `config.sampler`.
 
@@ -127,12 +139,16 @@ class Con360AV:
             guidance: scale of the text per modality.
             map_guidance: scale of the maps, one number for both or per modality.
             timestep_gamma: gamma of the timestep adjustment t -> T (t/T)^(gamma^+-0.5).
+            saliency_guidance: scale of saliency; `map_guidance` is then that of BASD.
+            map_mask: rows where it is False are sampled without control; None means that all rows have their maps.
 
         Raises:
             ConfigError: `steps` does not fit the schedule, or a scale is missing.
         """
-        settings = sampler_settings(self.config.sampler, steps, guidance, map_guidance, timestep_gamma)
-        return self._sample(self.params, noise_latents, text, negative_text, maps, settings)
+        settings = sampler_settings(
+            self.config.sampler, steps, guidance, map_guidance, timestep_gamma, saliency_guidance
+        )
+        return self._sample(self.params, noise_latents, text, negative_text, maps, settings, map_mask)
 
     def generate(
         self,
@@ -145,9 +161,12 @@ class Con360AV:
         guidance: Mapping[str, float] | None = None,
         map_guidance: float | Mapping[str, float] | None = None,
         timestep_gamma: float | None = None,
+        saliency_guidance: float | Mapping[str, float | None] | None = None,
     ) -> Clip:
         """Generates one clip of the scene that `caption` describes, seen from `viewpoint`; see `generate_batch`."""
-        settings = sampler_settings(self.config.sampler, steps, guidance, map_guidance, timestep_gamma)
+        settings = sampler_settings(
+            self.config.sampler, steps, guidance, map_guidance, timestep_gamma, saliency_guidance
+        )
         views = None if viewpoint is None else [viewpoint]
         maps = None if saliency is None else [saliency]
         return self.generate_batch([caption], views, maps, [seed], negative_caption, settings)[0]
@@ -155,7 +174,7 @@ class Con360AV:
     def generate_batch(
         self,
         captions: Sequence[str],
-        viewpoints: Sequence[ViewpointLike] | None = None,
+        viewpoints: Sequence[ViewpointLike | None] | None = None,
         saliencies: Sequence[SaliencyLike | None] | None = None,
         seeds: Sequence[int] | None = None,
         negative_caption: str = "",
@@ -165,8 +184,9 @@ class Con360AV:
 
         Args:
             captions: one per clip.
-            viewpoints: one per clip; None generates without control (the audio-visual baseline).
-            saliencies: one per clip, see `control`; needs viewpoints.
+            viewpoints: one per clip; None, for one clip or for all, generates without control (the audio-visual
+                baseline).
+            saliencies: one per clip, see `control`; a clip with one needs a viewpoint.
             seeds: one per clip, 0 if left out; a clip depends on its own seed only.
             negative_caption: negative caption of all clips.
             settings: steps and guidance; `config.sampler` if left out.
@@ -180,19 +200,19 @@ class Con360AV:
         for name, values in (("viewpoints", viewpoints), ("saliencies", saliencies), ("seeds", seeds)):
             if values is not None and len(values) != count:
                 raise ConfigError(f"{count} captions but {len(values)} {name}: give one for each clip")
-        if saliencies is not None and viewpoints is None:
+        pairs = list(zip(viewpoints or [None] * count, saliencies or [None] * count, strict=True))
+        if any(viewpoint is None and saliency is not None for viewpoint, saliency in pairs):
             raise GeometryError("saliency was given without a viewpoint; give a viewpoint as well")
-        controls = [
-            self.control(viewpoint, saliency)
-            for viewpoint, saliency in zip(viewpoints or [], saliencies or [None] * count, strict=False)
-        ]
+        controls = [None if viewpoint is None else self.control(viewpoint, saliency) for viewpoint, saliency in pairs]
+        empty = np.zeros(maps_shape(self.config), np.float32)
         latents = self._sample(
             self.params,
             self.noise(seeds),
             self.encode_text(captions),
             self.encode_text([negative_caption] * count),
-            np.stack([maps for maps, _ in controls]) if controls else None,
+            np.stack([empty if control is None else control[0] for control in controls]),
             settings or self.config.sampler,
+            np.array([control is not None for control in controls]),
         )
         latents = jax.device_get(latents)
         return [
@@ -203,10 +223,10 @@ class Con360AV:
                 sample_rate=self.config.mel.sample_rate,
                 caption=captions[i],
                 seed=seeds[i],
-                maps=controls[i][0] if controls else None,
-                viewpoint=controls[i][1] if controls else None,
+                maps=None if control is None else control[0],
+                viewpoint=None if control is None else control[1],
             )
-            for i in range(count)
+            for i, control in enumerate(controls)
         ]
 
 
@@ -216,22 +236,37 @@ def sampler_settings(
     guidance: Mapping[str, float] | None,
     map_guidance: float | Mapping[str, float] | None,
     timestep_gamma: float | None,
+    saliency_guidance: float | Mapping[str, float | None] | None = None,
 ) -> SamplerConfig:
     """Replaces settings of `config` by those that are not None; raises ConfigError if a scale lacks a modality."""
-    if isinstance(map_guidance, int | float):
-        map_guidance = dict.fromkeys(MODALITIES, float(map_guidance))
-    scales = {"text_guidance": guidance, "map_guidance": map_guidance}
+    scales = {"text_guidance": guidance, "map_guidance": map_guidance, "saliency_guidance": saliency_guidance}
     for name, given in scales.items():
+        if isinstance(given, int | float):
+            given = dict.fromkeys(MODALITIES, float(given))
         if given is not None:
             if set(given) != set(MODALITIES):
                 raise ConfigError(f"{name} needs a number for each of {', '.join(MODALITIES)}, given {dict(given)}")
-            config = replace(config, **{name: PerModality(audio=float(given["audio"]), video=float(given["video"]))})
+            audio, video = (None if (scale := given[one]) is None else float(scale) for one in MODALITIES)
+            config = replace(config, **{name: PerModality(audio=audio, video=video)})
     if steps is not None:
         config = replace(config, steps=steps)
     return config if timestep_gamma is None else replace(config, timestep_gamma=timestep_gamma)
 
 
-def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, local: bool = False) -> Con360AV:
+def default_dtype() -> Dtype:
+    """The data type that models compute in unless another is asked for: float32 on CPUs, bfloat16 on GPUs and TPUs."""
+    # A CPU has no bfloat16 products: there it would be less exact and slower.
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def load(
+    path: str | Path,
+    *,
+    ema: bool = True,
+    mesh: MeshConfig | None = None,
+    local: bool = False,
+    dtype: Dtype | None = None,
+) -> Con360AV:
     """Opens a pretrained folder, a training run (its newest checkpoint) or RUN/checkpoints/STEP.
 
     Args:
@@ -239,15 +274,20 @@ def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, 
         ema: for a run, load the moving average of the trained weights (True) or the weights themselves.
         mesh: device mesh; one device if left out. A checkpoint opens on any mesh.
         local: in a run of several processes, each loads its own model on its own devices.
+        dtype: data type that the joint model and the VAEs compute in, "float32" or "bfloat16"; if left out, float32 on
+            CPUs and bfloat16 on GPUs and TPUs. `train.compute_dtype` of the config belongs to training alone.
 
     Raises:
+        ConfigError: an unknown dtype.
         CheckpointError: nothing to open, corrupt files, or the frozen base is missing or a different one.
         ShardingError: the mesh does not fit the devices or the parameters.
     """
+    require(dtype in (None, *get_args(Dtype)), f"dtype {dtype!r}: give one of {', '.join(get_args(Dtype))}")
     path, devices = Path(path), make_mesh(mesh or MeshConfig(), local)
     if (path / "report.json").is_file():
         pretrained = open_pretrained(path)
-        return Con360AV(pretrained.config, _base(pretrained.config, pretrained, devices), pretrained, devices)
+        params = _base(pretrained.config, pretrained, devices)
+        return Con360AV(pretrained.config, params, pretrained, devices, dtype=dtype)
     item = "ema" if ema else "trainable"
     run_at, step_folder = checkpoint.locate(path, (item, "progress"))
     run = run_folder.open_run(run_at)
@@ -256,9 +296,9 @@ def load(path: str | Path, *, ema: bool = True, mesh: MeshConfig | None = None, 
     untrained, frozen = select(_base(run.config, pretrained, devices), run.config.train.trainable)
     trained = checkpoint.read_arrays(step_folder, {item: checkpoint.abstract(untrained)})[item]
     step = checkpoint.read_progress(step_folder).step
-    return Con360AV(run.config, merge(trained, frozen), pretrained, devices, step)
+    return Con360AV(run.config, merge(trained, frozen), pretrained, devices, step, dtype)
 
 
 def _base(config: Config, pretrained: Pretrained, mesh: Mesh) -> Params:
     """The joint model's parameters of a pretrained folder, on the mesh."""
-    return pretrained.params("joint", shardings_for(joint_model(config)[1], mesh))
+    return pretrained.params("joint", shardings_for(joint_model(config, "float32")[1], mesh))

@@ -12,13 +12,13 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Bool, Float, Float32, UInt8
 
-from con360av_jax.config.settings import Config, SamplerConfig
-from con360av_jax.config.shapes import latent_shapes
+from con360av_jax.config.settings import Config, Dtype, SamplerConfig
+from con360av_jax.config.shapes import latent_shapes, maps_shape
 from con360av_jax.denoiser import Latents, Text
 from con360av_jax.diffusion.process import draw_noise
-from con360av_jax.diffusion.sampler import sample
+from con360av_jax.diffusion.sampler import sample, without_map_guidance
 from con360av_jax.errors import ConfigError, MediaError
 from con360av_jax.media.files import write_clip
 from con360av_jax.models.functional import Params
@@ -85,16 +85,23 @@ def noise_from_seeds(config: Config, seeds: Sequence[int]) -> Latents:
 
 
 class BatchSampler:
-    """The sampler of one model on one mesh; compiles once per batch shape and setting."""
+    """The sampler of one model on one mesh, computing in `dtype`; compiles once per batch shape and setting."""
 
-    def __init__(self, config: Config, mesh: Mesh):
-        self.mesh = mesh
-        denoise, _ = joint_model(config)
+    def __init__(self, config: Config, mesh: Mesh, dtype: Dtype):
+        self.mesh, self._maps_shape = mesh, maps_shape(config)
+        denoise, _ = joint_model(config, dtype)
 
         def run(
-            params: Params, noise: Latents, text: Text, negative_text: Text, maps: Array | None, settings: SamplerConfig
+            params: Params,
+            noise: Latents,
+            text: Text,
+            negative_text: Text,
+            maps: Array,
+            map_mask: Array,
+            settings: SamplerConfig,
         ) -> Latents:
-            return sample(partial(denoise, params), noise, text, negative_text, maps, config.schedule, settings)
+            model = partial(denoise, params)
+            return sample(model, noise, text, negative_text, maps, config.schedule, settings, map_mask)
 
         self._run = jax.jit(run, static_argnames="settings", out_shardings=batch_sharding(mesh))
 
@@ -106,11 +113,21 @@ class BatchSampler:
         negative_text: Text,
         maps: Float[Array | np.ndarray, "batch frame height width 2"] | None,
         settings: SamplerConfig,
+        map_mask: Bool[np.ndarray, "batch"] | None = None,
     ) -> Latents:
-        """Latents of both modalities; a batch that does not divide over the mesh is padded, and the result cut."""
+        """Latents of both modalities; a batch that does not divide over the mesh is padded, and the result cut.
+
+        Rows where `map_mask` is False are sampled without control, as is every row where `maps` is None. They run in
+        the program of rows with control, so that one batch may hold both.
+        """
         count = next(iter(noise_latents.values())).shape[0]
+        if maps is None:
+            maps, map_mask = np.zeros((count, *self._maps_shape), np.float32), np.zeros(count, bool)
+        map_mask = np.ones(count, bool) if map_mask is None else map_mask
+        settings = settings if map_mask.any() else without_map_guidance(settings)
         parts = math.prod(self.mesh.shape[name] for name in BATCH_AXES)
         rows = np.minimum(np.arange(math.ceil(count / parts) * parts), count - 1)
-        filled = jax.tree.map(lambda array: np.asarray(array)[rows], (noise_latents, text, negative_text, maps))
+        inputs = (noise_latents, text, negative_text, maps, map_mask)
+        filled = jax.tree.map(lambda array: np.asarray(array)[rows], inputs)
         latents = self._run(params, *jax.device_put(filled, batch_sharding(self.mesh)), settings=settings)
         return jax.tree.map(lambda array: array[:count], latents)

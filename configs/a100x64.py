@@ -1,7 +1,8 @@
-"""The published networks on 64 A100: each GPU has a copy of the model, so only gradients are communicated.
+"""The published training on 64 A100: each GPU has a copy of the model, so only gradients are communicated.
 
-The trained parameters and their optimizer fit on one GPU. For trainable="all", split the parameters within each
-machine: MeshConfig(data=8, fsdp=8).
+Networks, mel and schedules are those of the base that it is trained on, or else those of configs/published.py. The
+trained parameters and their optimizer fit on one GPU. For trainable="all", split the parameters within each machine:
+MeshConfig(data=8, fsdp=8).
 """
 
 from dataclasses import replace

@@ -4,6 +4,8 @@ Trained: the connectors, the environment encoders (called connector_out there) a
 parameters whose names contain "connector" or "motion" there. Eight GPUs, one clip each, two batches per update, 1,000
 epochs, AdamW with a constant 1e-5, a warmed-up moving average with decay 0.9999.
 
+Networks, mel and schedules are those of the base that it is trained on, or else those of configs/published.py.
+
 The maps of every sample are dropped: for such a sample the model equals one without Map Encoder and FiLM. These get no
 gradient and are frozen, because weight decay alone would shrink them.
 

@@ -1,6 +1,7 @@
 """The published setting: 500 epochs on four A100, AdamW with 1e-5; Map Encoder, FiLM and connectors train.
 
-Other values are the defaults of con360av_jax/config/settings.py. The batch of one sample per GPU is an assumption.
+Networks, mel and schedules are those of the base that it is trained on, or else those of configs/published.py. Other
+values are the defaults of con360av_jax/config/training.py. The batch of one sample per GPU is an assumption.
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """The networks at their published widths: AudioLDM-m, Stable Diffusion 1.5 with AnimateDiff v1-5-2, the baseline.
 
-Converting real weights writes its own config with the numbers from the weights' config.json files.
+Converting real weights writes its own config with the numbers from the weights' config.json files, and training takes
+networks, mel and schedules from its base: those below are for planning, benchmarks and bases with random weights.
 """
 
 from con360av_jax.config.settings import (
@@ -43,7 +44,7 @@ config = Config(
         connector=ConnectorConfig(),
         map_encoder=MapEncoderConfig(),
         vae=PerModality(
-            # The factor depends on the checkpoint: this is that of AudioLDM-s; conversion reads that of AudioLDM-m.
+            # The factor depends on the checkpoint: this is that of AudioLDM-s.
             audio=VAEConfig(
                 widths=(128, 256, 512), in_channels=1, latent_channels=8, scaling_factor=0.9392935633659363
             ),

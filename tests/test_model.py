@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import con360av_jax as c3
-from con360av_jax.config.settings import Config
+from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.config.shapes import latent_shapes
 from con360av_jax.errors import CheckpointError, ConfigError, GeometryError, MediaError
 from con360av_jax.media.files import probe, read_audio, read_frames
@@ -90,6 +90,33 @@ def test_a_clip_does_not_depend_on_its_batch(model: Con360AV, pair: list[c3.Clip
     assert np.abs(others[0].video.astype(int) - pair[0].video).max() > 1
 
 
+def test_clips_with_and_without_control_share_a_batch_and_a_program(
+    model: Con360AV, pair: list[c3.Clip], saliency: np.ndarray
+):
+    compiled: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(str(kwargs.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        mixed = model.generate_batch(CAPTIONS, [VIEWS[0], None], [saliency, None], seeds=[5, 9])
+        without = model.generate_batch(CAPTIONS, seeds=[5, 9])
+        guided = replace(model.config.sampler, map_guidance=PerModality(audio=3.0, video=3.0))
+        again = model.generate_batch(CAPTIONS, seeds=[5, 9], settings=guided)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert "jit(run)" not in compiled
+    for found, wanted in ((mixed[0], pair[0]), (mixed[1], without[1]), (again[0], without[0])):
+        np.testing.assert_array_equal(found.video, wanted.video)
+        np.testing.assert_array_equal(found.audio, wanted.audio)
+    assert not np.array_equal(mixed[1].video, pair[1].video)
+    assert mixed[0].maps is not None and mixed[1].maps is None and mixed[1].viewpoint is None
+    with pytest.raises(GeometryError, match="without a viewpoint"):
+        model.generate_batch(CAPTIONS, [VIEWS[0], None], [None, saliency])
+
+
 def test_eight_devices_give_the_same_samples(model: Con360AV, lean: Config):
     spread = c3.load(tiny_world.run(lean), mesh=c3.MeshConfig(data=2, fsdp=2, tensor=2))
     text, negative = model.encode_text(CAPTIONS), model.encode_text(["", ""])
@@ -145,6 +172,8 @@ def test_wrong_control_is_refused(model: Con360AV, saliency: np.ndarray):
 def test_sampler_settings_replace_what_is_given_only(lean: Config):
     settings = sampler_settings(lean.sampler, 7, {"audio": 1.0, "video": 2.0}, 3.0, None)
     assert (settings.steps, settings.text_guidance.video, settings.map_guidance.audio) == (7, 2.0, 3.0)
+    apart = sampler_settings(lean.sampler, None, None, None, None, {"audio": None, "video": 2})
+    assert apart.saliency_guidance == PerModality(audio=None, video=2.0)
     assert replace(settings, steps=3).timestep_gamma == lean.sampler.timestep_gamma
     assert sampler_settings(lean.sampler, None, None, None, None) == lean.sampler
     with pytest.raises(ConfigError, match="audio, video"):

@@ -172,7 +172,7 @@ class JointPeer(nn.Module):
                     shares = torch.tensor(time_shares(features.shape[2], y.shape[3], x.shape[2])).to(features)
                     pooled = torch.einsum("bcf,nf->bcn", features.mean((3, 4)), shares)[:, :, None, :, None]
                 else:
-                    pooled = F.adaptive_avg_pool3d(features, (frames, *y.shape[3:]))
+                    pooled = F.adaptive_avg_pool3d(features, (frames, y.shape[3], y.shape[4]))
                 y = connector(y, sequences[OTHER[name]], TIME_AXIS[name], film(pooled, map_mask))
             return rearrange(y, "b c f h w -> (b f) c h w")
 

@@ -48,9 +48,9 @@ def compiled_vae(part: str, model: ModelConfig, dtype: DTypeLike = jnp.float32) 
     return jax.jit(encode), jax.jit(decode)
 
 
-def text_function(modality: str, model: ModelConfig, dtype: DTypeLike = jnp.float32) -> TextEncode:
-    """The text encoder of a modality; `dtype` is that of activations."""
-    graphdef, _ = functional.abstract(codec_factory(f"text_{modality}", model, dtype))
+def text_function(modality: str, model: ModelConfig) -> TextEncode:
+    """The text encoder of a modality, in float32: it runs once per caption, and everything depends on it."""
+    graphdef, _ = functional.abstract(codec_factory(f"text_{modality}", model))
 
     def encode(params: Params, ids: Int[Array, "batch token"], mask: Int[Array, "batch token"]) -> Array:
         # Stable Diffusion's CLIP reads padding too; only CLAP is given the mask.
@@ -62,7 +62,7 @@ def text_function(modality: str, model: ModelConfig, dtype: DTypeLike = jnp.floa
 
 @lru_cache(maxsize=16)
 def compiled_text(modality: str, model: ModelConfig) -> TextEncode:
-    """`text_function` in float32, jitted once per process and config."""
+    """`text_function`, jitted once per process and config."""
     return jax.jit(text_function(modality, model))
 
 

@@ -4,14 +4,15 @@ FOLDER/config.json              all settings
 FOLDER/params/PART/CHUNK/       Orbax checkpoints of at most 0.5 GiB; a part opens alone, or part of it, on any mesh
 FOLDER/params/PART.json         sha256 of every file of a part's checkpoints
 FOLDER/tokenizer_{audio,video}/ transformers' files
-FOLDER/report.json              per tensor: part, chunk, path, shape, dtype, sha256; totals; sha256 of every other file
+FOLDER/report.json              per tensor: part, chunk, path, shape, dtype, sha256; totals; sha256 of every other file;
+                                runs that trained parts come from
 """
 
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,12 +167,14 @@ def write_pretrained(
     tokenizers: Mapping[str, TextTokenizer],
     origin: str,
     describe: Callable[[str, str], Mapping[str, object]] = lambda part, path: {},
+    trained: Sequence[Mapping[str, object]] = (),
 ) -> None:
     """Writes a pretrained folder atomically, part by part.
 
     A part's leaves are arrays, or functions that return one: these are called in the order of their paths, and
     their results are held until a chunk of CHUNK_BYTES is full and written.
-    `describe(part, path)` returns further fields of a tensor in report.json.
+    `describe(part, path)` returns further fields of a tensor in report.json; `trained` describes the runs of
+    pretraining that parts come from.
     Raises CheckpointError if `folder` exists or cannot be written; then nothing is left behind.
     """
     folder = Path(folder)
@@ -198,7 +201,7 @@ def write_pretrained(
         for name in MODALITIES:
             tokenizers[name].save_pretrained(aside / f"tokenizer_{name}")
         save_config(config, aside / "config.json")
-        _write_report(aside, rows, totals, origin)
+        _write_report(aside, rows, totals, origin, trained)
         on_failure.pop_all()
 
 
@@ -252,11 +255,18 @@ def _row(part: str, chunk: int, path: str, leaf: np.ndarray) -> dict[str, object
     }
 
 
-def _write_report(folder: Path, rows: list[dict[str, object]], totals: dict[str, dict[str, int]], origin: str) -> None:
+def _write_report(
+    folder: Path,
+    rows: list[dict[str, object]],
+    totals: dict[str, dict[str, int]],
+    origin: str,
+    trained: Sequence[Mapping[str, object]],
+) -> None:
     kept = [folder / "config.json", *sorted(path for path in folder.glob("tokenizer_*/*"))]
     report = {
         "version": REPORT_VERSION,
         "origin": origin,
+        **({"trained": list(trained)} if trained else {}),
         "totals": totals,
         "files": {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in kept},
         "tensors": rows,

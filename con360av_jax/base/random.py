@@ -1,6 +1,6 @@
 """A pretrained folder with random weights for every part: the start of small models, tests and the demo."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -18,25 +18,40 @@ from con360av_jax.models.calibrate import calibrate
 from con360av_jax.models.functional import Params
 
 
-def create_random(folder: str | Path, config: Config, seed: int) -> Pretrained:
+def create_random(
+    folder: str | Path,
+    config: Config,
+    seed: int,
+    trained: Mapping[str, Params] | None = None,
+    origins: Sequence[Mapping[str, object]] = (),
+) -> Pretrained:
     """Makes a pretrained folder with random weights for every part, to train small models from scratch.
 
     Tokenizers are trained on captions of procedural scenes. Autoencoders are calibrated (models/calibrate.py) on
     smooth random frames and mels, so that latents have about unit variance under the config's scaling_factor. The
     same seed gives the same weights.
 
+    Parameters in `trained` (part -> its parameters) take the place of random ones; `origins` describe where they come
+    from and are kept in the report.
+
     Raises CheckpointError if `folder` exists, ConfigError if a vocabulary is too small.
     """
 
+    given = trained or {}
+
     def parts() -> Iterable[tuple[str, Params]]:
         for number, part in enumerate(PARTS):
+            if part in given:
+                yield part, dict(given[part])
+                continue
             params = functional.init(part_factory(part, config), jax.random.fold_in(jax.random.key(seed), number))
             if part.startswith("vae_"):
                 params = _calibrated(params, part, config, np.random.default_rng((seed, number)))
             yield part, params
 
     refuse_existing(Path(folder))
-    write_pretrained(folder, config, parts(), train_tokenizers(config, seed), origin=f"random weights, seed {seed}")
+    origin = ", ".join([f"random weights, seed {seed}", *(f"{part} pretrained" for part in given)])
+    write_pretrained(folder, config, parts(), train_tokenizers(config, seed), origin=origin, trained=origins)
     return open_pretrained(folder)
 
 

@@ -22,7 +22,7 @@ from con360av_jax.scenes.synthetic import captions_corpus
 TextTokenizer: TypeAlias = CLIPTokenizer | RobertaTokenizer
 
 CLASSES = {"audio": RobertaTokenizer, "video": CLIPTokenizer}
-# Captions of procedural scenes use some sixty words; each occurs many times in this many captions.
+# Captions of each version of procedural scenes use some eighty words; each occurs many times in this many captions.
 CORPUS = 300
 ROBERTA_FIRST, ROBERTA_LAST = ("<s>", "<pad>", "</s>", "<unk>"), ("<mask>",)
 CLIP_LAST = ("<|startoftext|>", "<|endoftext|>")
@@ -34,7 +34,7 @@ def train_tokenizers(config: Config, seed: int) -> dict[str, TextTokenizer]:
 
     Raises ConfigError if a vocabulary has no room for all bytes and the special tokens.
     """
-    corpus = captions_corpus(CORPUS, seed)
+    corpus = [caption for version in (1, 2) for caption in captions_corpus(CORPUS, seed, version)]
     audio, video = config.model.text.audio, config.model.text.video
     clip = _train_clip(corpus, video.vocabulary)
     roberta = _train_roberta(corpus, audio.vocabulary)

@@ -24,7 +24,7 @@ class Bench:
     """The part to measure."""
     config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = ""
     """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the dataset's config, or published
-    without a dataset."""
+    without a dataset. With a dataset, model, mel, noise schedules and clip are those of the dataset's config."""
     dataset: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Encoded dataset to read. Left out: random latents of the config's shapes."""
     records: int | None = None
@@ -40,13 +40,19 @@ class Bench:
     """JSON file to write the result to."""
 
     def starting_config(self) -> Config:
-        """The config whose settings are options."""
-        if self.config or self.dataset is None:
+        """The config whose settings are options.
+
+        Raises DatasetError if there is no dataset, ConfigError if it is given together with records to make.
+        """
+        if self.what == "train" and self.records is not None and self.dataset is not None:
+            raise ConfigError(f"--records {self.records} and --dataset {self.dataset} are both given: choose one")
+        if self.dataset is None:
             return load_config(self.config or "published")
 
         from con360av_jax.data.source import open_dataset
 
-        return open_dataset(self.dataset, verify="sizes").config
+        made = open_dataset(self.dataset, verify="sizes").config
+        return load_config(self.config).on_base(made, made.clip) if self.config else made
 
     def execute(self, config: Config) -> None:
         """Measures and shows the result."""
@@ -70,8 +76,6 @@ class Bench:
     def _train(self, config: Config) -> dict[str, object]:
         from con360av_jax.bench.train import bench_train
 
-        if self.records is not None and self.dataset is not None:
-            raise ConfigError(f"--records {self.records} and --dataset {self.dataset} are both given: choose one")
         if self.batch_size is not None:
             config = replace(config, train=replace(config.train, batch_size=self.batch_size))
         steps = 20 if self.steps is None else self.steps

@@ -74,6 +74,7 @@ class Evaluate:
 
         protocol, extraction = named_protocol(self.protocol), self.options.extraction(self.features)
         self._check(protocol)
+        self.options.start()
         making = self.options.making(self.run, self.dataset, protocol)
         name = protocol.name if self.study == "none" else f"{protocol.name}-{self.study}"
         folder = self.out or default_folder(making.weights, self.run, name)
@@ -117,7 +118,6 @@ class Evaluate:
         from con360av_jax.evaluate.run import generate_all, loader, measure
         from con360av_jax.evaluate.terminal import show_results
 
-        self.options.start()
         if generate_all([evaluation], loader(self.options.mesh)):
             results, _ = measure(evaluation)
             show_results(results, evaluation.folder, evaluation.folder / "metrics.html")
@@ -133,7 +133,6 @@ class Evaluate:
         evaluations = {
             name: self._evaluation(one, folder / name, entries, extraction) for name, (one, entries) in variants.items()
         }
-        self.options.start()
         found = run_study(self.study, evaluations, folder, loader(self.options.mesh))
         if found is not None:
             show_study(self.study, found)

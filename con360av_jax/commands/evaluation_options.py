@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from con360av_jax.config.settings import MeshConfig
+from con360av_jax.config.settings import Dtype, MeshConfig
 from con360av_jax.errors import ConfigError
 from con360av_jax.train.cluster import Cluster, join
 
@@ -34,11 +34,16 @@ class EvaluationOptions:
     """Guidance scale of the caption: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
     map_guidance: str = ""
     """Guidance scale of the maps: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
+    saliency_guidance: str = ""
+    """Guidance scale of saliency, given likewise; --map-guidance is then that of BASD. Left out: the config's, or that
+    of the maps."""
     negative_caption: str | None = None
     """Description of what clips should not contain, for audio and video. Left out: the protocol's, which is "bad
     quality, worse quality" for paper and styleganv and "" for others."""
     batch_size: int | None = None
     """Clips generated at once. Left out: 4, rounded up to a multiple of the mesh's devices."""
+    dtype: Dtype | None = None
+    """Data type that U-Nets, connectors and VAEs compute in. Left out: float32 on CPUs, bfloat16 on GPUs and TPUs."""
     mesh: MeshConfig = MeshConfig()
     """Devices of each process to sample on. Clips are the same on any mesh, within float32 rounding."""
     raw_weights: bool = False
@@ -58,6 +63,8 @@ class EvaluationOptions:
         from con360av_jax.evaluate.feature_metrics import check_draws
 
         check_draws(self.draws)
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: give 0 or more")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size}: give 1 or more")
 
@@ -73,17 +80,27 @@ class EvaluationOptions:
     def making(self, run: Path, dataset: Path, protocol: "Protocol") -> "Making":
         """Settings of the clips of a run, by the options and the protocol's negative caption.
 
+        Asks JAX for its devices: `start` comes before.
         Raises CheckpointError or DatasetError if one of them cannot be opened or does not fit the other.
         """
         from con360av_jax.data.source import open_dataset
         from con360av_jax.evaluate.settings import Making, find_weights, require_pair, sampler_of
+        from con360av_jax.model import default_dtype
 
         opened = open_dataset(dataset, verify="sizes")
         weights = find_weights(run, ema=not self.raw_weights)
         require_pair(weights, opened)
-        sampler = sampler_of(weights.config.sampler, self.steps, self.text_guidance, self.map_guidance)
+        scales = self.text_guidance, self.map_guidance, self.saliency_guidance
+        sampler = sampler_of(weights.config.sampler, self.steps, *scales)
         negative = protocol.negative_caption if self.negative_caption is None else self.negative_caption
-        return Making(weights=weights, dataset=opened, seed=self.seed, sampler=sampler, negative_caption=negative)
+        return Making(
+            weights=weights,
+            dataset=opened,
+            seed=self.seed,
+            dtype=self.dtype or default_dtype(),
+            sampler=sampler,
+            negative_caption=negative,
+        )
 
     def clips_at_once(self) -> int:
         """Number of clips that are generated at once on the mesh."""

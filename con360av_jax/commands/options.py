@@ -6,8 +6,9 @@ change with any release: pyproject.toml therefore bounds tyro's version.
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, fields, is_dataclass, make_dataclass
+from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from difflib import get_close_matches
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union
 
 import tyro
@@ -61,7 +62,7 @@ def read_command(
         problem = f"unknown command {name!r}" if name else "no command was given"
         raise OptionError(f"{problem}: give one of {', '.join(commands)}{_did_you_mean(name, commands)}")
     if hasattr(commands.get(name), "starting_config"):
-        settings = _starting_config(kinds[name], arguments[1:])
+        settings = _with_one_length(_starting_config(kinds[name], arguments[1:]), arguments)
         kinds[name] = _with_settings(kinds[name], settings)
     # The list of commands shows one line of each; --help of a command shows its docstring.
     texts = {key: inspect.getdoc(kind) or "" for key, kind in commands.items()}
@@ -95,6 +96,30 @@ def _starting_config(kind: type, arguments: Sequence[str]) -> Config:
         if len(complete) == len(arguments):
             raise
         return load_config(SHOWN_CONFIG)
+
+
+def _with_one_length(config: Config, arguments: Sequence[str]) -> Config:
+    """The config without its own length of training if `arguments` give a length in the other unit.
+
+    train.steps and train.epochs exclude each other: the one that is given takes the place of the other. Where both are
+    given, `TrainConfig` refuses them.
+    """
+    given = {name: _value_of(f"--config.train.{name}", arguments) for name in ("steps", "epochs")}
+    match given:
+        case {"steps": None, "epochs": str(epochs)} if epochs != "0" and config.train.steps:
+            return replace(config, train=replace(config.train, steps=0, epochs=1))
+        case {"steps": str(steps), "epochs": None} if steps != "0" and config.train.epochs:
+            return replace(config, train=replace(config.train, steps=1, epochs=0))
+    return config
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """The value of an option as it was typed; None if it was not given or has no value."""
+    for word, following in zip_longest(arguments, arguments[1:]):
+        name, mark, value = word.partition("=")
+        if name == option:
+            return value if mark else following
+    return None
 
 
 def _with_settings(kind: type, config: Config) -> type:
@@ -162,7 +187,7 @@ def _option_names(value: object, name: str = "") -> Iterator[str]:
     else:
         for option in fields(value):
             markers = getattr(option.type, "__metadata__", ())
-            if tyro.conf.Positional not in markers:
+            if tyro.conf.Positional not in markers and tyro.conf.Suppress not in markers:
                 path = f"{name}.{option.name}".strip(".").replace("_", "-")
                 renamed = any(getattr(marker, "name", None) == "" for marker in markers)  # tyro.conf.arg(name="")
                 omitted = renamed or tyro.conf.OmitArgPrefixes in markers

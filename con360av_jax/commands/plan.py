@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from con360av_jax.config.files import load_config, unstructure
+from con360av_jax.config.files import config_of, load_config, unstructure
 from con360av_jax.config.settings import Config
 from con360av_jax.runtime.compile_flags import quick_compile_flags, user_flags
 
@@ -22,6 +22,8 @@ class Plan:
 
     config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
     """Name of a config (configs/NAME.py) or path to a .py or .json file."""
+    base: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Base to plan for: model, mel, noise schedules and clip are its own. Left out: those of CONFIG."""
     devices: int
     """Number of devices of the run. If the config's mesh has another number of devices, every device holds one copy of
     the model."""
@@ -40,8 +42,12 @@ class Plan:
     """JSON file to write the plan to."""
 
     def starting_config(self) -> Config:
-        """The config whose settings are options."""
-        return load_config(self.config)
+        """The config whose settings are options; raises CheckpointError if the base has none."""
+        given = load_config(self.config)
+        if self.base is None:
+            return given
+        base = config_of(self.base)
+        return given.on_base(base, base.clip)
 
     def execute(self, config: Config) -> None:
         """Compiles the step and shows the plan."""

@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 
 import tyro
 
-from con360av_jax.config.settings import MeshConfig
+from con360av_jax.config.settings import Dtype, MeshConfig
 from con360av_jax.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -65,8 +65,12 @@ class Sample:
     """Sampling steps. Left out: the config's sampler.steps."""
     map_guidance: float | None = None
     """Guidance scale of the maps. Left out: the config's sampler.map_guidance."""
+    saliency_guidance: float | None = None
+    """Guidance scale of saliency; --map-guidance is then that of BASD. Left out: the config's, or that of the maps."""
     raw_weights: bool = False
     """Use the trained weights instead of their moving average."""
+    dtype: Dtype | None = None
+    """Data type that U-Nets, connectors and VAEs compute in. Left out: float32 on CPUs, bfloat16 on GPUs and TPUs."""
     mesh: MeshConfig = MeshConfig()
     """Devices to sample on. Clips are the same on any mesh, within float32 rounding."""
 
@@ -82,9 +86,11 @@ class Sample:
         from con360av_jax.runtime.compile_cache import enable_compile_cache
 
         enable_compile_cache()
-        model = load(self.checkpoint, ema=not self.raw_weights, mesh=self.mesh)
+        model = load(self.checkpoint, ema=not self.raw_weights, mesh=self.mesh, dtype=self.dtype)
         views = self._views(constant, scenes, model)
-        settings = sampler_settings(model.config.sampler, self.steps, None, self.map_guidance, None)
+        settings = sampler_settings(
+            model.config.sampler, self.steps, None, self.map_guidance, None, self.saliency_guidance
+        )
         clips = model.generate_batch(
             [scene.caption for scene in scenes],
             views or None,
@@ -149,6 +155,7 @@ class Sample:
             "checkpoint": str(self.checkpoint),
             "trained_steps": model.step,
             "weights": "trained" if self.raw_weights else "moving average",
+            "dtype": model.dtype,
             "sampler": unstructure(settings),
             "config": model.config.name,
             "config_hash": config_hash(model.config),

@@ -12,7 +12,7 @@ import cattrs
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
 from con360av_jax.config.settings import Config
-from con360av_jax.errors import Con360Error, ConfigError
+from con360av_jax.errors import CheckpointError, Con360Error, ConfigError
 from con360av_jax.runtime.files import write_text
 
 T = TypeVar("T")
@@ -132,6 +132,14 @@ def _from_json(path: Path, missing: Mapping[str, object]) -> Config:
         return from_dict(data)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def config_of(folder: str | Path) -> Config:
+    """Reads the config of a base; raises CheckpointError if the folder has none, ConfigError if it is not valid."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: is {folder} the right folder?")
+    return load_config_json(path)
 
 
 def load_config(name_or_path: str | Path) -> Config:

@@ -1,11 +1,13 @@
 """Settings of the networks, which decide the shape of every parameter: one frozen dataclass per network."""
 
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from con360av_jax.errors import ConfigError
 
 T = TypeVar("T")
+Dtype: TypeAlias = Literal["float32", "bfloat16"]
+"""Data types that networks can compute in."""
 
 
 def require(condition: bool, message: str) -> None:

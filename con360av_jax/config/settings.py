@@ -1,14 +1,15 @@
 """All settings of a config: frozen dataclasses with units, defaults and checks across fields.
 
-The values of each config are in `configs/`, one Python file per config. The settings of the networks and of
-training are defined in config/networks.py and config/training.py and importable from here as well.
+The values of each config are in `configs/`, one Python file per config. The settings of the networks, of
+training and of pretraining are defined in files of their own and importable from here as well.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from con360av_jax.config.networks import AudioUNetConfig as AudioUNetConfig
 from con360av_jax.config.networks import ConnectorConfig as ConnectorConfig
+from con360av_jax.config.networks import Dtype as Dtype
 from con360av_jax.config.networks import MapEncoderConfig as MapEncoderConfig
 from con360av_jax.config.networks import ModelConfig, PerModality, require
 from con360av_jax.config.networks import TextConfig as TextConfig
@@ -16,8 +17,14 @@ from con360av_jax.config.networks import UNetLevel as UNetLevel
 from con360av_jax.config.networks import VAEConfig as VAEConfig
 from con360av_jax.config.networks import VideoUNetConfig as VideoUNetConfig
 from con360av_jax.config.networks import VocoderConfig as VocoderConfig
+from con360av_jax.config.pretraining import AudioVAEPretraining as AudioVAEPretraining
+from con360av_jax.config.pretraining import PretrainConfig as PretrainConfig
+from con360av_jax.config.pretraining import Recipe as Recipe
+from con360av_jax.config.pretraining import VideoVAEPretraining as VideoVAEPretraining
+from con360av_jax.config.pretraining import VocoderPretraining as VocoderPretraining
 from con360av_jax.config.training import Remat as Remat
 from con360av_jax.config.training import TrainConfig
+from con360av_jax.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,9 @@ class SamplerConfig:
     """Guidance scale of the caption; 1 conditions without extra guidance."""
     map_guidance: PerModality[float] = field(default_factory=lambda: PerModality(audio=1.0, video=1.0))
     """Guidance scale of the saliency and BASD maps; 1 conditions without extra guidance."""
+    saliency_guidance: PerModality[float | None] = field(default_factory=lambda: PerModality(audio=None, video=None))
+    """Guidance scale of saliency where it differs from that of BASD, which then is map_guidance; None is map_guidance
+    for both."""
     timestep_gamma: float = 1.5
     """Gamma of the timestep adjustment t -> T (t/T)^g, with g = sqrt(gamma) for video and 1/sqrt(gamma) for audio; 1
     turns it off (Ishii et al. 2024)."""
@@ -155,8 +165,21 @@ class Config:
     """Sampling."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Training."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    """Pretraining of the parts of a base."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """Devices."""
+
+    def on_base(self, base: "Config", clip: ClipConfig) -> "Config":
+        """Returns these settings of training, sampling and devices for the networks of another config.
+
+        Model, mel and noise schedules are those of `base`, and samples have the size `clip`. Raises ConfigError if the
+        networks cannot take such samples.
+        """
+        try:
+            return replace(self, model=base.model, mel=base.mel, schedule=base.schedule, clip=clip)
+        except ConfigError as error:
+            raise ConfigError(f"the networks of {base.name!r} cannot take these clips: {error}") from error
 
     def __post_init__(self):
         video, audio = self.model.vae.video, self.model.vae.audio

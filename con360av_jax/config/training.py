@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from con360av_jax.config.networks import PerModality, require
+from con360av_jax.config.networks import Dtype, PerModality, require
 
 Remat: TypeAlias = Literal["none", "products", "blocks"]
 SHARES = (
@@ -66,8 +66,9 @@ class TrainConfig:
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3
     """Number of newest checkpoints that are kept."""
-    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Data type of activations and frozen weights; norms, softmax, losses and trained weights are always float32."""
+    compute_dtype: Dtype = "bfloat16"
+    """Data type of activations and frozen weights in training; norms and their parameters, softmax, losses, text
+    encoders and trained weights are always float32. Sampling and evaluation have an option of their own, --dtype."""
     remat: Remat = "none"
     """Activations that the backward pass computes again to save memory: none; products keeps only the results of
     convolutions and matrix products; blocks keeps only the inputs of whole blocks."""

@@ -1,24 +1,29 @@
-"""Guidance by text and by maps, with a separate scale per modality, in one batched call of the model.
+"""Guidance by text, BASD and saliency, with a separate scale per modality, in one batched call of the model.
 
-With e_tm the prediction with caption and maps, e_0m with the negative caption, e_00 without maps as well:
+With e_0 the prediction without maps, e_b with BASD alone and e_sb with saliency as well, all with the negative caption,
+and e_tsb that with the caption and both maps:
 
-    (1) eps = e_00 + g_map (e_0m - e_00) + g_text (e_tm - e_0m)
-            = (1 - g_map) e_00 + (g_map - g_text) e_0m + g_text e_tm
-    (2) eps = e_0 + g_text (e_t - e_0) = (1 - g_text) e_0 + g_text e_t           without maps
+    (1) eps = e_0 + g_basd (e_b - e_0) + g_saliency (e_sb - e_b) + g_text (e_tsb - e_sb)
+            = (1 - g_basd) e_0 + (g_basd - g_saliency) e_b + (g_saliency - g_text) e_sb + g_text e_tsb
 
-A prediction whose weight is zero for every modality is not computed. Sources: Ho and Salimans 2022; Brooks et al. 2023,
-eq. 3 (two conditions).
+A prediction whose weight is zero for every modality is not computed: with one scale for both maps e_b is not, with
+scale 1 neither is e_0. For rows without maps e_0 = e_b = e_sb: (1) is guidance by text alone, whatever the other
+scales.
+Sources: Ho and Salimans 2022; Brooks et al. 2023, eq. 3 (several conditions).
 """
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from con360av_jax.config.settings import SamplerConfig
 from con360av_jax.denoiser import Denoise, DenoiserInputs, Latents, Text, Timesteps
+from con360av_jax.diffusion.schedule import by_modality
 
 Guided: TypeAlias = Callable[[Latents, Timesteps, Latents], Latents]
 """(latents, timesteps, clean_estimates) -> guided prediction of the noise."""
@@ -29,30 +34,33 @@ class Pass(NamedTuple):
 
     text: bool
     """True: the caption; False: the negative caption."""
-    maps: bool
+    saliency: bool
+    basd: bool
 
 
-def pass_weights(
-    text_scales: Mapping[str, float], map_scales: Mapping[str, float], with_maps: bool
-) -> dict[Pass, dict[str, float]]:
-    """Weights per pass and modality of equation (1), or of (2) if not `with_maps`; passes of weight 0 are left out."""
-    weights: dict[Pass, dict[str, float]] = {}
-    for name, g_text in text_scales.items():
-        g_map = map_scales[name]
-        terms = {Pass(text=False, maps=False): 1.0 - g_text, Pass(text=True, maps=False): g_text}
-        if with_maps:
-            terms = {
-                Pass(text=False, maps=False): 1.0 - g_map,
-                Pass(text=False, maps=True): g_map - g_text,
-                Pass(text=True, maps=True): g_text,
-            }
-        for which, weight in terms.items():
-            weights.setdefault(which, {})[name] = weight
+# e_0, e_b, e_sb and e_tsb of equation (1).
+PASSES = (
+    Pass(text=False, saliency=False, basd=False),
+    Pass(text=False, saliency=False, basd=True),
+    Pass(text=False, saliency=True, basd=True),
+    Pass(text=True, saliency=True, basd=True),
+)
+
+
+def pass_weights(config: SamplerConfig) -> dict[Pass, dict[str, float]]:
+    """Weights per pass and modality of equation (1); passes of weight 0 are left out."""
+    text, basd = by_modality(config.text_guidance), by_modality(config.map_guidance)
+    saliency = {name: basd[name] if g is None else g for name, g in by_modality(config.saliency_guidance).items()}
+    weights: dict[Pass, dict[str, float]] = {which: {} for which in PASSES}
+    for name in text:
+        scales = (1.0, basd[name], saliency[name], text[name], 0.0)
+        for which, (scale, following) in zip(PASSES, pairwise(scales), strict=True):
+            weights[which][name] = scale - following
     return {which: by_name for which, by_name in weights.items() if any(by_name.values())}
 
 
 def combine(predictions: Mapping[Pass, Latents], weights: Mapping[Pass, Mapping[str, float]]) -> Latents:
-    """The weighted sum of equations (1) and (2), per modality and in float32."""
+    """The weighted sum of equation (1), per modality and in float32."""
     total: Latents = {}
     for which, prediction in predictions.items():
         for name, eps in prediction.items():
@@ -66,15 +74,15 @@ def guided(
     text: Text,
     negative_text: Text,
     maps: Float[Array, "batch frame height width 2"] | None,
-    text_scales: Mapping[str, float],
-    map_scales: Mapping[str, float],
+    map_mask: Bool[Array, "batch"] | None,
+    weights: Mapping[Pass, Mapping[str, float]],
 ) -> Guided:
     """The guided prediction as a function that calls `denoise` once.
 
-    Every pass sees the same latents and clean estimates. As in the public baseline's sampler, the environment
+    `weights` come from `pass_weights`. Rows where `map_mask` is False see no maps in any pass; None means that all see
+    them. Every pass sees the same latents and clean estimates. As in the public baseline's sampler, the environment
     encoders read the current latents at the current timesteps.
     """
-    weights = pass_weights(text_scales, map_scales, with_maps=maps is not None)
     passes = tuple(weights)
 
     def spread(x: Array) -> Array:
@@ -88,12 +96,21 @@ def guided(
         )
         for name in text
     }
-    every_maps = None if maps is None else spread(maps)
+    every_maps = every_mask = None
+    if maps is not None:
+        basd_alone = maps.at[..., 0].set(0.0)
+        every_maps = rearrange(
+            [maps if which.saliency else basd_alone for which in passes], "passes batch ... -> (batch passes) ..."
+        )
+        controlled = jnp.ones(maps.shape[:1], bool) if map_mask is None else map_mask
+        every_mask = rearrange(
+            [controlled if which.basd else jnp.zeros_like(controlled) for which in passes],
+            "passes batch -> (batch passes)",
+        )
 
     def predict(latents: Latents, timesteps: Timesteps, clean_estimates: Latents) -> Latents:
         batch = next(iter(latents.values())).shape[0]
         x, t, clean = jax.tree.map(spread, (latents, timesteps, clean_estimates))
-        mask = repeat(jnp.array([which.maps for which in passes]), "passes -> (batch passes)", batch=batch)
         eps = denoise(
             DenoiserInputs(
                 latents=x,
@@ -103,7 +120,7 @@ def guided(
                 connector_timesteps=t,
                 connector_latents=x,
                 maps=every_maps,
-                map_mask=None if maps is None else mask,
+                map_mask=every_mask,
             )
         )
         split = {name: rearrange(e, "(batch passes) ... -> passes batch ...", batch=batch) for name, e in eps.items()}

@@ -9,13 +9,15 @@ Source: Song et al. 2021 (DDIM), eq. 12 with eta = 0; x_0 is not clipped. The x_
 encoders see in the next (Ishii et al. 2024); they see zeros in the first.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, SamplerConfig
 from con360av_jax.denoiser import Denoise, Latents, Text
-from con360av_jax.diffusion.guidance import guided
+from con360av_jax.diffusion.guidance import guided, pass_weights
 from con360av_jax.diffusion.process import add_noise, convert
 from con360av_jax.diffusion.schedule import ADJUSTMENT_POWER, Trajectory, by_modality, trajectory
 
@@ -28,6 +30,12 @@ def trajectories(schedules: PerModality[NoiseSchedule], config: SamplerConfig) -
     }
 
 
+def without_map_guidance(config: SamplerConfig) -> SamplerConfig:
+    """Settings that give the same samples where no row has maps, with the fewest passes."""
+    one = PerModality(audio=1.0, video=1.0)
+    return replace(config, map_guidance=one, saliency_guidance=PerModality(audio=None, video=None))
+
+
 def sample(
     denoise: Denoise,
     noise_latents: Latents,
@@ -36,15 +44,16 @@ def sample(
     maps: Float[Array, "batch frame height width 2"] | None,
     schedules: PerModality[NoiseSchedule],
     config: SamplerConfig,
+    map_mask: Bool[Array, "batch"] | None = None,
 ) -> Latents:
     """Latents of both modalities from `noise_latents` (standard normal), float32, of the same shapes.
 
-    `text` and `negative_text` hold embeddings with a batch axis; `maps` None means no control. `denoise` is called
-    `config.steps` times with 1 to 3 times the batch (see guidance). Raises ConfigError if a schedule has no such steps.
+    `text` and `negative_text` hold embeddings with a batch axis; `maps` None means no control, as does
+    `map_mask` False for a single row. `denoise` is called `config.steps` times with 1 to 4 times the batch, see
+    `guidance`. Raises ConfigError if a schedule has no such steps.
     """
-    predict = guided(
-        denoise, text, negative_text, maps, by_modality(config.text_guidance), by_modality(config.map_guidance)
-    )
+    config = config if maps is not None else without_map_guidance(config)
+    predict = guided(denoise, text, negative_text, maps, map_mask, pass_weights(config))
 
     def step(carry: tuple[Latents, Latents], now: dict[str, Trajectory]) -> tuple[tuple[Latents, Latents], None]:
         x_t, x_0 = carry

@@ -44,11 +44,13 @@ class Difference:
     high: float | None = None
     clips: int = 0
     """Number of clips that both evaluations score."""
+    left_out: int = 0
+    """Number of clips that only one of the two scores, for a fault of the other's generated clip."""
     recordings: int = 0
     """Number of recordings of these clips, which the interval draws."""
     better: str = ""
-    """Name of the better evaluation if the interval excludes 0 and is over at least FEWEST_TO_DECIDE recordings; else
-    ""."""
+    """Name of the better evaluation if the interval excludes 0, is over at least FEWEST_TO_DECIDE recordings and leaves
+    no clip out; else ""."""
 
 
 def open_evaluations(folders: Sequence[Path]) -> list[NamedResults]:
@@ -139,10 +141,12 @@ def _difference(name: str, first: NamedResults, second: NamedResults, seed: int,
         return plain
     apart = np.array([scores[1][clip] - scores[0][clip] for clip in shared])
     interval = bootstrap_mean(*sums_by_recording(recordings, apart, np.ones(len(apart))), seed, draws)
-    surely = count >= FEWEST_TO_DECIDE and (interval.low > 0 or interval.high < 0)
+    # Faulty targets are the same for both: a clip that only one scores is missing by the other model's own fault.
+    left_out = len(scores[0].keys() ^ scores[1].keys())
+    surely = not left_out and count >= FEWEST_TO_DECIDE and (interval.low > 0 or interval.high < 0)
     lower = interval.value < 0
     better = (second[0] if lower == one.lower_is_better else first[0]) if surely else ""
-    plain = replace(plain, clips=len(shared), recordings=count, better=better)
+    plain = replace(plain, clips=len(shared), left_out=left_out, recordings=count, better=better)
     return replace(plain, value=interval.value, low=interval.low, high=interval.high)
 
 

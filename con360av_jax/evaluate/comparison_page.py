@@ -112,14 +112,18 @@ def metric_rows(evaluations: Sequence[NamedResults]) -> list[MetricRow]:
 
 
 def _best(found: Sequence[Metric | None]) -> int | None:
-    """Index of the metric whose interval is better than all others without overlap; None if one lacks an interval."""
+    """Index of the metric whose interval is better than all others without overlap.
+
+    None if one lacks an interval or has another number of clips.
+    """
     ends = [
         (metric.low, metric.high)
         for metric in found
         if metric and metric.value is not None and metric.low is not None and metric.high is not None
         if metric.recordings >= FEWEST_TO_DECIDE
     ]
-    if len(ends) < len(found) or len(ends) < 2:
+    # Other numbers of clips: a model left some out by its own fault.
+    if len(ends) < len(found) or len(ends) < 2 or len({metric.clips for metric in found if metric}) > 1:
         return None
     lower_is_better = all(metric.lower_is_better for metric in found if metric)
     best = min(range(len(ends)), key=lambda index: ends[index][1] if lower_is_better else -ends[index][0])

@@ -7,6 +7,7 @@ import numpy as np
 
 from con360av_jax.config.files import leaves, unstructure
 from con360av_jax.evaluate.examples import angles, example, link, open_maps, ranked
+from con360av_jax.evaluate.faults import FAULTS
 from con360av_jax.evaluate.metric_format import FILTERS, number
 from con360av_jax.evaluate.metric_plots import histogram
 from con360av_jax.evaluate.results import ClipScores, Exclusion, Metric, Results, read_results
@@ -75,10 +76,16 @@ def _run_name(results: Results, folder: Path) -> str:
 def _facts(results: Results, told: Mapping[str, object]) -> dict[str, str]:
     """Key facts at the top of the page; a fact without a value is omitted."""
     excluded = len({exclusion.clip for exclusion in results.exclusions})
+    faulty = {
+        f"{name} clips": f"{_count(results, name):,} of {metric.clips:,}"
+        for name in FAULTS
+        if (metric := results.metric(name)) is not None
+    }
     facts = {
         "protocol": results.protocol.get("name"),
         "clips": f"{len(results.clips):,}",
         "with exclusions": f"{excluded:,}",
+        **faulty,
         "trained steps": told.get("run.step", told.get("step")),
         "seed": told.get("seed"),
         "sampling steps": told.get("sampler.steps"),
@@ -88,6 +95,11 @@ def _facts(results: Results, told: Mapping[str, object]) -> dict[str, str]:
         for name, value in facts.items()
         if value not in (None, "")
     }
+
+
+def _count(results: Results, fault: str) -> int:
+    """Number of generated clips with a fault."""
+    return sum(clip.scores.get(fault) == 1 for clip in results.clips)
 
 
 def _without(settings: Mapping[str, object], *names: str) -> dict[str, object]:
@@ -118,6 +130,7 @@ def _histograms(results: Results) -> list[str]:
     scores = {
         metric: [clip.scores[metric.name] for clip in results.clips if metric.name in clip.scores]
         for metric in results.metrics
+        if metric.name not in FAULTS
     }
     return [histogram(metric, np.array(found)) for metric, found in scores.items() if found]
 
@@ -137,7 +150,8 @@ def _counted(exclusions: Sequence[Exclusion]) -> list[tuple[str, str, int, int]]
 def _columns(results: Results, first: Metric | None) -> list[dict[str, str]]:
     """Metric columns of the table of all clips; "sorted" is their aria-sort, because rows are written worst first."""
     known = {metric.name: metric for metric in results.metrics}
-    spoken = {name: None for clip in results.clips for name in clip.scores}
+    unseen = {name for name in FAULTS if not _count(results, name)}
+    spoken = {name: None for clip in results.clips for name in clip.scores if name not in unseen}
     order = [name for name in known if name in spoken] + [name for name in spoken if name not in known]
     columns = []
     for name in order:

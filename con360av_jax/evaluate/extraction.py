@@ -90,7 +90,8 @@ def extract(
 ) -> dict[str, Pair]:
     """Features of the protocol's parts, extracted if they are missing or outdated.
 
-    Parts without a usable clip are absent. Raises MetricError if extraction fails or wrote corrupt features.
+    Parts without a usable target are absent. Raises MetricError if extraction fails or wrote corrupt features, or if a
+    part has targets but no generated clip.
     """
     wanted = parts(protocol)
     sides = {side: folder / FEATURES / side for side in (GENERATED, TARGETS)}
@@ -103,11 +104,13 @@ def extract(
             run_extractor(folder / side, features, _SIDES[side], protocol, extraction)
             for card in features.glob(f"*/{CARD}"):
                 card.touch()  # newer than all clips, so that `_fits` accepts it
-    return {
-        part: (open_features(sides[GENERATED] / part), open_features(sides[TARGETS] / part))
-        for part in wanted
-        if all((features / part).is_dir() for features in sides.values())
-    }
+    there = [part for part in wanted if (sides[TARGETS] / part).is_dir()]
+    if missing := [part for part in there if not (sides[GENERATED] / part).is_dir()]:
+        raise MetricError(
+            f"no generated clip has {' and no '.join(missing)} features, but targets have: python -m preprocess "
+            f"features --videos {folder / GENERATED} says why"
+        )
+    return {part: (open_features(sides[GENERATED] / part), open_features(sides[TARGETS] / part)) for part in there}
 
 
 def take_features(source: Path, features: Path) -> None:

@@ -1,6 +1,7 @@
 """Metrics from extracted features: Fréchet distances, S_KL, and each clip's distance to its target.
 
-(1) distance   1 - a . b / (|a| |b|),  a, b: mean features of a clip and of its target; 0 the same, 1 unrelated
+(1) distance   1 - a . b / (|a| |b|),  a, b: mean features of a clip and of its target; 0 the same, 1 unrelated, as is
+               a = 0, which silence can have
 All metrics process the clips in the order of clips.jsonl, whatever the order in the feature files.
 """
 
@@ -9,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from con360av_jax.errors import ConfigError, MetricError
+from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate.extraction import Pair
-from con360av_jax.evaluate.features import FeatureSet, require_same_card
+from con360av_jax.evaluate.features import FeatureSet
 from con360av_jax.evaluate.metrics.bootstrap import (
     DRAWS,
     RecordingMoments,
@@ -30,14 +31,13 @@ from con360av_jax.evaluate.metrics.frechet import (
     frechet_infinity,
 )
 from con360av_jax.evaluate.metrics.saliency import compare_saliency
+from con360av_jax.evaluate.pairs import pair_up, select_clips
 from con360av_jax.evaluate.protocols import Protocol, SaliencyProtocol
 from con360av_jax.evaluate.results import ONE_RECORDING, Exclusion, Metric
 from con360av_jax.evaluate.selection import recording_of_clip
 
 ALL_EXCLUDED = "every clip is excluded"
-_NAMED = 5
 _NETWORKS = {"i3d_torchscript": "I3D"}
-_SIDES = ("generated", "target")
 
 
 @dataclass
@@ -53,14 +53,22 @@ class Found:
         for clip, value in values.items():
             self.scores.setdefault(clip, {})[metric] = value
 
+    def add(self, more: "Found") -> None:
+        """Adds what was found elsewhere."""
+        self.metrics += more.metrics
+        self.exclusions += more.exclusions
+        for clip, values in more.scores.items():
+            self.scores.setdefault(clip, {}).update(values)
+
 
 def compute(
     protocol: Protocol, features: Mapping[str, Pair], clips: Sequence[str], seed: int = 0, draws: int = DRAWS
 ) -> Found:
     """All metrics of a protocol over these clips, from the features of its parts except "classes".
 
-    A clip that extraction rejected on either side is excluded from both, with the reason. Raises MetricError if the two
-    sides were extracted differently, a clip lacks features on one side without a reason, or features are corrupt.
+    A clip whose target was rejected is excluded from both sides, with the reason. Raises MetricError if the two sides
+    were extracted differently, a clip lacks features on one side without a reason, only its generated side was
+    rejected, or features are corrupt.
     """
     found = Found()
     if protocol.saliency is not None:
@@ -139,37 +147,6 @@ def _without(found: Found, metric: Metric, clips: Sequence[str], part: str) -> N
     found.exclusions += [Exclusion(clip=clip, metric=metric.name, reason=reason) for clip in clips]
 
 
-def pair_up(pair: Pair, clips: Sequence[str], metric: str) -> tuple[Pair, list[Exclusion]]:
-    """Both sides restricted to the same clips in the order of `clips`, and exclusions of rejected clips.
-
-    Raises MetricError if the sides were extracted differently, or a clip is missing on a side without a reason.
-    """
-    require_same_card(*pair)
-    reasons: dict[str, str] = {}
-    for side, features in zip(_SIDES, pair, strict=True):
-        there = {clip.clip for clip in features.clips}
-        rejected = {str(line.get("clip")): str(line.get("reason", "rejected")) for line in features.rejected}
-        missing = [clip for clip in clips if clip not in there]
-        unexplained = [clip for clip in missing if clip not in rejected]
-        if unexplained:
-            raise MetricError(
-                f"{features.folder} lacks {', '.join(unexplained[:_NAMED])} ({len(unexplained)} of {len(clips)} "
-                "clips): extract the features of all clips, generated and targets"
-            )
-        for clip in missing:
-            reasons[clip] = "; ".join(filter(None, [reasons.get(clip, ""), f"{side}: {rejected[clip]}"]))
-    kept = [clip for clip in clips if clip not in reasons]
-    generated, target = (select_clips(features, kept) for features in pair)
-    left_out = [Exclusion(clip=clip, metric=metric, reason=reasons[clip]) for clip in clips if clip in reasons]
-    return (generated, target), left_out
-
-
-def select_clips(features: FeatureSet, names: Sequence[str]) -> FeatureSet:
-    """The feature set restricted to these clips, in this order."""
-    by_name = {clip.clip: clip for clip in features.clips}
-    return replace(features, clips=tuple(by_name[name] for name in names))
-
-
 def _saliency(
     found: Found, protocol: SaliencyProtocol, pair: Pair | None, clips: Sequence[str], seed: int, draws: int
 ) -> None:
@@ -185,7 +162,7 @@ def _saliency(
         return
     compared = compare_saliency(generated, target, protocol.weighting, protocol.epsilon)
     found.exclusions += [
-        Exclusion(clip=one.clip, metric="s_kl", reason=f"black saliency map: {one.black}", frame=one.frame)
+        Exclusion(clip=one.clip, metric="s_kl", reason="target: its saliency map is all zero", frame=one.frame)
         for one in compared.excluded
     ]
     found.score("s_kl", dict(zip(compared.clips, (compared.sums / compared.frames).tolist(), strict=True)))
@@ -215,18 +192,18 @@ def _distance(found: Found, measure: Measure, pair: Pair | None, clips: Sequence
     if pair is None:
         _without(found, metric, clips, measure.part)
         return
-    (generated, target), left_out = pair_up(pair, clips, name)
+    (generated, target), left_out = pair_up(pair, clips, name, measure.most)
     found.exclusions += left_out
     distances: dict[str, float] = {}
     for clip, one, other in zip(generated.clips, generated, target, strict=True):
         means = [np.asarray(rows, np.float64).mean(axis=0) for rows in (one, other)]
         lengths = [float(np.linalg.norm(mean)) for mean in means]
-        if min(lengths) == 0:
-            side = " and ".join(word for word, length in zip(_SIDES, lengths, strict=True) if not length)
-            reason = f"{side}: all features are 0, they have no direction"
+        if lengths[1] == 0:
+            reason = "target: all features are 0, they have no direction"
             found.exclusions.append(Exclusion(clip=clip.clip, metric=name, reason=reason))
             continue
-        distances[clip.clip] = max(0.0, 1 - float(means[0] @ means[1]) / (lengths[0] * lengths[1]))
+        cosine = float(means[0] @ means[1]) / (lengths[0] * lengths[1]) if lengths[0] else 0.0
+        distances[clip.clip] = max(0.0, 1 - cosine)
     found.score(name, distances)
     if not distances:
         found.metrics.append(replace(metric, note=ALL_EXCLUDED))
@@ -241,7 +218,7 @@ def _frechet(found: Found, measure: Measure, pair: Pair | None, clips: Sequence[
         metric = Metric(name=measure.name, title=measure.title, unit="", lower_is_better=True, value=None)
         _without(found, metric, clips, measure.part)
         return
-    (generated, target), left_out = pair_up(pair, clips, measure.name)
+    (generated, target), left_out = pair_up(pair, clips, measure.name, measure.most)
     kept = [clip.clip for clip in generated.clips][: measure.most]
     found.exclusions += left_out
     found.metrics += frechet_metrics(measure, select_clips(generated, kept), select_clips(target, kept), seed, draws)

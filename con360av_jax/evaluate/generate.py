@@ -146,6 +146,7 @@ def sample_clips(model: Con360AV, records: Sequence[Sample], making: Making) -> 
         steps=making.sampler.steps,
         guidance=asdict(making.sampler.text_guidance),
         map_guidance=asdict(making.sampler.map_guidance),
+        saliency_guidance=asdict(making.sampler.saliency_guidance),
         timestep_gamma=making.sampler.timestep_gamma,
     )
     latents = jax.device_get(latents)

@@ -9,13 +9,14 @@ import jax
 from rich.console import Console
 
 from con360av_jax.config.files import unstructure
-from con360av_jax.config.settings import MeshConfig
+from con360av_jax.config.settings import Dtype, MeshConfig
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.diffusion.sampler import trajectories
 from con360av_jax.evaluate import generate
 from con360av_jax.evaluate.control_metrics import control_metrics
 from con360av_jax.evaluate.evaluation_page import write_page
 from con360av_jax.evaluate.extraction import Extraction, Pair, extract, require_weights
+from con360av_jax.evaluate.faults import FAULTS, fault_metrics, find_faults, without_faulty_targets
 from con360av_jax.evaluate.feature_metrics import Found, compute, measures
 from con360av_jax.evaluate.features import FeatureCard
 from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
@@ -60,13 +61,13 @@ def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
     for one in measures(protocol):
         names += [one.name, f"{one.name}_infinity", f"{one.part}_distance"]
     names.append("av_align")
-    names += ["share_in_view", "direction_error"] if truth and "saliency" in made else []
+    names += ["share_in_view", "direction_error", "direction_error_all"] if truth and "saliency" in made else []
     names += ["class_agreement"] if truth and "classes" in made else []
-    return tuple(names)
+    return (*names, *FAULTS)
 
 
-Loader = Callable[[Weights], Con360AV]
-"""Loads the model of some weights."""
+Loader = Callable[[Weights, Dtype], Con360AV]
+"""Loads the model of some weights, to compute in a dtype."""
 
 
 def loader(mesh: MeshConfig) -> Loader:
@@ -77,9 +78,9 @@ def loader(mesh: MeshConfig) -> Loader:
     make_mesh(mesh, local=True)
 
     @lru_cache(maxsize=1)
-    def loaded(weights: Weights) -> Con360AV:
+    def loaded(weights: Weights, dtype: Dtype) -> Con360AV:
         with Console(stderr=True).status(f"reading {weights.path}"):
-            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True)
+            return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True, dtype=dtype)
 
     return loaded
 
@@ -96,11 +97,12 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Loader) -> bool:
         # Checked before the folder is bound to these settings, because it would refuse the corrected ones.
         trajectories(one.making.weights.config.schedule, one.making.sampler)
         require_weights(one.folder, one.protocol, one.extraction)
-        keep_to(one.folder, one.making.settings(one.protocol.name), write=share.index == 0)
+        settings, unrecorded = one.making.settings(one.protocol.name), one.making.unrecorded()
+        keep_to(one.folder, settings, write=share.index == 0, unrecorded=unrecorded)
     for number, one in enumerate(evaluations):
         if share.index == 0:
             _targets(one, evaluations[:number])
-        load_one = partial(load_model, one.making.weights)
+        load_one = partial(load_model, one.making.weights, one.making.dtype)
         generate.generate(one.folder, one.entries, one.making, load_one, one.batch_size, share)
     if share.count > 1:
         for one in evaluations:
@@ -127,18 +129,21 @@ def _targets(one: Evaluation, before: Sequence[Evaluation]) -> None:
 def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
     """Extracts features, computes metrics and writes metrics.json and its page; returns results and features.
 
-    Raises MetricError as `extract`, `compute` and `control_metrics` do.
+    The features are without faulty targets. Raises MetricError as `extract`, `find_faults`, `compute` and
+    `control_metrics` do.
     """
     clips = read_clips(one.folder)
     features = extract(one.folder, clips, one.protocol, one.extraction)
+    names, config, draw = [clip.clip for clip in clips], one.making.weights.config, (one.making.seed, one.draws)
+    with Console(stderr=True).status("looking for silent and black clips"):
+        faults = find_faults(one.folder, clips, config)
+    features = without_faulty_targets(features, faults)
     with Console(stderr=True).status("computing distances and intervals"):
-        found = compute(one.protocol, features, [clip.clip for clip in clips], one.making.seed, one.draws)
+        found = compute(one.protocol, features, names, *draw)
     with Console(stderr=True).status("measuring control"):
-        metrics, scores, exclusions = control_metrics(one.folder, one.truth, one.making.weights.config)
-    found.metrics += metrics
-    found.exclusions += exclusions
-    for clip, values in scores.items():
-        found.scores.setdefault(clip, {}).update(values)
+        control = control_metrics(one.folder, one.truth, config, faults, *draw)
+    for more in (control, fault_metrics(faults, names, *draw)):
+        found.add(more)
     cards = {part: generated.card for part, (generated, _) in features.items()}
     results = _results(one, clips, found, cards)
     write_results(results, one.folder)

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from con360av_jax.base.pretrained import base_hash
 from con360av_jax.config.files import changes, config_hash, load_config_json, unstructure
-from con360av_jax.config.settings import Config, PerModality, SamplerConfig
+from con360av_jax.config.settings import Config, Dtype, PerModality, SamplerConfig
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import MANIFEST, Dataset
 from con360av_jax.errors import ConfigError, DatasetError, some
@@ -16,8 +18,6 @@ from con360av_jax.runtime.files import write_text
 from con360av_jax.train import checkpoint, run_folder
 
 SETTINGS = "settings.json"
-ADDED: dict[str, object] = {"negative_caption": ""}
-"""Settings that earlier versions did not write, with the value that they used."""
 EVALUATIONS = "evaluation"
 """Folder of evaluations inside a run."""
 
@@ -68,6 +68,8 @@ class Making:
     weights: Weights
     dataset: Dataset
     seed: int = 0
+    dtype: Dtype
+    """Data type that the model computes in."""
     sampler: SamplerConfig
     negative_caption: str = ""
     conditions: Conditions = field(default_factory=Conditions)
@@ -92,10 +94,15 @@ class Making:
             },
             "seed": self.seed,
             "noise": self.noise,
+            "dtype": self.dtype,
             "negative_caption": self.negative_caption,
             "conditions": asdict(self.conditions),
             "sampler": unstructure(self.sampler),
         }
+
+    def unrecorded(self) -> dict[str, object]:
+        """Settings that earlier versions did not record, with the values that they made clips with."""
+        return {"negative_caption": "", "dtype": self.weights.config.train.compute_dtype}
 
 
 def find_weights(path: Path, ema: bool) -> Weights:
@@ -119,8 +126,10 @@ def find_weights(path: Path, ema: bool) -> Weights:
     )
 
 
-def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> None:
-    """Binds `folder` to these settings, or checks that it already is.
+def keep_to(
+    folder: Path, settings: dict[str, object], write: bool = True, unrecorded: Mapping[str, object] | None = None
+) -> None:
+    """Binds `folder` to these settings, or checks that it already is; `unrecorded` holds for what its file lacks.
 
     Raises ConfigError with all differences if the folder belongs to other settings or is no evaluation.
     """
@@ -133,10 +142,11 @@ def keep_to(folder: Path, settings: dict[str, object], write: bool = True) -> No
             raise ConfigError(f"{path} cannot be read ({error}): delete the folder and evaluate again") from error
         if not isinstance(there, dict):
             raise ConfigError(f"{path} is corrupt: delete the folder and evaluate again")
-        if found := [line for name, line in changes(ADDED | there, settings).items() if not name.endswith(".path")]:
+        there = {**(unrecorded or {}), **there}
+        if found := [line for name, line in changes(there, settings).items() if not name.endswith(".path")]:
             raise ConfigError(
-                f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give another --out, "
-                "or delete that folder"
+                f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give those "
+                "settings again, another --out, or delete that folder"
             )
         return
     if not write:  # process 0 writes it
@@ -175,19 +185,23 @@ def scales(text: str) -> PerModality[float]:
     Raises ConfigError for other text.
     """
     try:
-        if "=" not in text:
-            return PerModality(audio=float(text), video=float(text))
+        parts = text.split(",") if "=" in text else [f"audio={text}", f"video={text}"]
         found: dict[str, float] = {}
-        for part in text.split(","):
+        for part in parts:
             name, _, number = part.partition("=")
             found[name] = float(number)
+        if not all(map(math.isfinite, found.values())):
+            raise ValueError(f"{text} is not finite")
         return PerModality(**found)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"a guidance scale of {text!r}: give one number, or audio=NUMBER,video=NUMBER") from error
 
 
-def sampler_of(config: SamplerConfig, steps: int | None, text: str, maps: str) -> SamplerConfig:
+def sampler_of(config: SamplerConfig, steps: int | None, text: str, maps: str, saliency: str = "") -> SamplerConfig:
     """The config's sampler with the given steps and scales; raises ConfigError as `scales` does."""
     config = replace(config, text_guidance=scales(text)) if text else config
     config = replace(config, map_guidance=scales(maps)) if maps else config
+    if saliency:
+        found = scales(saliency)
+        config = replace(config, saliency_guidance=PerModality(audio=found.audio, video=found.video))
     return config if steps is None else replace(config, steps=steps)

@@ -66,6 +66,7 @@ def show_comparison(named: Sequence[NamedResults], found: Sequence[Difference], 
     for one in found:
         if one.low is not None and one.high is not None:
             verdict = f"{one.better} is better" if one.better else "undecided"
+            verdict += f", for only one scores {one.left_out} more clips" if one.left_out else ""
             _say(
                 console,
                 f"{one.title}: {one.second} minus {one.first} {one.value:+.4g} "

@@ -13,10 +13,11 @@ from itertools import combinations
 import numpy as np
 
 from con360av_jax.evaluate.extraction import Pair
-from con360av_jax.evaluate.feature_metrics import Measure, few_rows, measures, select_clips
+from con360av_jax.evaluate.feature_metrics import Measure, few_rows, measures
 from con360av_jax.evaluate.features import FeatureSet, require_same_card
 from con360av_jax.evaluate.metrics.bootstrap import RecordingMoments, bootstrap_frechet, rows_by_recording
 from con360av_jax.evaluate.metrics.frechet import accumulate, frechet_distance
+from con360av_jax.evaluate.pairs import select_clips
 from con360av_jax.evaluate.results import ONE_RECORDING, Metric
 from con360av_jax.evaluate.run import Evaluation
 from con360av_jax.evaluate.selection import clip_name, recording_of_clip

@@ -149,14 +149,17 @@ def on_grids(map_features: Array, audio_steps: int) -> dict[str, Pool]:
 
 
 @lru_cache(maxsize=8)
-def joint_model(config: Config) -> tuple[Denoiser, Params]:
-    """The joint model as a pure function, and its parameters' shapes (jax.ShapeDtypeStruct); nothing is allocated."""
+def joint_model(config: Config, dtype: DTypeLike) -> tuple[Denoiser, Params]:
+    """The joint model as a pure function that computes in `dtype`, and its parameters' shapes; nothing is allocated.
+
+    Shapes are jax.ShapeDtypeStruct; parameters are float32 whatever `dtype` is.
+    """
 
     def build(rngs: nnx.Rngs) -> JointModel:
         return JointModel(
             config.model,
             rngs=rngs,
-            compute_dtype=jnp.dtype(config.train.compute_dtype),
+            compute_dtype=dtype,
             remat=config.train.remat,
         )
 

@@ -28,7 +28,7 @@ class Memory:
     optimizer: int
     """State of the optimizer."""
     frozen: int
-    """Frozen parameters, in the compute dtype."""
+    """Frozen parameters: those of norms in float32, the others in the compute dtype."""
     batch: int
     """One device's part of the batch."""
     gradients: int

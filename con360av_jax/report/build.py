@@ -24,23 +24,12 @@ from con360av_jax.media.mel import log_mel
 from con360av_jax.pages import figures, plots
 from con360av_jax.pages.environment import page_environment
 from con360av_jax.report import history
-from con360av_jax.report.history import History, read_history
+from con360av_jax.report.history import PACKAGES, History, read_history
+from con360av_jax.report.pretraining import write_pretraining_report
 from con360av_jax.runtime.files import write_text
 from con360av_jax.runtime.provenance import processor, versions
 from con360av_jax.sphere.geometry import basd
-from con360av_jax.train.run_folder import find_base, open_run
-
-PACKAGES = (
-    "con360av-jax",
-    "jax",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "numpy",
-    "av",
-    "opencv-python-headless",
-)
+from con360av_jax.train.run_folder import PretrainingRun, find_base, open_any
 
 
 class Video(NamedTuple):
@@ -59,7 +48,7 @@ def write_report(
     dataset: Path | None = None,
     timings: Path | None = None,
 ) -> Path:
-    """Writes one self-contained HTML page about a training run.
+    """Writes one self-contained HTML page about a run of training or, without clips, of pretraining.
 
     Args:
         run: folder of a training run (config.json, metrics.jsonl).
@@ -74,7 +63,10 @@ def write_report(
         MediaError: a clip, its card or its arrays are missing.
         DatasetError: the dataset is corrupt.
     """
-    opened, past = open_run(run), read_history(run)
+    opened = open_any(run)
+    if isinstance(opened, PretrainingRun):
+        return write_pretraining_report(opened, out)
+    past = read_history(run)
     config, origin = opened.config, json.loads((find_base(opened) / "report.json").read_text())["origin"]
     records = open_dataset(dataset, verify="sizes") if dataset else None
     views = [_view(clip, number, config, records) for number, clip in enumerate(clips)]

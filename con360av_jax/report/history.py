@@ -22,6 +22,22 @@ SHOWN = 20
 """Most non-finite steps, and most corrupt records, listed on a page; the rest are counted."""
 
 
+PACKAGES = (
+    "con360av-jax",
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "av",
+    "opencv-python-headless",
+)
+"""Packages whose versions stand on a page."""
+SPEED_COLUMNS = ("clips_per_second", "step_seconds", "data_stall", "mfu", "memory_peak_gib")
+"""Columns of metrics.jsonl that tell the speed (train/metrics.py)."""
+
+
 class Quantity(NamedTuple):
     """A measure of speed: name, unit, short label, its value in a log line, and the upper limit of its axis."""
 

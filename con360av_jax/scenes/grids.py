@@ -154,11 +154,22 @@ class ViewGrid:
         self.pixel = float(2 * self._tangents[0] / width)
         rays = view_directions(self._yaw, pitch, horizontal, vertical, height, width).astype(np.float32)
         self.directions = rays / np.sqrt(np.square(rays).sum(axis=-1, keepdims=True))
-        height_above = self.directions[..., 1]
-        self.sky: Pixels = height_above >= 0
-        self.ground: Pixels = height_above < 0
+
+    @property
+    def sky(self) -> Pixels:
+        """See `Grid`."""
+        return self.directions[..., 1] >= 0
+
+    @property
+    def ground(self) -> Pixels:
+        """See `Grid`."""
+        return self.directions[..., 1] < 0
+
+    @property
+    def hills(self) -> Pixels:
+        """See `Grid`."""
         low, high = np.sin([LOWEST_HILL, HIGHEST_HILL])
-        self.hills: Pixels = (height_above > low) & (height_above < high)
+        return (self.directions[..., 1] > low) & (self.directions[..., 1] < high)
 
     @cached_property
     def _turns(self) -> Float32[np.ndarray, "pixel"]:

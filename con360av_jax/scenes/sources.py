@@ -11,10 +11,11 @@ from functools import lru_cache
 from typing import Generic, SupportsIndex, TypedDict, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, UInt8
 
 from con360av_jax.config.settings import ClipConfig, MelConfig
 from con360av_jax.data.transforms import stack_maps
+from con360av_jax.errors import DatasetError
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.panorama import render_frame, render_scene_background, render_views
 from con360av_jax.scenes.scene import Scene
@@ -45,24 +46,19 @@ class Described(TypedDict):
     """Name of the scene's palette."""
 
 
-class Still(Described):
-    """One view of a scene at one instant."""
-
-    video: UInt8[np.ndarray, "1 height width 3"]
-    objects: Bool[np.ndarray, "1 height width"]
-    """Pixels that show an object."""
-    viewpoint: Float32[np.ndarray, "1 4"]
-    """Yaw, pitch and horizontal and vertical field of view, rad."""
-
-
-class Clip(Described):
-    """One view of a whole scene with its audio."""
+class View(Described):
+    """One view of a scene, during one frame or more."""
 
     video: UInt8[np.ndarray, "frame height width 3"]
     objects: Bool[np.ndarray, "frame height width"]
     """Pixels that show an object."""
     viewpoint: Float32[np.ndarray, "frame 4"]
     """Yaw, pitch and horizontal and vertical field of view, rad."""
+
+
+class Clip(View):
+    """One view of a whole scene with audio and maps."""
+
     sound: Int16[np.ndarray, "sample"]
     mel: Float32[np.ndarray, "time mel"]
     saliency: Float32[np.ndarray, "frame height width 1"]
@@ -81,18 +77,25 @@ class Audio(TypedDict):
 
 
 class SceneSource(ABC, Generic[Drawn]):
-    """Random access to rendered samples: `source[n]` is sample number n."""
+    """Random access to rendered samples: `source[n]` is sample number n.
+
+    Raises DatasetError for a negative seed or an unknown split.
+    """
 
     def __init__(self, seed: int, split: SceneSplit):
+        if seed < 0 or split not in SPLIT_NUMBERS:
+            raise DatasetError(
+                f"seed {seed}, split {split!r}: give a seed from 0 on and one of {', '.join(SPLIT_NUMBERS)}"
+            )
         self.seed = seed
         self.split: SceneSplit = split
 
     def __len__(self) -> int:
         return SAMPLES
 
-    def __getitem__(self, position: SupportsIndex) -> Drawn:
-        """Renders sample `position`; raises IndexError outside the source."""
-        number = position.__index__()
+    def __getitem__(self, index: SupportsIndex) -> Drawn:
+        """Renders sample `index`; raises IndexError outside the source."""
+        number = index.__index__()
         if not 0 <= number < SAMPLES:
             raise IndexError(f"sample {number} of {SAMPLES} in {self!r}")
         return self.render(number)
@@ -110,26 +113,34 @@ class SceneSource(ABC, Generic[Drawn]):
         return f"{type(self).__name__}(seed={self.seed}, split={self.split})"
 
 
-class SceneStills(SceneSource[Still]):
-    """Single views of scenes of `seconds`, height x width pixels."""
+class SceneStills(SceneSource[View]):
+    """Single frames of scenes of `seconds`, height x width pixels."""
 
     def __init__(self, seed: int, height: int = 64, width: int = 64, seconds: float = 2.0, split: SceneSplit = "train"):
         super().__init__(seed, split)
         self.height, self.width, self.seconds = height, width, seconds
 
-    def render(self, number: int) -> Still:
+    def render(self, number: int) -> View:
         """See `SceneSource`."""
         scene = _scene(self.seed, number // STILLS_PER_SCENE, self.seconds, self.split)
         generator = self.generator(_STILL, number)
         time = float(generator.uniform(0, self.seconds))
-        (viewpoint,) = draw_viewpoints(scene, time, generator)
-        video, objects = render_views(scene, np.array([time]), viewpoint, self.height, self.width)
-        return {
-            "video": video,
-            "objects": objects,
-            "viewpoint": viewpoint[None],
-            **_described(scene, time, viewpoint, generator, moves=False),
-        }
+        return _view(scene, np.array([time]), (self.height, self.width), generator)
+
+
+class SceneVideos(SceneSource[View]):
+    """The video part of `SceneClips`, in a third of the time: sample n shows what clip n shows."""
+
+    def __init__(self, clip: ClipConfig, seed: int, split: SceneSplit = "train"):
+        super().__init__(seed, split)
+        self.clip = clip
+
+    def render(self, number: int) -> View:
+        """See `SceneSource`."""
+        clip = self.clip
+        scene = _scene(self.seed, number // CLIPS_PER_SCENE, clip.seconds, self.split)
+        times = np.arange(clip.frames) / clip.frames_per_second
+        return _view(scene, times, (clip.height, clip.width), self.generator(_CLIP, number))
 
 
 class SceneClips(SceneSource[Clip]):
@@ -138,53 +149,56 @@ class SceneClips(SceneSource[Clip]):
     def __init__(self, clip: ClipConfig, mel: MelConfig, seed: int, split: SceneSplit = "train"):
         super().__init__(seed, split)
         self.clip, self.mel = clip, mel
+        self._videos = SceneVideos(clip, seed, split)
 
     def render(self, number: int) -> Clip:
         """See `SceneSource`."""
-        clip, index = self.clip, number // CLIPS_PER_SCENE
-        scene = _scene(self.seed, index, clip.seconds, self.split)
-        generator = self.generator(_CLIP, number)
-        times = np.arange(clip.frames) / clip.frames_per_second
-        middle = float(times[clip.frames // 2])
-        (viewpoint,) = draw_viewpoints(scene, middle, generator)
-        track = np.repeat(viewpoint[None], clip.frames, axis=0)
-        video, objects = render_views(scene, times, viewpoint, clip.height, clip.width)
-        sound, mel = _audio(self.seed, index, clip.seconds, self.split, self.mel)
-        saliency = _saliency(self.seed, index, self.split, clip)
+        view, index = self._videos.render(number), number // CLIPS_PER_SCENE
+        sound, mel = _audio(self.seed, index, self.clip.seconds, self.split, self.mel)
+        saliency = _saliency(self.seed, index, self.split, self.clip)
         return {
-            "video": video,
-            "objects": objects,
-            "viewpoint": track,
+            **view,
             "sound": sound.copy(),
             "mel": mel.copy(),
             "saliency": saliency.copy(),
-            "maps": stack_maps(saliency, track),
-            **_described(scene, middle, viewpoint, generator, moves=True),
+            "maps": stack_maps(saliency, view["viewpoint"]),
         }
 
 
 class SceneAudio(SceneSource[Audio]):
-    """Audio of scenes of `seconds`, one sample per scene: mono, as records have it."""
+    """Audio of scenes of `seconds`: mono, as records have it.
 
-    def __init__(self, mel: MelConfig, seed: int, seconds: float = 2.0, split: SceneSplit = "train"):
+    `repeats` consecutive samples are the same, for training on short excerpts, of which one scene has many.
+    """
+
+    def __init__(self, mel: MelConfig, seed: int, seconds: float = 2.0, split: SceneSplit = "train", repeats: int = 1):
         super().__init__(seed, split)
-        self.mel, self.seconds = mel, seconds
+        self.mel, self.seconds, self.repeats = mel, seconds, repeats
 
     def render(self, number: int) -> Audio:
         """See `SceneSource`."""
-        scene = _scene(self.seed, number, self.seconds, self.split)
-        sound, mel = _audio(self.seed, number, self.seconds, self.split, self.mel)
+        index = number // self.repeats
+        scene = _scene(self.seed, index, self.seconds, self.split)
+        sound, mel = _audio(self.seed, index, self.seconds, self.split, self.mel)
         classes = tuple(item.name for item in scene.objects)
         return {"sound": sound.copy(), "mel": mel.copy(), "scene_caption": scene.caption, "classes": classes}
 
 
-def _described(
-    scene: Scene, time: float, viewpoint: Float32[np.ndarray, "4"], generator: np.random.Generator, moves: bool
-) -> Described:
+def _view(
+    scene: Scene, times: Float64[np.ndarray, "frame"], size: tuple[int, int], generator: np.random.Generator
+) -> View:
+    """A scene at `times` (s) from a viewpoint that is drawn for the middle frame; several frames show motion."""
+    middle = float(times[len(times) // 2])
+    (viewpoint,) = draw_viewpoints(scene, middle, generator)
+    seen = seen_objects(scene, middle, viewpoint)
+    video, objects = render_views(scene, times, viewpoint, *size)
     return {
+        "video": video,
+        "objects": objects,
+        "viewpoint": np.repeat(viewpoint[None], len(times), axis=0),
         "scene_caption": scene.caption,
-        "view_caption": view_caption(scene, time, viewpoint, generator, moves),
-        "seen": seen_objects(scene, time, viewpoint),
+        "view_caption": view_caption(scene, seen, viewpoint, generator, moves=len(times) > 1),
+        "seen": seen,
         "place": scene.background.palette,
     }
 

@@ -20,7 +20,7 @@ from con360av_jax.scenes.scene import Scene, make_scene
 from con360av_jax.scenes.timbres import object_sound, scene_sound
 from con360av_jax.scenes.truth import VERSIONS, Truth, scene_truth
 from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_2
-from con360av_jax.scenes.views import draw_viewpoints
+from con360av_jax.scenes.views import draw_viewpoints, seen_objects, view_caption
 
 CAPTIONS, SETTINGS, VIEWPOINTS = "captions.jsonl", "scenes.json", "viewpoints.csv"
 Written: TypeAlias = tuple[int, str, list[str]]
@@ -49,9 +49,21 @@ def numbered_scene(seed: int, index: int, seconds: float, version: int = 1, spli
     return make_scene(seed, index, seconds) if version == 1 else make_scene_2(seed, index, seconds, split)
 
 
-def captions_corpus(count: int, seed: int) -> list[str]:
-    """Captions of scenes 0 to count - 1 of version 1, without rendering."""
-    return [make_scene(seed, index).caption for index in range(count)]
+def captions_corpus(count: int, seed: int, version: int = 1) -> list[str]:
+    """Captions of the first scenes of a set, without rendering: `count` in all.
+
+    In version 2, every second one is a view caption.
+    """
+    if version == 1:
+        return [make_scene(seed, index).caption for index in range(count)]
+    return [text for index in range((count + 1) // 2) for text in _both_captions(seed, index)][:count]
+
+
+def _both_captions(seed: int, index: int) -> tuple[str, str]:
+    scene, generator = make_scene_2(seed, index), np.random.default_rng(np.random.SeedSequence([6, seed, index]))
+    (viewpoint,) = draw_viewpoints(scene, scene.seconds / 2, generator)
+    seen = seen_objects(scene, scene.seconds / 2, viewpoint)
+    return scene.caption, view_caption(scene, seen, viewpoint, generator, moves=True)
 
 
 def render_clip(

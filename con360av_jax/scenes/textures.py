@@ -161,15 +161,16 @@ def paint_background(background: Background, grid: Grid) -> UInt8[np.ndarray, "h
     """Renders a background on the pixels of `grid`."""
     palette, directions = PALETTES[background.palette], grid.directions
     picture = np.empty(directions.shape, np.float32)
-    above, below, band = (directions[part] for part in (grid.sky, grid.ground, grid.hills))
+    sky, ground, hills = grid.sky, grid.ground, grid.hills
+    above, below, band = (directions[part] for part in (sky, ground, hills))
     if above.size:
-        sky = _sky(background, palette, above)
-        picture[grid.sky] = sky + _stars(grid, palette.stars, background.noise_seed) if palette.stars else sky
+        painted = _sky(background, palette, above)
+        picture[sky] = painted + _stars(grid, palette.stars, background.noise_seed) if palette.stars else painted
     if below.size:
-        picture[grid.ground] = _ground(palette, below, *_noises(background.noise_seed, "ground"))
+        picture[ground] = _ground(palette, below, *_noises(background.noise_seed, "ground"))
     if band.size:
         noises = _noises(background.noise_seed, "hills")
-        picture[grid.hills] = _with_hills(picture[grid.hills], grid, palette, band, noises)
+        picture[hills] = _with_hills(picture[hills], grid, palette, band, noises)
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
 
 
@@ -250,10 +251,10 @@ def _with_hills(
     """The pixels `grid.hills` of a picture, at `directions`, with three ranges of hills, paler with distance."""
     latitude = np.arcsin(np.clip(directions[..., 1], -1, 1))
     pixel = np.float32(grid.pixel)
-    mottle, *ranges = noises
+    (mottle, *ranges), ring = noises, grid.ring
     mottling = fractal_noise(directions, 14.0, mottle)
     for distance, ((lift, frequency), noise) in enumerate(zip(_RANGES, ranges, strict=True)):
-        crest = np.float32(lift) * (1 + np.float32(0.75) * fractal_noise(grid.ring, frequency, noise)) - 0.01
+        crest = np.float32(lift) * (1 + np.float32(0.75) * fractal_noise(ring, frequency, noise)) - 0.01
         paleness = np.float32(0.55 - 0.25 * distance)
         colour = _colour(palette.hills) * (1 - paleness) + _colour(palette.horizon) * paleness
         shaded = colour * (1 + np.float32(0.07 + 0.05 * distance) * mottling)[..., None]

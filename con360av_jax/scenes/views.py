@@ -3,6 +3,7 @@
 Of the viewpoints that `draw_viewpoints` draws, 80 % look within 15 degrees of an object, 20 % at no object.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +73,14 @@ def seen_objects(scene: Scene, time: float, viewpoint: Viewpoint) -> tuple[SeenO
     return tuple(seen for _, seen in sorted(found, key=lambda pair: pair[0]))
 
 
-def view_caption(scene: Scene, time: float, viewpoint: Viewpoint, generator: np.random.Generator, moves: bool) -> str:
-    """Caption of what a viewpoint shows at `time` (s), with the motion of the whole scene if `moves`."""
-    names = [seen.name for seen in seen_objects(scene, time, viewpoint)]
-    by_name = {item.name: said(item, scene.seconds) for item in scene.objects}
-    objects = [by_name[name] if moves else still(by_name[name]) for name in names]
-    return describe_view(objects, scene.background.palette, elevations(viewpoint), generator)
+def view_caption(
+    scene: Scene, seen: Sequence[SeenObject], viewpoint: Viewpoint, generator: np.random.Generator, moves: bool
+) -> str:
+    """Caption of a viewpoint that shows `seen` (`seen_objects`), with the motion of the whole scene if `moves`."""
+    by_name = {item.name: item for item in scene.objects}
+    objects = [said(by_name[each.name], scene.seconds) for each in seen]
+    shown = objects if moves else [still(item) for item in objects]
+    return describe_view(shown, scene.background.palette, elevations(viewpoint), generator)
 
 
 def elevations(viewpoint: Viewpoint) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Frozen encoders on the device for datasets without latents: raw batches to training batches.
 
 A dataset of encoded records needs none of this and trains faster: every clip is encoded once, not once per epoch. In
-float32 the numbers equal those of `codecs.Codecs`, which writes the encoded records.
+float32 the numbers equal those of `codecs.Codecs`, which writes the encoded records; text embeddings always do.
 """
 
 import threading
@@ -47,13 +47,13 @@ Encode: TypeAlias = Callable[[RawBatch], Batch]
 def make_encode(config: Config, dtype: DTypeLike) -> Callable[[dict[str, Params], RawBatch], Batch]:
     """A pure function (params, raw batch) -> batch for `jax.jit`; `params` holds the parameters of each of ENCODERS.
 
-    The encoders compute in `dtype`; a batch is float32. The VAE encodes frame after frame, each for the whole batch:
-    memory is that of one frame per sample.
+    The VAEs compute in `dtype`, the text encoders in float32; a batch is float32. The VAE encodes frame after frame,
+    each for the whole batch: memory is that of one frame per sample.
     """
     vae = config.model.vae
     encode_mel, _ = vae_functions("vae_audio", config.model, dtype)
     encode_frames, _ = vae_functions("vae_video", config.model, dtype)
-    embed = {name: text_function(name, config.model, dtype) for name in MODALITIES}
+    embed = {name: text_function(name, config.model) for name in MODALITIES}
 
     def encode(params: dict[str, Params], raw: RawBatch) -> Batch:
         def one_frame(frames: UInt8[Array, "batch height width 3"]) -> tuple[Array, Array]:
@@ -80,7 +80,7 @@ def make_encode(config: Config, dtype: DTypeLike) -> Callable[[dict[str, Params]
 
 
 def open_encode(pretrained: Pretrained, mesh: Mesh, dtype: DTypeLike) -> Encode:
-    """`make_encode` in `dtype`, compiled for `mesh`: the batch is split over it, encoders are replicated.
+    """`make_encode` with VAEs in `dtype`, compiled for `mesh`: the batch is split over it, encoders are replicated.
 
     Raises CheckpointError if a part of the base is corrupt.
     """

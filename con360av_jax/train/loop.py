@@ -1,12 +1,12 @@
 """Training: mesh -> data -> state -> jit -> loop, with metrics, checkpoints and clean stops."""
 
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +34,26 @@ from con360av_jax.train.nonfinite import NonFiniteSteps
 from con360av_jax.train.optimizer import make_optimizer, require_connectors_that_act, select
 from con360av_jax.train.program import compile_step
 from con360av_jax.train.state import TrainState, init_state, state_shardings
-from con360av_jax.train.step import cast_floating
+from con360av_jax.train.step import cast_frozen
 from con360av_jax.train.stop import StopRequest
 from con360av_jax.train.throughput import peak_flops
-from con360av_jax.train.trackers import open_trackers
+from con360av_jax.train.trackers import Tracker, open_trackers
 
 NullText = dict[str, Float[Array, "..."]]
+
+
+class HeldOutLoss(Protocol):
+    """Measure on held-out data between steps."""
+
+    def due(self, step: int) -> bool:
+        """Whether to measure after this step."""
+        ...
+
+    def __call__(self, step: int, state: TrainState, trackers: Sequence[Tracker]) -> float:
+        """Writes what it measures; returns the held-out loss."""
+        ...
+
+
 Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]]
 
 
@@ -49,7 +63,7 @@ def train(
     """Trains up to step `config.train.steps`, or for `config.train.epochs`, and writes the run folder `out`.
 
     Args:
-        config: all settings; its model must be that of `base`.
+        config: all settings, which must fit `base` and `dataset`; `Config.on_base` makes them.
         base: pretrained folder; frozen parameters are read from there and never copied.
         dataset: dataset folder; without encoded fields, video and audio are encoded on the device in each step.
         out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
@@ -113,6 +127,7 @@ def run_steps(
     progress: Progress,
     advance: Advance,
     log: MetricsLog,
+    held_out: HeldOutLoss | None = None,
 ) -> signal.Signals | None:
     """Advances the state to the last step, or to the end of the step in which a signal came, and saves it."""
     settings, start = config.train, progress.step
@@ -135,12 +150,15 @@ def run_steps(
             last = done == settings.steps or stop.agreed(logs)
             saves = last or done % settings.checkpoint_every == 0
             # A line ends at every checkpoint, so that a run resumed there continues with the same lines.
-            if saves or logs:
+            measures = held_out is not None and held_out.due(done)
+            if saves or logs or measures:
                 nonfinite.check()
                 corrupt.add(loader.corrupt)
                 writer.check()
                 if line := log.flush(done):
                     bar.show(done, line)
+            if held_out and measures:
+                held_out(done, state, log.trackers)
             if saves:
                 here = Progress(step=done, next_batch=loader.get_state(), seed=settings.seed, skips=nonfinite.skips)
                 writer.save(state, here)
@@ -167,12 +185,12 @@ def load_state(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[Trai
 
     Raises ConfigError if what is to be trained is not there, or could never learn.
     """
-    _, shapes = joint_model(config)
+    _, shapes = joint_model(config, config.train.compute_dtype)
     params = pretrained.params("joint", shardings_for(shapes, mesh))
     trainable, frozen = select(params, config.train.trainable)
     require_connectors_that_act(trainable, frozen)
     # Cast once here, so that the step neither holds nor reads them in float32.
-    frozen = cast_floating(frozen, jnp.dtype(config.train.compute_dtype))
+    frozen = cast_frozen(frozen, config.train.compute_dtype)
     optimizer = make_optimizer(config.train)
     start = partial(init_state, optimizer=optimizer)
     shardings = state_shardings(jax.eval_shape(start, trainable), mesh)

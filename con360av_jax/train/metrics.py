@@ -18,14 +18,17 @@ from con360av_jax.train.run_folder import append_line
 from con360av_jax.train.throughput import memory_peak_gib, utilisation
 from con360av_jax.train.trackers import Tracker
 
+ORDERED = ("loss", "gradient_norm", "learning_rate")
+
 
 class MetricsLog:
     """Writer of metrics.jsonl: one line per log interval with means over its steps and its speed.
 
-    A line holds step (the last of the interval), loss, loss_audio, loss_video, gradient_norm, learning_rate
-    (of the last step), loss_by_timestep (per modality, four equal ranges of timesteps, null where none was
-    drawn), clips_per_second, step_seconds, data_stall (share of the time spent waiting for data), mfu (share
-    of the devices' peak) and memory_peak_gib; the last two are null where a device does not report them.
+    A line holds step (the last of the interval), loss and its terms (loss_audio and loss_video of the joint model,
+    those of the objective in pretraining), gradient_norm, learning_rate (of the last step), for the joint model
+    loss_by_timestep (per modality, four equal ranges of timesteps, null where none was drawn), clips_per_second,
+    step_seconds, data_stall (share of the time spent waiting for data), mfu (share of the devices' peak) and
+    memory_peak_gib; the last two are null where a device does not report them.
     """
 
     def __init__(self, path: Path, batch_size: int, flops: float = 0.0, trackers: Sequence[Tracker] = ()):
@@ -84,18 +87,21 @@ class MetricsLog:
 
 def _averages(steps: list[Mapping[str, np.ndarray]]) -> dict[str, object]:
     values = {name: np.stack([metrics[name] for metrics in steps]) for name in steps[0]}
-    mean = {name: float(array.mean(dtype=np.float64)) for name, array in values.items()}
+    terms = sorted(name for name in values if not name.startswith("bucket_") and name not in ORDERED)
+    line: dict[str, object] = {
+        name.replace("/", "_"): float(values[name].mean(dtype=np.float64)) for name in (ORDERED[0], *terms, ORDERED[1])
+    }
+    line["learning_rate"] = float(values["learning_rate"][-1])
+    if "bucket_count" in values:
+        line["loss_by_timestep"] = _by_timestep(values)
+    return line
+
+
+def _by_timestep(values: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
     count = values["bucket_count"].sum(axis=0)
-    by_timestep = {}
-    for name in MODALITIES:
-        total = values[f"bucket_sum/{name}"].sum(axis=0, dtype=np.float64)
-        by_timestep[name] = [float(t / c) if c else None for t, c in zip(total, count, strict=True)]
+    totals = {name: values[f"bucket_sum/{name}"].sum(axis=0, dtype=np.float64) for name in MODALITIES}
     return {
-        "loss": mean["loss"],
-        **{f"loss_{name}": mean[f"loss/{name}"] for name in MODALITIES},
-        "gradient_norm": mean["gradient_norm"],
-        "learning_rate": float(values["learning_rate"][-1]),
-        "loss_by_timestep": by_timestep,
+        name: [float(t / c) if c else None for t, c in zip(total, count, strict=True)] for name, total in totals.items()
     }
 
 

@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Compiled, Traced
@@ -19,7 +18,7 @@ from con360av_jax.runtime import flops
 from con360av_jax.sharding import batch_sharding, replicate, shardings_for
 from con360av_jax.train.optimizer import make_optimizer, select
 from con360av_jax.train.state import TrainState, init_state, state_shardings
-from con360av_jax.train.step import cast_floating, make_train_step
+from con360av_jax.train.step import cast_frozen, make_train_step
 
 Tree = TypeVar("Tree")
 
@@ -47,7 +46,7 @@ def compile_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params, 
 
 def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Traced:
     """Traces the training step; arguments as in `compile_step`."""
-    denoiser, _ = joint_model(config)
+    denoiser, _ = joint_model(config, config.train.compute_dtype)
     everywhere, split = replicate(mesh), batch_sharding(mesh)
     here = jax.tree.map(lambda leaf: leaf.sharding, (state, frozen))
     step = jax.jit(
@@ -67,10 +66,10 @@ def abstract_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
 
     Raises ConfigError if `config.train.trainable` selects nothing, ShardingError if a parameter does not fit the mesh.
     """
-    _, shapes = joint_model(config)
+    _, shapes = joint_model(config, config.train.compute_dtype)
     trainable, frozen = select(_placed(shapes, shardings_for(shapes, mesh)), config.train.trainable)
     state = jax.eval_shape(partial(init_state, optimizer=make_optimizer(config.train)), trainable)
-    rounded = jax.eval_shape(partial(cast_floating, dtype=jnp.dtype(config.train.compute_dtype)), frozen)
+    rounded = jax.eval_shape(partial(cast_frozen, dtype=config.train.compute_dtype), frozen)
     places = jax.tree.map(lambda leaf: leaf.sharding, frozen)
     return _placed(state, state_shardings(state, mesh)), _placed(rounded, places)
 

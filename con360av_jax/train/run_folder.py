@@ -1,7 +1,7 @@
 """The folder of a training run: its settings, frozen base and dataset, and whether a resumed run has the same.
 
 RUN/config.json             settings; epochs are recorded as steps
-RUN/run.json                paths and hashes of the frozen base and of the dataset
+RUN/run.json                paths and hashes of the frozen base and of the dataset, or what is pretrained on which data
 RUN/metrics.jsonl           one line per log interval (train/metrics.py)
 RUN/nonfinite.jsonl         one line per step with a NaN or infinite loss or gradient (train/nonfinite.py)
 RUN/damaged-PROCESS.jsonl   one line per corrupt record (train/corrupt_records.py)
@@ -10,7 +10,7 @@ RUN/checkpoints/STEP/       checkpoint (train/checkpoint.py)
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,17 @@ import jax
 
 from con360av_jax.base.pretrained import base_hash
 from con360av_jax.config.files import changes, config_hash, leaves, load_run_config, save_config, to_dict
+from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
 from con360av_jax.runtime.files import write_text
-from con360av_jax.runtime.provenance import file_sha256
+from con360av_jax.runtime.provenance import commit, file_sha256
 
 # Settings that may differ in a resumed run without another option.
 FREE_SETTINGS = (
-    "name", "mesh", "sampler", "train.steps", "train.epochs", "train.log_every", "train.checkpoint_every",
+    "name", "mesh", "sampler", "pretrain.validation_batches", "train.steps", "train.epochs", "train.log_every",
+    "train.checkpoint_every",
     "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt",
     "train.max_corrupt_share", "train.tensorboard", "train.wandb_project",
 )  # fmt: skip
@@ -33,10 +36,13 @@ FREE_SETTINGS = (
 # or the order of samples, since the checkpoint stores a number of batches in an order drawn from the seed.
 FIXED_SETTINGS = ("model", "clip", "mel", "train.trainable", "train.batch_size", "train.seed")
 
+# Settings that weights do not depend on.
+FREE_OF_WEIGHTS = ("name", "mesh", "sampler", "train", "pretrain", "clip")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Contents of config.json and run.json of a run folder."""
+class AnyRun:
+    """Contents of config.json and run.json that every run folder has."""
 
     folder: Path
     config: Config
@@ -44,9 +50,27 @@ class Run:
     """Recorded places of the frozen base: relative to the run, and absolute."""
     base_sha256: str
     """SHA-256 of report.json of the base."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(AnyRun):
+    """Contents of config.json and run.json of a run of `con360av train`."""
+
     dataset: Path
     dataset_sha256: str
     """SHA-256 of manifest.json of the dataset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRun(AnyRun):
+    """Contents of config.json and run.json of a run of `con360av pretrain`."""
+
+    part: Part
+    """Part that is trained."""
+    data: Mapping[str, object]
+    """Description of the training data (train/pretraining_data.py)."""
+    commit: str
+    """Commit that the run was started or last resumed with."""
 
 
 def append_line(path: Path, line: Mapping[str, object]) -> None:
@@ -68,44 +92,74 @@ def refuse_existing(folder: Path) -> None:
 
 def write_run(folder: Path, config: Config, base: Path, dataset: Path) -> None:
     """Writes config.json and then run.json of a new or resumed run, on process 0 only."""
+    _write(folder, config, base, {"dataset": {"path": str(dataset.resolve()), "sha256": dataset_hash(dataset)}})
+
+
+def write_pretraining(folder: Path, config: Config, base: Path, part: str, data: Mapping[str, object]) -> None:
+    """Writes config.json and then run.json of a new or resumed run of `con360av pretrain`, on process 0 only."""
+    _write(folder, config, base, {"pretraining": {"part": part, "data": data, "commit": commit()}})
+
+
+def _write(folder: Path, config: Config, base: Path, more: Mapping[str, object]) -> None:
     if jax.process_index() != 0:
         return
-    description = {
-        "config_hash": config_hash(config),
-        "base": {
-            "path": os.path.relpath(base.resolve(), folder.resolve()),
-            "absolute_path": str(base.resolve()),
-            "sha256": base_hash(base),
-        },
-        "dataset": {"path": str(dataset.resolve()), "sha256": _manifest_hash(dataset)},
+    place = {
+        "path": os.path.relpath(base.resolve(), folder.resolve()),
+        "absolute_path": str(base.resolve()),
+        "sha256": base_hash(base),
     }
+    description = {"config_hash": config_hash(config), "base": place, **more}
     save_config(config, folder / "config.json")
     write_text(folder / "run.json", json.dumps(description, indent=2) + "\n")
 
 
 def open_run(folder: Path) -> Run:
-    """Reads a run folder's settings; raises CheckpointError if it holds no run or is corrupt."""
+    """Reads the folder of a run of `con360av train`.
+
+    Raises CheckpointError if it holds no such run, a run of `con360av pretrain`, or is corrupt.
+    """
+    run = open_any(folder)
+    if isinstance(run, PretrainingRun):
+        raise CheckpointError(
+            f"{folder} is a run of con360av pretrain {run.part}, which makes a part of a base: give it to con360av "
+            f"init --part {run.part}={folder}"
+        )
+    return run
+
+
+def open_pretraining(folder: Path) -> PretrainingRun:
+    """Reads the folder of a run of `con360av pretrain`; raises CheckpointError if it holds none or is corrupt."""
+    run = open_any(folder)
+    if isinstance(run, Run):
+        raise CheckpointError(f"{folder} is a run of con360av train, not of con360av pretrain")
+    return run
+
+
+def open_any(folder: Path) -> Run | PretrainingRun:
+    """Reads a run folder of either kind; raises CheckpointError if it holds no run or is corrupt."""
     path = folder / "run.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a training run: it has no run.json")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        base, dataset = description["base"], description["dataset"]
-        return Run(
-            folder=folder,
-            config=load_run_config(folder),
-            base_places=((folder / base["path"]).resolve(), Path(base["absolute_path"])),
-            base_sha256=base["sha256"],
-            dataset=Path(dataset["path"]),
-            dataset_sha256=dataset["sha256"],
-        )
+        base = description["base"]
+        shared = {
+            "folder": folder,
+            "config": load_run_config(folder),
+            "base_places": ((folder / base["path"]).resolve(), Path(base["absolute_path"])),
+            "base_sha256": base["sha256"],
+        }
+        if "pretraining" in description:
+            return PretrainingRun(**shared, **description["pretraining"])
+        dataset = description["dataset"]
+        return Run(**shared, dataset=Path(dataset["path"]), dataset_sha256=dataset["sha256"])
     except ConfigError as error:
         raise CheckpointError(f"{folder} is corrupt: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is corrupt: {error!r}") from error
 
 
-def find_base(run: Run) -> Path:
+def find_base(run: AnyRun) -> Path:
     """Returns the folder of the run's frozen base; raises CheckpointError if it is missing or another one."""
     found = [place for place in run.base_places if (place / "report.json").is_file()]
     if not found:
@@ -116,7 +170,7 @@ def find_base(run: Run) -> Path:
     return base
 
 
-def require_base(run: Run, base: Path) -> None:
+def require_base(run: AnyRun, base: Path) -> None:
     """Raises CheckpointError unless `base` is the base that the run was trained on."""
     if not (base / "report.json").is_file():
         raise CheckpointError(f"base {base} is missing or not a pretrained folder: it has no report.json")
@@ -129,7 +183,14 @@ def require_base(run: Run, base: Path) -> None:
 
 
 def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowed: Collection[str] = ()) -> None:
-    """Raises CheckpointError unless `run` has the same settings, base and dataset.
+    """Raises CheckpointError unless `run` has the same settings, base and dataset; `allowed` as in `require_same`."""
+    require_same(run, config, base, allowed)
+    if dataset_hash(dataset) != run.dataset_sha256:
+        raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
+
+
+def require_same(run: AnyRun, config: Config, base: Path, allowed: Collection[str] = ()) -> None:
+    """Raises CheckpointError unless `run` has the same settings and base.
 
     `allowed` are paths of settings, such as "train.learning_rate", that may differ from here on. Raises
     ConfigError if one is not a setting or is among FIXED_SETTINGS.
@@ -141,31 +202,57 @@ def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowe
         if _below(path, FIXED_SETTINGS) or path == "train":
             fixed = ", ".join(FIXED_SETTINGS)
             raise ConfigError(f"--allow {path} is not possible: checkpoints depend on {fixed}; start a new run instead")
-    _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), hint=True)
+    _require_same(config, run.config, f"run {run.folder}", (*FREE_SETTINGS, *allowed), _way_out)
     require_base(run, base)
-    if _manifest_hash(dataset) != run.dataset_sha256:
-        raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
 
 
 def require_same_model(config: Config, made: Config, what: str) -> None:
-    """Raises CheckpointError unless weights of config `made` fit `config`; `what` names them in the error."""
-    _require_same(config, made, what, ("name", "mesh", "sampler", "train", "clip.hop_seconds"))
+    """Raises CheckpointError unless networks, mel and schedules of `config` are those of `made`, the weights' config.
+
+    `what` names the weights in the error. The size of a clip is free: networks take clips of many sizes.
+    """
+    _require_same(config, made, what, FREE_OF_WEIGHTS, _leave_out)
 
 
-def _manifest_hash(dataset: Path) -> str:
+def require_same_networks(config: Config, made: Config, what: str) -> None:
+    """Raises CheckpointError unless weights of config `made` fit `config`, except for measured scaling factors."""
+    measured = (f"model.vae.{name}.scaling_factor" for name in MODALITIES)
+    _require_same(config, made, what, (*FREE_OF_WEIGHTS, *measured), _leave_out)
+
+
+def require_same_pretraining(
+    run: PretrainingRun,
+    config: Config,
+    base: Path,
+    part: str,
+    data: Mapping[str, object],
+    allowed: Collection[str] = (),
+) -> None:
+    """Raises CheckpointError unless `run` has the same settings, base, part and data; see `require_same`."""
+    if part != run.part:
+        raise CheckpointError(f"{run.folder} pretrains {run.part}, not {part}")
+    require_same(run, config, base, allowed)
+    if data != run.data:
+        raise CheckpointError(f"{run.folder} was trained on other data: {run.data}, not {dict(data)}")
+
+
+def dataset_hash(dataset: Path) -> str:
+    """Returns the SHA-256 of manifest.json of a dataset; raises DatasetError if it is missing."""
     path = dataset / "manifest.json"
     if not path.is_file():
         raise DatasetError(f"{dataset} is not a dataset: it has no manifest.json")
     return file_sha256(path)
 
 
-def _require_same(given: Config, made: Config, what: str, free: Collection[str], hint: bool = False) -> None:
-    """Raises CheckpointError naming every setting outside `free` in which the two configs differ."""
+def _require_same(
+    given: Config, made: Config, what: str, free: Collection[str], way_out: Callable[[Iterable[str]], str]
+) -> None:
+    """Raises CheckpointError naming every setting outside `free` in which the two configs differ, and the way out."""
     found = changes(to_dict(made), to_dict(given))
     different = {path: line for path, line in found.items() if not _below(path, free)}
     if different:
         shown = some([*different.values()], "; ")
-        raise CheckpointError(f"{what} belongs to another config: {shown}{_way_out(different) if hint else ''}")
+        raise CheckpointError(f"{what} belongs to another config: {shown}{way_out(different)}")
 
 
 def _way_out(different: Iterable[str]) -> str:
@@ -175,6 +262,12 @@ def _way_out(different: Iterable[str]) -> str:
         return f" (checkpoints depend on {fixed[0]}, which cannot be allowed to differ: start a new run)"
     options = " ".join(f"--allow {path}" for path in different)
     return f" (to continue with other settings, add {options})"
+
+
+def _leave_out(different: Iterable[str]) -> str:
+    """Returns the advice to a user who gave these settings, which follow from the weights."""
+    parts = ", ".join(dict.fromkeys(path.partition(".")[0] for path in different))
+    return f" ({parts}: decided by the weights, leave out these settings)"
 
 
 def _below(path: str, prefixes: Iterable[str]) -> bool:

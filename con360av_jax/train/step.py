@@ -1,6 +1,7 @@
 """One training step as a pure function: gradients of the trainable parameters, update, moving average, metrics."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias, cast
@@ -10,12 +11,13 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 from jax.sharding import Mesh, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.denoiser import Denoiser, Text
 from con360av_jax.diffusion.loss import Batch, Draws, DropoutRates, denoising_loss, draw
-from con360av_jax.models.functional import Params
+from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.sharding import RULES, Rules
 from con360av_jax.train.optimizer import learning_rate, make_optimizer, merge, updates_made
 from con360av_jax.train.stacking import stack
@@ -30,13 +32,17 @@ Update: TypeAlias = Callable[[TrainState, Params, dict[str, Array]], tuple[Train
 """Update as made by `make_update`: (state, gradients, metrics) -> (state, metrics)."""
 
 
-def cast_floating(params: Params, dtype: jnp.dtype) -> Params:
-    """Returns `params` with every floating-point leaf cast to `dtype`."""
+# Paths of the parameters of norms; a list of norms counts its members.
+NORMS = re.compile(r".*norm[^/]*(/\d+)?/(scale|bias)")
 
-    def converted(leaf: Array) -> Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    return jax.tree.map(converted, params)
+def cast_frozen(frozen: Params, dtype: DTypeLike) -> Params:
+    """Returns the frozen parameters of the joint model in `dtype`, except those of norms, which compute in float32."""
+
+    def converted(path: str, leaf: Array) -> Array:
+        return leaf.astype(jnp.float32 if NORMS.fullmatch(path) else dtype)
+
+    return unflatten({path: converted(path, leaf) for path, leaf in flatten(frozen).items()})
 
 
 def accumulated(
@@ -149,7 +155,6 @@ def make_train_step(
     the device. `mesh`, if given, tells which devices hold copies of the model.
     """
     update = make_update(config)
-    compute_dtype = jnp.dtype(config.compute_dtype)
 
     def step(
         state: TrainState,
@@ -159,7 +164,7 @@ def make_train_step(
         dropout: DropoutRates,
         key: Key[Array, ""],
     ) -> tuple[TrainState, dict[str, Array]]:
-        fixed = cast_floating(frozen, compute_dtype)
+        fixed = cast_frozen(frozen, config.compute_dtype)
 
         def loss(params: Params, drawn: Draws) -> tuple[Array, dict[str, Array]]:
             return denoising_loss(denoiser, merge(params, fixed), drawn, schedules, config)

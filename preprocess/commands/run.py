@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
-from con360av_jax.config.files import load_config
+from con360av_jax.config.files import config_of, load_config
 from con360av_jax.config.settings import Config, require
-from con360av_jax.errors import CheckpointError
 from preprocess.choices import CaptionName, SaliencyDevice, SaliencyName, SplitName, Stereo
 from preprocess.stages.quality import Limits
 
@@ -36,7 +35,7 @@ class Run:
     """Folder of the dataset. A dataset that exists, also an unfinished one, is continued."""
     config: str = ""
     """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the base's config, or debug without
-    a base."""
+    a base. With a base, only the clip is taken from it: model and mel are those of the base."""
     base: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "none"
     """Base whose encoders make latents and embeddings, or none to keep raw video and audio."""
     captions: CaptionName = "template"
@@ -167,12 +166,13 @@ class Run:
         )
 
     def _config(self) -> Config:
-        if self.config or self.base == "none":
+        if self.base == "none":
             return load_config(self.config or "debug")
-        own = Path(self.base) / "config.json"
-        if not own.is_file():
-            raise CheckpointError(f"{self.base} is no pretrained folder: {own} does not exist; check --base")
-        return load_config(str(own))
+        base = config_of(self.base)
+        if not self.config:
+            return base
+        given = load_config(self.config)
+        return given.on_base(base, given.clip)
 
     def _caption_settings(self) -> "CaptionSettings":
         from preprocess.captions.contract import CaptionSettings

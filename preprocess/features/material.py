@@ -14,23 +14,17 @@ from con360av_jax.media import containers
 from con360av_jax.media.files import read_excerpt
 from con360av_jax.runtime.provenance import file_sha256
 from preprocess.inputs import VIDEO_SUFFIXES
-from preprocess.stages.quality import Limits, check_heard
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".m4a"})
-BLACK = 16
-"""Largest red, green or blue value, of 255, of a clip that counts as black."""
 MOST_BYTES = 2**30
 """Largest size of a clip's frames, which are all in memory at once, bytes."""
 RATE_TOLERANCE = 1e-3
 """Relative tolerance of a file's frame rate."""
 # Processing of what is read, as feature cards state it.
-VIDEO_SETTINGS: dict[str, object] = {
-    "pictures": "as stored, RGB by FFmpeg",
-    "black": f"no value above {BLACK} of 255: rejected",
-}
+VIDEO_SETTINGS: dict[str, object] = {"pictures": "as stored, RGB by FFmpeg", "black": "kept"}
 AUDIO_SETTINGS: dict[str, object] = {
     "channels": "one; two: their mean; four (ambisonics): the first, W",
-    "silent": f"mean power below {Limits().silence:g} dBFS: rejected",
+    "silent": "kept",
 }
 
 Frames: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
@@ -169,10 +163,7 @@ def _read_video(path: Path, frames_per_second: float) -> Frames:
         raise MediaError(f"{path}: is cut off: no frames after {times[-1]:.2f} s of {end:.2f} s; give a complete file")
     if frames_per_second:
         _check_even(path, np.array(times), frames_per_second)
-    video = np.stack(frames)
-    if video.max() <= BLACK:
-        raise MediaError(f"{path}: all of its {len(video)} frames are black; give a video that shows something")
-    return video
+    return np.stack(frames)
 
 
 def _check_even(path: Path, times: np.ndarray, frames_per_second: float) -> None:
@@ -204,5 +195,4 @@ def _read_audio(path: Path) -> tuple[Audio, int]:
             mono = channels.mean(axis=1)
         case other:
             raise MediaError(f"{path}: its audio has {other} channels; give one, two, or four of ambisonics")
-    check_heard(path, 0.0, mono, Limits())
     return np.ascontiguousarray(mono), rate

@@ -60,7 +60,7 @@ def half_of_each(config: Config) -> Any:
 
 
 def ours(config: Config, state: Any, frozen: Params) -> Found:
-    denoiser, _ = joint_model(config)
+    denoiser, _ = joint_model(config, config.train.compute_dtype)
     drawn = half_of_each(config)
 
     @jax.jit

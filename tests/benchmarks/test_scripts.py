@@ -53,6 +53,13 @@ def test_preprocessing_benchmark_times_the_whole_way_and_every_stage(tmp_path: P
         assert case["clips_per_second"][name] == pytest.approx(1 / row["median"])
 
 
+def test_scenes_benchmark_renders_each_number_once(tmp_path: Path):
+    results, _ = run("scenes", tmp_path / "scenes.json", "--samples", "4", "--rounds", "2")
+    (case,) = results["cases"].values()
+    assert {"stills", "stills, shuffled", "clips", "audio, processor"} <= set(case["seconds"])
+    assert case["samples_per_second"]["audio"] == pytest.approx(2 / case["seconds"]["audio"]["median"])
+
+
 def test_memory_of_a_command_is_its_own_and_failure_is_an_error():
     block = bytearray(400 << 20)  # of this process, not of the command's
     _, small = harness.measured_command([sys.executable, "-c", "pass"])

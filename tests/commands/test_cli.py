@@ -12,8 +12,10 @@ import pytest
 
 from con360av_jax import cli
 from con360av_jax.config.files import save_config
-from con360av_jax.config.settings import Config
+from con360av_jax.config.settings import Config, PerModality
+from con360av_jax.errors import ConfigError
 from con360av_jax.media.files import probe
+from con360av_jax.model import Con360AV
 from con360av_jax.runtime import compile_flags
 from con360av_jax.runtime.compile_cache import cache_folder, enable_compile_cache
 from con360av_jax.train import loop
@@ -142,10 +144,10 @@ def test_a_stopped_training_says_so_to_the_shell(
         return received
 
     monkeypatch.setattr(loop, "train", train)
-    base = tiny_world.base(lean)
-    arguments = ["train", "--base", str(base), "--dataset", "d", "--out", str(tmp_path / "run")]
+    base, dataset = tiny_world.base(lean), tiny_world.dataset(lean)
+    arguments = ["train", "--base", str(base), "--dataset", str(dataset), "--out", str(tmp_path / "run")]
     assert cli.main([*arguments, "--config.train.steps", "9", "--config.mesh.data", "2"]) == code
-    assert given["folders"] == (base, Path("d"), tmp_path / "run") and given["resume"] is False
+    assert given["folders"] == (base, dataset, tmp_path / "run") and given["resume"] is False
     assert (given["config"].train.steps, given["config"].mesh.data) == (9, 2)
     assert capsys.readouterr().err.count("\n") == (code == 130)
 
@@ -170,6 +172,31 @@ def test_sample_writes_clips_with_their_control_and_a_card(run: Path, lean: Conf
         np.testing.assert_array_equal(still["saliency"], moving["saliency"])
         assert not np.array_equal(still["basd"], moving["basd"])
     assert probe(out / "viewpoint_2.mp4").has_audio
+
+
+def test_scales_of_the_maps_reach_the_sampler(run: Path, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def generate_batch(self: Con360AV, *arguments: object) -> None:
+        seen.append(arguments[-1])
+        raise ConfigError("seen enough")
+
+    monkeypatch.setattr(Con360AV, "generate_batch", generate_batch)
+    command = [
+        "sample",
+        "--checkpoint",
+        run,
+        "--caption",
+        "a bell",
+        "--viewpoint",
+        "yaw=0",
+        "--out",
+        tmp_path / "x.mp4",
+    ]
+    assert "seen enough" in fails(capsys, *command, "--map-guidance", "3", "--saliency-guidance", "2")
+    assert seen[0].map_guidance == PerModality(audio=3.0, video=3.0)
+    assert seen[0].saliency_guidance == PerModality(audio=2.0, video=2.0)
+    assert "--saliency-guidance takes" in fails(capsys, *command, "--saliency-guidance", "much")
 
 
 def test_the_compile_cache_is_the_user_s_own_and_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 import con360av_jax.cli
 import convert.cli
 import preprocess.cli
+from con360av_jax.commands.options import read_command
 from con360av_jax.commands.program import run_program
 from con360av_jax.config.files import leaves, load_config, to_dict
 from con360av_jax.errors import ConfigError
@@ -105,6 +106,32 @@ def test_help_lists_every_setting_with_its_unit_and_the_default_of_the_config(
 
 def test_help_without_a_config_shows_published(help_of: Callable[..., str]):
     assert re.search(r"--config.train.steps INT [^(]*\(default: 10000\)", help_of("con360av", "train"))
+
+
+@pytest.mark.parametrize("config", ["debug", "paper_a100x4"])  # the one gives steps, the other epochs
+@pytest.mark.parametrize(
+    ("options", "steps", "epochs"),
+    [
+        ("--config.train.epochs 5", 0, 5),
+        ("--config.train.epochs=5", 0, 5),
+        ("--config.train.steps 100", 100, 0),
+        ("--config.train.epochs 0 --config.train.steps 100", 100, 0),
+        ("--config.train.steps 0 --config.train.epochs 5", 0, 5),
+    ],
+)
+def test_a_length_in_steps_or_in_epochs_takes_the_place_of_the_config_s(
+    config: str, options: str, steps: int, epochs: int
+):
+    arguments = ["init", "--config", config, "--out", "x", *options.split()]
+    command: Any = read_command("con360av", "", con360av_jax.cli.COMMANDS, arguments)
+    assert (command.config.train.steps, command.config.train.epochs) == (steps, epochs)
+
+
+@pytest.mark.parametrize("config", ["debug", "paper_a100x4"])
+def test_two_lengths_are_refused(config: str, capsys: pytest.CaptureFixture[str]):
+    both = ["--config.train.steps", "100", "--config.train.epochs", "5"]
+    assert con360av_jax.cli.main(["init", "--config", config, "--out", "x", *both]) == 2
+    assert capsys.readouterr().err == ("con360av: error: steps=100 and epochs=5 are both given: set one of them to 0\n")
 
 
 @pytest.mark.parametrize(

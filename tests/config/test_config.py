@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from con360av_jax.base.parts import PARTS, part_factory
 from con360av_jax.config.files import (
     changes,
     config_hash,
@@ -18,6 +19,8 @@ from con360av_jax.config.files import (
 )
 from con360av_jax.config.settings import ClipConfig, Config, MelConfig, NoiseSchedule
 from con360av_jax.errors import ConfigError
+from con360av_jax.models import functional
+from con360av_jax.models.functional import flatten
 from tests.support.tiny_config import TINY
 from tests.support.tiny_world import with_part
 
@@ -43,11 +46,41 @@ def settings(config: Config) -> dict:
         ("model.unet_audio", {"levels": TINY.model.unet_audio.levels[:3]}, "3 levels"),
         ("model.unet_video", {"norm_groups": 5}, "width 16 is not divisible by norm_groups=5"),
         ("model.map_encoder", {"widths": (8, 8), "strides": (2,)}, "differ in length"),
+        ("pretrain.vae_video", {"crop": 0}, "crop=0"),
+        ("pretrain.vae_video", {"object_share": 1.5}, "object_share=1.5"),
     ],
 )
 def test_a_setting_that_does_not_fit_the_others_is_refused(tiny, part, values, said):
     with pytest.raises(ConfigError, match=said):
         with_part(tiny, part, **values)
+
+
+def test_the_small_config_has_as_many_parameters_as_a_small_model_may_have():
+    config = load_config("small")
+    _, joint = functional.abstract(part_factory("joint", config))
+    counts = {part: functional.count(functional.abstract(part_factory(part, config))[1]) for part in PARTS}
+    motion = {path: leaf for path, leaf in flatten(joint).items() if "motion_modules" in path}
+    millions = {
+        **{name: functional.count(joint["unet"][name]) for name in ("audio", "video")},
+        "motion": functional.count(motion),
+        **{name: functional.count(joint[name]) for name in ("connector", "environment_encoder")},
+        "control": functional.count(joint["map_encoder"]) + functional.count(joint["film"]),
+        **{name: counts[name] for name in ("vae_video", "vae_audio", "vocoder")},
+        "text": counts["text_audio"] + counts["text_video"],
+    }
+    assert {name: round(count / 1e6, 2) for name, count in millions.items()} == {
+        "audio": 1.42, "video": 2.67, "motion": 0.77, "connector": 0.70, "environment_encoder": 1.28, "control": 0.07,
+        "vae_video": 0.69, "vae_audio": 0.25, "vocoder": 0.45, "text": 0.29,
+    }  # fmt: skip
+    # As float16 it fits into 16 MB.
+    assert 2 * sum(counts.values()) < 16_000_000
+
+
+def test_a_recipe_replaces_the_training_settings_that_it_has():
+    config = load_config("small")
+    train = config.pretrain.vae_audio.recipe.within(config.train)
+    assert (train.steps, train.decay_steps, train.trainable, train.schedule) == (8000, 8000, "all", "cosine")
+    assert train.checkpoint_every == config.train.checkpoint_every
 
 
 def test_json_round_trip_gives_the_same_config(tmp_path):

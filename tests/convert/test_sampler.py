@@ -136,7 +136,7 @@ def original(modality: str, pipeline: Any, scheduler: Any, inputs: Inputs, steps
 
 def converted(modality: str, params: Params, config: Config, inputs: Inputs, steps: int) -> np.ndarray:
     """The latents that our sampler ends at with one modality alone."""
-    denoise, _ = joint_model(config)
+    denoise, _ = joint_model(config, "float32")
 
     def run(params: Params, noise: Latents, text: Latents, negative_text: Latents) -> Latents:
         def alone(inputs: DenoiserInputs) -> Latents:

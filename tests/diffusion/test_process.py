@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality
+from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, SamplerConfig
 from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.diffusion import guidance, process
 
@@ -94,55 +94,75 @@ class Recorder:
 ONE_PASS = jax.jit(Recorder())
 
 
+def same(scale: float) -> PerModality[float]:
+    return PerModality(audio=scale, video=scale)
+
+
+def scales(text: float, basd: float, saliency: float | None) -> SamplerConfig:
+    found = PerModality(audio=saliency, video=saliency)
+    return SamplerConfig(text_guidance=same(text), map_guidance=same(basd), saliency_guidance=found)
+
+
 @pytest.mark.parametrize(
-    ("with_maps", "text_scale", "map_scale", "passes"),
+    ("text_scale", "basd_scale", "saliency_scale", "passes"),
     [
-        (False, 7.5, 1.0, 2),
-        (False, 1.0, 1.0, 1),
-        (False, 1.0, 3.0, 1),
-        (True, 7.5, 1.0, 2),
-        (True, 1.0, 1.0, 1),
-        (True, 7.5, 2.0, 3),
-        (True, 1.0, 2.0, 3),
-        (True, 4.0, 4.0, 2),
+        (7.5, 1.0, None, 2),
+        (1.0, 1.0, None, 1),
+        (7.5, 2.0, None, 3),
+        (1.0, 2.0, None, 3),
+        (4.0, 4.0, None, 2),
+        (7.5, 2.0, 2.0, 3),
+        (7.5, 1.0, 2.0, 3),
+        (7.5, 2.0, 1.0, 4),
+        (7.5, 3.0, 2.0, 4),
+        (2.0, 0.0, 2.0, 3),
     ],
 )
 def test_guidance_equals_its_formula_with_no_pass_too_many(
-    with_maps: bool, text_scale: float, map_scale: float, passes: int
+    text_scale: float, basd_scale: float, saliency_scale: float | None, passes: int
 ):
-    """eps = e_00 + g_map (e_0m - e_00) + g_text (e_tm - e_0m); without maps e_0 + g_text (e_t - e_0)."""
+    """Equation (1); a row without maps is guided by its text alone."""
     denoise = Recorder()
-    maps = MAPS if with_maps else None
     x = _normal(0, {"audio": (2, 3, 2, 1), "video": (2, 3, 2, 2, 1)})
     t = {"audio": jnp.array([7, 8]), "video": jnp.array([70, 80])}
     clean = jax.tree.map(lambda a: a**2, x)
-    text_scales = {"audio": text_scale, "video": text_scale}
-    map_scales = {"audio": map_scale, "video": map_scale}
-    found = jax.jit(guidance.guided(denoise, TEXT, NEGATIVE, maps, text_scales, map_scales))(x, t, clean)
+    weights = guidance.pass_weights(scales(text_scale, basd_scale, saliency_scale))
+    mask = jnp.array([True, False])
+    found = jax.jit(guidance.guided(denoise, TEXT, NEGATIVE, MAPS, mask, weights))(x, t, clean)
     assert denoise.batches == [2 * passes]
 
-    def alone(text, with_control: bool):
+    def alone(text, saliency: bool, basd: bool):
+        maps = MAPS * jnp.array([saliency, basd], jnp.float32)[None, None, None, None]
         common: Any = {"latents": x, "timesteps": t, "clean_estimates": clean, "maps": maps}
         common |= {"connector_timesteps": t, "connector_latents": x}
-        mask = None if maps is None else jnp.full((2,), with_control)
-        return ONE_PASS(DenoiserInputs(text=text, map_mask=mask, **common))
+        return ONE_PASS(DenoiserInputs(text=text, map_mask=mask & basd, **common))
 
-    e_00, e_0m, e_tm = alone(NEGATIVE, False), alone(NEGATIVE, True), alone(TEXT, True)
+    e_0, e_b, e_sb = alone(NEGATIVE, False, False), alone(NEGATIVE, False, True), alone(NEGATIVE, True, True)
+    e_tsb = alone(TEXT, True, True)
+    saliency_scale = basd_scale if saliency_scale is None else saliency_scale
     for name in x:
-        control = map_scale * (e_0m[name] - e_00[name]) if with_maps else 0.0
-        wanted = e_00[name] + control + text_scale * (e_tm[name] - e_0m[name])
+        wanted = e_0[name] + basd_scale * (e_b[name] - e_0[name]) + saliency_scale * (e_sb[name] - e_b[name])
+        wanted = wanted + text_scale * (e_tsb[name] - e_sb[name])
         np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-4)
+        plain = e_0[name][1] + text_scale * (e_tsb[name][1] - e_0[name][1])
+        np.testing.assert_allclose(found[name][1], plain, rtol=1e-4, atol=1e-4)
 
 
 def test_each_modality_is_guided_by_its_own_scales():
     x = _normal(0, {"audio": (2, 3, 2, 1), "video": (2, 3, 2, 2, 1)})
     t = {name: jnp.zeros((2,), jnp.int32) for name in x}
 
-    def run(text_scales: dict[str, float], map_scales: dict[str, float]):
-        return jax.jit(guidance.guided(Recorder(), TEXT, NEGATIVE, MAPS, text_scales, map_scales))(x, t, x)
+    def run(config: SamplerConfig):
+        weights = guidance.pass_weights(config)
+        return jax.jit(guidance.guided(Recorder(), TEXT, NEGATIVE, MAPS, None, weights))(x, t, x)
 
-    mixed = run({"audio": 2.5, "video": 7.5}, {"audio": 1.0, "video": 3.0})
-    audio = run({"audio": 2.5, "video": 2.5}, {"audio": 1.0, "video": 1.0})
-    video = run({"audio": 7.5, "video": 7.5}, {"audio": 3.0, "video": 3.0})
+    mixed = run(
+        SamplerConfig(
+            text_guidance=PerModality(audio=2.5, video=7.5),
+            map_guidance=PerModality(audio=1.0, video=3.0),
+            saliency_guidance=PerModality(audio=None, video=2.0),
+        )
+    )
+    audio, video = run(scales(2.5, 1.0, None)), run(scales(7.5, 3.0, 2.0))
     np.testing.assert_allclose(mixed["audio"], audio["audio"], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(mixed["video"], video["video"], rtol=1e-5, atol=1e-5)

@@ -12,7 +12,7 @@ from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModa
 from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.diffusion import schedule
 from con360av_jax.diffusion.process import draw_noise
-from con360av_jax.diffusion.sampler import sample, trajectories
+from con360av_jax.diffusion.sampler import sample, trajectories, without_map_guidance
 
 SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
 ONE = PerModality(audio=1.0, video=1.0)
@@ -125,6 +125,27 @@ def test_scan_equals_a_python_loop(with_maps: bool):
     found, wanted = _run(everything, config, maps), _loop(config, maps)
     for name in SHAPES:
         np.testing.assert_allclose(found[name], wanted[name], rtol=2e-3, atol=2e-3 * np.abs(wanted[name]).max())
+
+
+def test_rows_without_control_are_those_of_a_sampler_that_knows_no_maps():
+    """Also where maps are guided: one batch may hold rows with and without control."""
+    config = SamplerConfig(steps=3, map_guidance=PerModality(audio=3.0, video=2.0))
+
+    def masked(mask: list[bool], settings: SamplerConfig = config) -> dict[str, np.ndarray]:
+        def run(noise: Latents, mask: jax.Array) -> Latents:
+            return sample(everything, noise, TEXT, NEGATIVE, MAPS, SCHEDULES, settings, mask)
+
+        return jax.tree.map(np.asarray, jax.jit(run)(NOISE, jnp.array(mask)))
+
+    none = _run(everything, config)
+    both, mixed = masked([True, True]), masked([True, False])
+    fewest = masked([False, False], without_map_guidance(config))
+    for name, wanted in none.items():
+        scale = np.abs(wanted).max()
+        np.testing.assert_array_equal(mixed[name][0], both[name][0])
+        np.testing.assert_allclose(mixed[name][1], wanted[1], atol=1e-5 * scale)
+        np.testing.assert_allclose(fewest[name], wanted, atol=1e-5 * scale)
+        assert np.abs(both[name][1] - wanted[1]).max() > 1e-3 * scale
 
 
 def test_environment_encoders_see_zeros_first_and_then_the_last_clean_estimate():

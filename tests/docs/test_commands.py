@@ -38,7 +38,7 @@ def quick_compiles() -> Iterator[None]:
     """Little to compile: what the network itself predicts is for other tests."""
     with tiny_world.quick_compiles(), pytest.MonkeyPatch.context() as patch:
         for module in (program, model, sample):
-            patch.setattr(module, "joint_model", lambda config: (stand_in, joint_model(config)[1]))
+            patch.setattr(module, "joint_model", lambda *given: (stand_in, joint_model(*given)[1]))
         yield
 
 

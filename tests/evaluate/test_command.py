@@ -103,12 +103,12 @@ def test_eight_devices_find_the_same_metrics(given: list[str], extractor: Extrac
         assert found[name] == pytest.approx(value, rel=ROUNDING), name
 
 
-def test_rejected_clips_are_counted_and_told(
+def test_rejected_targets_are_counted_and_told(
     given: list[str], extractor: Extractor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    extractor.silent["fake_000001_0_0"] = "its sound is silent"
+    extractor.rejected["fake_000001_0_0"] = "is too short"
     assert cli.main(given) == 0
-    assert "fad excludes 1 clip: generated: its sound is silent" in capsys.readouterr().out
+    assert "fad excludes 1 clip: target: is too short" in capsys.readouterr().out
     fad = read_results(tmp_path / "eval").metric("fad")
     assert fad is not None and fad.clips == 4
 
@@ -214,6 +214,9 @@ WRONG = [
     ("RUN DATASET --study ablation --paper fid=9", "--paper fid: no such metric here; give one of s_kl, fad"),
     ("RUN DATASET --protocol fadtk --paper s_kl=9", "--paper s_kl: no such metric here; give one of fad, fad_infinity"),
     ("RUN DATASET --paper share_in_view=1", "--paper share_in_view: no such metric here; give one of"),
+    ("RUN DATASET --seed -1", "--seed -1: give 0 or more"),
+    ("RUN DATASET --map-guidance nan", "a guidance scale of 'nan': give one number, or audio=NUMBER,video=NUMBER"),
+    ("RUN DATASET --study guidance --text-scales 1 inf", "a guidance scale of 'inf': give one number, or audio=NUMB"),
     ("RUN DATASET --draws 3", "--draws 3: give at least 10, better 1000"),
     ("RUN DATASET --text-guidance much", "a guidance scale of 'much': give one number, or audio=NUMBER"),
     ("RUN DATASET --map-scales 1", "--text-scales and --map-scales are for --study guidance"),

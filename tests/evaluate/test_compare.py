@@ -76,6 +76,16 @@ def test_many_records_of_few_recordings_decide_nothing(recordings: int, better: 
         assert (s_kl.clips, s_kl.recordings) == (30, recordings)
 
 
+def test_a_clip_that_only_one_model_scores_leaves_the_difference_undecided():
+    """The targets are the same, so the other model's clip is missing by its own fault, perhaps where it is worst."""
+    good, flattered = evaluation(SPREAD), evaluation(SPREAD - 0.1)
+    worst = replace(flattered.clips[-1], scores={})
+    flattered = replace(flattered, clips=(*flattered.clips[:-1], worst))
+    s_kl, _ = differences([("A", good), ("B", flattered)])
+    assert s_kl.high is not None and s_kl.high < 0
+    assert (s_kl.clips, s_kl.left_out, s_kl.better) == (29, 1, "")
+
+
 def test_an_interval_with_both_signs_decides_nothing():
     noise = np.random.default_rng(0).normal(0, 0.5, len(CLIPS))
     (s_kl, _) = differences([("A", evaluation(SPREAD)), ("B", evaluation(SPREAD + noise - noise.mean()))])

@@ -126,27 +126,29 @@ def test_only_the_clips_asked_for_count(write: Write):
     assert measured(write("sound", one, other), some) == few
 
 
-def test_s_kl_is_the_mean_over_frames_and_black_frames_are_named(write: Write):
+def test_s_kl_is_the_mean_over_frames_and_black_targets_are_named(write: Write):
     random = np.random.default_rng(5)
     one, other = ({name: random.random((3, 4, 4)).astype(np.float32) for name in NAMES} for _ in range(2))
-    one[NAMES[2]][1] = 0
+    other[NAMES[2]][1] = 0
+    one[NAMES[3]][1] = 0
     pair = write("saliency", one, other)
     found = compute(replace(SMALL, sound=None), {"saliency": pair}, NAMES, seed=1, draws=20)
     every = np.concatenate(
         [
             frame_divergence(one[name][keep], other[name][keep])
             for name in NAMES
-            for keep in [np.any(one[name], axis=(1, 2))]
+            for keep in [np.any(other[name], axis=(1, 2))]
         ]
     )
     s_kl = metric(found, "s_kl")
     assert s_kl.value == pytest.approx(every.mean(), rel=1e-12) and s_kl.title == "S_KL (FastGaze)"
     assert (s_kl.clips, s_kl.rows, s_kl.unit) == (12, 35, "nats")
-    assert [(e.clip, e.frame, e.reason) for e in found.exclusions] == [(NAMES[2], 1, "black saliency map: generated")]
+    reason = "target: its saliency map is all zero"
+    assert [(e.clip, e.frame, e.reason) for e in found.exclusions] == [(NAMES[2], 1, reason)]
     assert found.scores[NAMES[0]]["s_kl"] == pytest.approx(frame_divergence(one[NAMES[0]], other[NAMES[0]]).mean())
 
 
-def test_rejected_clips_leave_both_sides_and_are_named(write: Write):
+def test_rejected_targets_leave_both_sides_and_are_named(write: Write):
     one, other = sounds(1), sounds(2)
     found = measured(write("sound", one, other, ([NAMES[0]], [NAMES[0], NAMES[5]])))
     rest = [name for name in NAMES if name not in (NAMES[0], NAMES[5])]
@@ -154,6 +156,16 @@ def test_rejected_clips_leave_both_sides_and_are_named(write: Write):
     assert fad == [(NAMES[0], "generated: silent; target: silent"), (NAMES[5], "target: silent")]
     assert metric(found, "fad") == metric(measured(write("sound", one, other), rest), "fad")
     assert NAMES[5] not in found.scores
+
+
+def test_a_rejected_generated_clip_is_an_error(write: Write):
+    """A model must not gain by clips that it spoils."""
+    pair = write("sound", sounds(1), sounds(2), ([NAMES[0], NAMES[3]], [NAMES[0]]))
+    with pytest.raises(
+        MetricError,
+        match=r"-generated leaves out 1 generated clips, the first, clip_03_0_0, because: silent; generated",
+    ):
+        measured(pair)
 
 
 def test_a_missing_partner_is_an_error_that_names_it(write: Write):
@@ -179,13 +191,14 @@ def test_features_that_are_not_numbers_are_an_error(write: Write):
         open_features(pair[0].folder)
 
 
-def test_silence_without_direction_is_left_out_by_name(write: Write):
-    one = sounds(1)
+def test_silence_without_direction_counts_if_generated_and_is_left_out_of_the_targets(write: Write):
+    one, other = sounds(1), sounds(2)
     one[NAMES[3]][:] = 0
-    found = measured(write("sound", one, sounds(2)))
-    assert [(e.clip, e.metric) for e in found.exclusions] == [(NAMES[3], "sound_distance")]
-    assert "all features are 0" in found.exclusions[0].reason
-    assert metric(found, "sound_distance").clips == 11
+    other[NAMES[4]][:] = 0
+    found = measured(write("sound", one, other))
+    assert [(e.clip, e.metric) for e in found.exclusions] == [(NAMES[4], "sound_distance")]
+    assert found.exclusions[0].reason == "target: all features are 0, they have no direction"
+    assert metric(found, "sound_distance").clips == 11 and found.scores[NAMES[3]]["sound_distance"] == 1
 
 
 @pytest.mark.parametrize(
@@ -218,7 +231,9 @@ def test_a_part_without_usable_clips_has_no_number_and_names_them_all():
 
 
 def test_every_clip_rejected_on_some_side_leaves_no_number(write: Write):
-    found = measured(write("sound", sounds(1), sounds(2), (NAMES[:6], NAMES[6:])))
+    with pytest.raises(MetricError, match="leaves out 6 generated clips"):
+        measured(write("sound", sounds(1), sounds(2), (NAMES[:6], NAMES[6:])))
+    found = measured(write("sound", sounds(1), sounds(2), (NAMES[:6], NAMES[:11])), NAMES[:11])
     assert {one.value for one in found.metrics} == {None}
     assert {one.note for one in found.metrics} == {"every clip is excluded"}
 
@@ -228,6 +243,12 @@ def test_a_protocol_takes_no_more_clips_than_it_says(write: Write):
     assert STYLEGANV.video is not None
     few = replace(STYLEGANV, video=replace(STYLEGANV.video, clips=7))
     assert metric(measured(pair, protocol=few), "fvd_16").clips == 7
+    # Extraction takes the first seven of each side, and a faulty target moves those of the targets.
+    moved = write("video_16", sounds(1), sounds(2), (NAMES[7:], [NAMES[2], *NAMES[8:]]))
+    found = measured(moved, protocol=few)
+    assert metric(found, "fvd_16").clips == 6 and (NAMES[7], "generated: silent") in [
+        (e.clip, e.reason) for e in found.exclusions
+    ]
 
 
 def test_titles_name_the_networks_and_paper_has_both_frame_counts():

@@ -28,7 +28,9 @@ ROUNDING = 1e-3  # as in test_pipeline: float32 sums in another order, through t
 @pytest.fixture(scope="module")
 def making(lean: Config) -> Making:
     weights = settings.find_weights(tiny_world.run(lean), ema=True)
-    return Making(weights=weights, dataset=open_dataset(tiny_world.dataset(lean)), sampler=lean.sampler)
+    return Making(
+        weights=weights, dataset=open_dataset(tiny_world.dataset(lean)), dtype="float32", sampler=lean.sampler
+    )
 
 
 @pytest.fixture(scope="module")
@@ -223,17 +225,13 @@ def test_a_folder_belongs_to_one_model_dataset_and_sampler(making: Making, tmp_p
     settings.keep_to(tmp_path / "one", wanted)
     moved = json.loads(json.dumps(wanted))
     moved["run"]["path"] = moved["dataset"]["path"] = "elsewhere"
-    del moved["negative_caption"]  # as earlier versions wrote it
-    settings.keep_to(tmp_path / "old", moved)
-    settings.keep_to(tmp_path / "old", wanted)
-    with pytest.raises(ConfigError, match='negative_caption: "" -> bad quality; give another --out'):
-        settings.keep_to(tmp_path / "old", replace(making, negative_caption="bad quality").settings("small"))
+    settings.keep_to(tmp_path / "one", moved)
     other = replace(making, seed=7, sampler=replace(making.sampler, steps=9))
     with pytest.raises(ConfigError) as error:
         settings.keep_to(tmp_path / "one", other.settings("fadtk"))
     assert str(error.value) == (
         f"{tmp_path / 'one'} holds clips that were made with other settings: protocol: small -> fadtk; sampler.steps: "
-        "3 -> 9; seed: 0 -> 7; give another --out, or delete that folder"
+        "3 -> 9; seed: 0 -> 7; give those settings again, another --out, or delete that folder"
     )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
@@ -242,6 +240,20 @@ def test_a_folder_belongs_to_one_model_dataset_and_sampler(making: Making, tmp_p
     (tmp_path / "one" / "settings.json").write_text("[")
     with pytest.raises(ConfigError, match=r"settings.json cannot be read"):
         settings.keep_to(tmp_path / "one", wanted)
+
+
+def test_what_earlier_versions_did_not_record_is_as_it_was_then(making: Making, tmp_path: Path):
+    """They gave no negative caption, and computed in the dtype of training."""
+    wanted, unrecorded = making.settings("small"), making.unrecorded()
+    assert unrecorded == {"negative_caption": "", "dtype": making.weights.config.train.compute_dtype}
+    settings.keep_to(tmp_path / "old", {name: value for name, value in wanted.items() if name not in unrecorded})
+    settings.keep_to(tmp_path / "old", wanted, unrecorded=unrecorded)
+    for other, said in (
+        (replace(making, negative_caption="bad quality"), 'negative_caption: "" -> bad quality'),
+        (replace(making, dtype="bfloat16"), "dtype: float32 -> bfloat16"),
+    ):
+        with pytest.raises(ConfigError, match=f"other settings: {said}; give those settings again"):
+            settings.keep_to(tmp_path / "old", other.settings("small"), unrecorded=unrecorded)
 
 
 def test_weights_are_told_apart_without_reading_them(lean: Config):
@@ -265,7 +277,7 @@ def test_scales_are_one_number_or_two(text: str, wanted: tuple[float, float]):
     assert (found.audio, found.video) == wanted
 
 
-@pytest.mark.parametrize("text", ["big", "audio=1", "audio=1,sound=2", "audio=1,video=x"])
+@pytest.mark.parametrize("text", ["big", "nan", "audio=1", "audio=1,sound=2", "audio=1,video=x", "audio=1,video=inf"])
 def test_other_scales_are_refused(text: str):
     with pytest.raises(ConfigError, match="give one number, or audio=NUMBER,video=NUMBER"):
         settings.scales(text)

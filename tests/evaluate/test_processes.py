@@ -53,7 +53,9 @@ def test_two_processes_share_the_clips_and_the_first_goes_on(tiny: Config, tmp_p
     assert [process.returncode for process in processes] == [2, 0], errors
     assert "features of" in errors[0] and "were not extracted: " in errors[0]
 
-    making = Making(weights=settings.find_weights(run, True), dataset=open_dataset(dataset), sampler=lean.sampler)
+    making = Making(
+        weights=settings.find_weights(run, True), dataset=open_dataset(dataset), dtype="float32", sampler=lean.sampler
+    )
     with tiny_world.quick_compiles():
         entries, model = choose(making.dataset.samples, None, 0), c3.load(run)
         generate.generate(tmp_path, entries, making, lambda: model, 2)

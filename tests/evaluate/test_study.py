@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from con360av_jax import cli
-from con360av_jax.config.settings import Config
+from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.data.fake import ALL_FIELDS, fake_sample
 from con360av_jax.data.schema import Sample, sample_key
 from con360av_jax.data.source import open_dataset
@@ -101,13 +101,16 @@ def test_an_ablation_has_five_arms_over_the_same_targets(
 
 def test_guidance_is_every_pair_of_scales(lean: Config, dataset: Path):
     weights = settings.find_weights(tiny_world.run(lean), ema=True)
-    making = Making(weights=weights, dataset=open_dataset(dataset), sampler=lean.sampler)
+    making = Making(weights=weights, dataset=open_dataset(dataset), dtype="float32", sampler=lean.sampler)
     arms = study_variants("guidance", making, 2, ("2", "audio=1,video=4"), ("1", "3"))
     assert list(arms) == [
         "text_2_map_1", "text_2_map_3", "text_audio1_video4_map_1", "text_audio1_video4_map_3",
     ]  # fmt: skip
     sampler = arms["text_audio1_video4_map_3"][0].sampler
     assert (sampler.text_guidance.audio, sampler.text_guidance.video, sampler.map_guidance.video) == (1, 4, 3)
+    apart = settings.sampler_of(lean.sampler, None, "", "2", "audio=1,video=4")
+    assert apart.map_guidance == PerModality(audio=2.0, video=2.0)
+    assert apart.saliency_guidance == PerModality(audio=1.0, video=4.0)
     (chosen,) = {entries for _, entries in arms.values()}
     assert len(chosen) == 2
     ((name, (only, _)),) = study_variants("guidance", making, 2, (), ("3",)).items()

@@ -75,7 +75,7 @@ def test_every_audio_site_pools_over_the_valid_steps_of_its_own_grid(tiny: Confi
         text={name: some(shape) for name, shape in text_shapes(tiny).items()},  # pyright: ignore
         maps=some(maps_shape(tiny)),  # pyright: ignore
     )
-    denoise, params = joint_model(tiny)
+    denoise, params = joint_model(tiny, "float32")
     run: Callable = partial(denoise)
     jax.eval_shape(run, params, inputs)
     assert seen == [(4, 25), (4, 25), (8, 25), (16, 25)]

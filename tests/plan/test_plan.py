@@ -203,7 +203,7 @@ def test_the_baseline_trains_what_its_public_code_trains(tiny: Config):
     """That code freezes every parameter whose name has neither "connector" nor "motion" in it."""
     names = read_fixture()["parameters"]
     placed, problems = place(names, JOINT)
-    shapes = joint_model(replace(tiny, model=reference_config(tiny)))[1]
+    shapes = joint_model(replace(tiny, model=reference_config(tiny)), "float32")[1]
     wanted = {placed[name][0] for name in placed if "connector" in name or "motion" in name}
     found = set(flatten(select(shapes, load_config("baseline").train.trainable)[0]))
     assert not problems and found == wanted

@@ -1,14 +1,24 @@
 """Sources of rendered scenes: samples depend on their number alone and equal the records of written scenes."""
 
 import itertools
+import pickle
 
+import grain
 import numpy as np
 import pytest
 
 from con360av_jax.config.settings import ClipConfig, MelConfig
+from con360av_jax.errors import DatasetError
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.captions_2 import words
-from con360av_jax.scenes.sources import CLIPS_PER_SCENE, STILLS_PER_SCENE, SceneAudio, SceneClips, SceneStills
+from con360av_jax.scenes.sources import (
+    CLIPS_PER_SCENE,
+    STILLS_PER_SCENE,
+    SceneAudio,
+    SceneClips,
+    SceneStills,
+    SceneVideos,
+)
 from con360av_jax.sphere.geometry import basd
 
 CLIP = ClipConfig(seconds=1, frames_per_second=4, height=16, width=24, map_height=16, map_width=32)
@@ -72,3 +82,33 @@ def test_clips_have_the_arrays_of_a_record():
     audio = SceneAudio(mel, 4, 1.0)[0]
     np.testing.assert_array_equal(audio["sound"], clips[0]["sound"])
     assert audio["scene_caption"] == clips[0]["scene_caption"] and len(audio["classes"]) >= 2
+
+
+def test_repeated_audio_is_that_of_the_same_scenes():
+    once, twice = SceneAudio(MelConfig(), 4, 1.0), SceneAudio(MelConfig(), 4, 1.0, repeats=2)
+    for number in range(4):
+        np.testing.assert_array_equal(twice[number]["sound"], once[number // 2]["sound"])
+
+
+def test_the_video_of_a_clip_can_be_had_alone():
+    video, clip = SceneVideos(CLIP, 4)[3], SceneClips(CLIP, MelConfig(), 4)[3]
+    for name, value in video.items():
+        np.testing.assert_array_equal(value, clip[name], err_msg=name)
+
+
+def test_threads_and_processes_of_grain_get_the_same_samples_in_order():
+    source = SceneStills(4, 8, 8)
+    wanted = np.stack([source[number]["video"] for number in range(12)])
+    frames = grain.MapDataset.source(SceneStills(4, 8, 8))[:12].map(lambda still: still["video"])
+    threads = frames.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=4))
+    np.testing.assert_array_equal(np.stack(list(threads)), wanted)
+    # What another process gets.
+    sent = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(sent[7]["video"], wanted[7])
+
+
+def test_a_negative_seed_and_an_unknown_split_are_refused():
+    with pytest.raises(DatasetError, match="seed -1"):
+        SceneStills(-1)
+    with pytest.raises(DatasetError, match="one of train, validation"):
+        SceneAudio(MelConfig(), 0, split="test")  # pyright: ignore[reportArgumentType]

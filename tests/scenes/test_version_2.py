@@ -6,11 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from con360av_jax.base.tokenizer import train_tokenizers
+from con360av_jax.config.files import load_config
 from con360av_jax.errors import DatasetError
 from con360av_jax.scenes.captions import PLACES, region
 from con360av_jax.scenes.captions_2 import NOUNS, Said, background_parts, vocabulary, words
 from con360av_jax.scenes.scene import CLASSES, make_scene
 from con360av_jax.scenes.sprites import COLOURS, DRAWINGS, Canvas, Moment
+from con360av_jax.scenes.synthetic import captions_corpus
 from con360av_jax.scenes.textures import PALETTES
 from con360av_jax.scenes.version_2 import FARTHEST, HELD_OUT, NEAREST, make_scene_2, smallest_angle
 
@@ -127,9 +130,18 @@ def test_captions_use_the_whole_vocabulary_and_nothing_else(scenes):
     assert set(vocabulary()) - named == only_in_views
 
 
-def test_captions_are_short(scenes):
-    # Words, commas and the full stop: a tokenizer that knows the words makes one token of each, and two more.
-    assert max(scene.caption.count(" ") + scene.caption.count(",") + 4 for scene in scenes) <= 64
+def test_captions_fit_into_the_tokens_of_both_text_encoders():
+    # A tokenizer of this vocabulary makes one token of each word, comma and full stop.
+    config = load_config("debug")
+    tokenizers, text = train_tokenizers(config, seed=0), config.model.text
+    for modality, limit in (("video", text.video.tokens), ("audio", text.audio.tokens)):
+        tokenizer = tokenizers[modality]
+        split = [word for word in vocabulary() if len(tokenizer.tokenize(f" {word}")) > 1]
+        assert not split
+        captions = captions_corpus(400, 1, version=2)
+        lengths = [len(tokenizer(caption)["input_ids"]) for caption in captions]
+        assert max(lengths) <= min(limit, 64)
+        assert len(set(captions)) > 350
 
 
 def test_background_parts_follow_the_horizon():

@@ -55,9 +55,10 @@ def test_a_view_caption_names_what_is_in_view_and_nothing_else(drawn):
     generator = np.random.default_rng(1)
     used = set[str]()
     for scene, viewpoint in drawn:
-        text = view_caption(scene, 1.0, viewpoint, generator, moves=True).lower()
+        shown = seen_objects(scene, 1.0, viewpoint)
+        text = view_caption(scene, shown, viewpoint, generator, moves=True).lower()
         used |= words([text])
-        seen = {item.name: item.colour for item in seen_objects(scene, 1.0, viewpoint)}
+        seen = {item.name: item.colour for item in shown}
         for name, noun in NOUNS.items():
             assert (f" {noun} " in text) == (name in seen), text
             assert name not in seen or f"{seen[name]} {noun}" in text

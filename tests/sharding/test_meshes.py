@@ -75,7 +75,9 @@ def random_params() -> Params:
             return noise / np.float32(np.prod(shape[:-1]) ** 0.5)
         return np.float32(path.endswith("scale")) + np.float32(0.1) * noise
 
-    return unflatten({path: leaf(path, shape.shape) for path, shape in flatten(joint_model(lean())[1]).items()})
+    return unflatten(
+        {path: leaf(path, shape.shape) for path, shape in flatten(joint_model(lean(), "float32")[1]).items()}
+    )
 
 
 def gradients_on(
@@ -112,7 +114,9 @@ def gradients(mesh: MeshConfig) -> Found:
     batch = cast(Batch, fake_batch(lean(), BATCH))
     batch["sample_id"] = batch["sample_id"].astype(np.int32)
     null_text = jax.tree.map(lambda leaf: np.zeros_like(leaf[0]), batch["text"])
-    return gradients_on(mesh, joint_model(lean())[0], random_params(), batch, null_text, lean().schedule, lean().train)
+    return gradients_on(
+        mesh, joint_model(lean(), "float32")[0], random_params(), batch, null_text, lean().schedule, lean().train
+    )
 
 
 def same_gradients(found: Found, wanted: Found, rounding: float) -> None:
@@ -131,7 +135,7 @@ def latents_on(mesh_config: MeshConfig, config: Config, params: Params, shapes: 
     noise = jax.tree.map(np.asarray, draw_noise(jax.random.key(3), shapes))
     negative = jax.tree.map(np.zeros_like, text)
     placed = jax.device_put(params, shardings_for(params, mesh))
-    found = sample.BatchSampler(config, mesh)(placed, noise, text, negative, maps, config.sampler)
+    found = sample.BatchSampler(config, mesh, "float32")(placed, noise, text, negative, maps, config.sampler)
     return jax.tree.map(np.asarray, found)
 
 
@@ -140,7 +144,7 @@ def toy_latents(mesh: MeshConfig) -> dict:
     batch = toy_batch()
     shapes = {name: moments["mean"].shape for name, moments in batch["moments"].items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "joint_model", lambda _: (toy, {}))
+        patch.setattr(sample, "joint_model", lambda *_: (toy, {}))
         return latents_on(mesh, TINY, toy_params(), shapes, batch["text"], batch["maps"])
 
 

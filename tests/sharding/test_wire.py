@@ -44,7 +44,7 @@ def problems(found: Sequence[Collective], gradient_bytes: int) -> list[str]:
 
 
 def gradient_bytes(config: Config) -> int:
-    return 4 * count(select(joint_model(config)[1], config.train.trainable)[0])
+    return 4 * count(select(joint_model(config, "float32")[1], config.train.trainable)[0])
 
 
 @pytest.fixture(scope="module")

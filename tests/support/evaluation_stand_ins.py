@@ -30,19 +30,19 @@ def features_of(video: Path, part: str) -> np.ndarray:
 
 
 class Extractor:
-    """Takes the place of `extraction.run_extractor`; `silent` clips are rejected, as real extraction does."""
+    """Takes the place of `extraction.run_extractor`; targets in `rejected` have no features of audio."""
 
-    def __init__(self, silent: Mapping[str, str] | None = None):
+    def __init__(self, rejected: Mapping[str, str] | None = None):
         self.calls: list[str] = []
-        self.silent = dict(silent or {})
+        self.rejected = dict(rejected or {})
 
     def __call__(
         self, videos: Path, features: Path, side: str, protocol: Protocol, made: extraction.Extraction
     ) -> None:
         self.calls.append(side)
-        rejected = [{"clip": name, "file": name, "reason": reason} for name, reason in self.silent.items()]
+        rejected = [{"clip": name, "file": name, "reason": reason} for name, reason in self.rejected.items()]
         for part in parts(protocol):
-            left_out = rejected if part != "saliency" and side == "generated" else []
+            left_out = rejected if part != "saliency" and side == "target" else []
             if (features / part).exists():
                 continue
             write_features(
@@ -51,7 +51,7 @@ class Extractor:
                 (
                     (video.stem, video.name, features_of(video, part))
                     for video in sorted(videos.glob("*.mp4"))
-                    if not left_out or video.stem not in self.silent
+                    if not left_out or video.stem not in self.rejected
                 ),
                 left_out,
             )

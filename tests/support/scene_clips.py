@@ -9,8 +9,12 @@ import numpy as np
 
 from con360av_jax.config.files import load_config
 from con360av_jax.config.settings import Config
+from con360av_jax.evaluate.control_metrics import control_metrics
+from con360av_jax.evaluate.faults import find_faults
+from con360av_jax.evaluate.feature_metrics import Found
 from con360av_jax.evaluate.features import FeatureCard, write_features
-from con360av_jax.evaluate.selection import EvaluatedClip, write_clips
+from con360av_jax.evaluate.results import Exclusion, Metric
+from con360av_jax.evaluate.selection import EvaluatedClip, read_clips, write_clips
 from con360av_jax.media.files import write_clip
 from con360av_jax.scenes.scene import CLASSES, make_scene
 from con360av_jax.scenes.synthetic import SyntheticClip, render_scene
@@ -106,3 +110,20 @@ def evaluation(folder: Path, targets: Sequence[View], generated: Sequence[View])
     write_clips(folder, [each.clip for each in targets])
     write_truth(folder / "truth", targets)
     return folder
+
+
+def found(folder: Path, truth: Path | None) -> Found:
+    """The control metrics of an evaluation folder."""
+    return control_metrics(folder, truth, CONFIG, find_faults(folder, read_clips(folder), CONFIG))
+
+
+def measured(folder: Path) -> tuple[dict[str, Metric], dict[str, dict[str, float]], list[Exclusion]]:
+    """Metrics by name, scores by clip and exclusions of a folder of `evaluation`."""
+    told = found(folder, folder / "truth")
+    return {metric.name: metric for metric in told.metrics}, told.scores, told.exclusions
+
+
+def value(number: float | None) -> float:
+    """The number, which must be there."""
+    assert number is not None
+    return number

@@ -76,7 +76,7 @@ def stand_in(params: Params, inputs: Any) -> Latents:
 def without_network() -> Iterator[None]:
     """Training steps of the `stand_in`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, "joint_model", lambda config: (stand_in, joint_model(config)[1]))
+        patch.setattr(program, "joint_model", lambda *given: (stand_in, joint_model(*given)[1]))
         yield
 
 

@@ -92,6 +92,19 @@ def test_batches_encoded_on_the_device_equal_those_of_encoded_records(config, pr
             assert shapes == {path: leaf.shape for path, leaf in flatten(batch_spec(config, BATCH)).items()}
 
 
+def test_captions_are_embedded_in_float32_whatever_the_vaes_compute_in(config, pretrained, folders):
+    mesh = make_mesh(MeshConfig())
+    encode = open_encode(pretrained, mesh, "bfloat16")
+    loader = make_loader(open_dataset(folders[0]), config, BATCH, 7, tokenise=caption_tokens(pretrained))
+    with closing(loader):
+        given = next(loader)
+    batch = encode(on_mesh(given, mesh))
+    captions = [CAPTIONS[number] for number in given["sample_id"]]
+    for name, wanted in Codecs(pretrained).encode_text(captions).items():
+        np.testing.assert_allclose(batch["text"][name], wanted, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert {leaf.dtype for leaf in jax.tree.leaves(batch["moments"])} == {np.dtype(np.float32)}
+
+
 def test_captions_become_the_same_tokens_from_many_threads(config, pretrained):
     tokens_of = caption_tokens(pretrained)
     captions = [f"{caption} {number}" for number in range(40) for caption in CAPTIONS]

@@ -36,7 +36,7 @@ MESHES = {
 @cache
 def noise_state(config: Config, seed: int = 0) -> TrainState:
     """A state with noise in every array, in host memory; Map Encoder and FiLM are trained."""
-    trainable, _ = select(joint_model(config)[1], "control")
+    trainable, _ = select(joint_model(config, "float32")[1], "control")
     shapes = jax.eval_shape(lambda tree: init_state(tree, make_optimizer(config.train)), trainable)
     random = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), shapes)

@@ -4,14 +4,15 @@ For the saliency map g of a generated frame, t of its target, and pixel weights 
 pixel's solid angle on the sphere, for panoramas, whose rows near the poles would otherwise count too much):
 (1) density    p = a g / sum a g,  q = a t / sum a t
 (2) divergence KL(generated || target) = sum p log(epsilon + p / (q + epsilon)), nats
-(3) S_KL       mean of (2) over all frames that have both densities
+(3) S_KL       mean of (2) over all frames whose target has a density
 
 The direction is the paper's, KL(Sal(generated) || Sal(target)); saliency benchmarks use the opposite one. The paper
 does not specify the handling of zeros: epsilon, that of float64, and its place are those of TempSAL's evaluation. A
-black map (all zero) has no density: its frame is excluded from (3) and listed.
+generated map of zeros counts as any other constant map, g = 1: p is uniform (on the sphere with "solid_angle"), so that
+a model gains nothing by frames that draw no attention. A target map of zeros has no density: its frame is excluded from
+(3) and listed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -31,12 +32,10 @@ _NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Excluded:
-    """Frame excluded from the mean because its generated or target map is black."""
+    """Frame excluded from the mean because its target map is all zero."""
 
     clip: str
     frame: int
-    black: str
-    """Side of the black map: "generated", "target" or "both"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +57,13 @@ def frame_divergence(
 ) -> Float[np.ndarray, "frame"]:
     """KL(generated || target) of each frame, nats (equation 2), float64; maps may have any scale.
 
-    Raises MetricError if shapes differ or are not (frame, height, width), or if a map has a negative value, a value
-    that is not finite, or only zeros (see `black_frames`).
+    Raises MetricError if shapes differ or are not (frame, height, width), if a map has a negative value or one that is
+    not finite, or if a target map has only zeros (see `black_frames`).
     """
     for name, maps in (("generated", generated), ("target", target)):
         _check_maps(maps, name)
-        if (black := black_frames(maps)).any():
-            raise MetricError(f"the {name} map of frame {black.argmax()} is all zero and has no density: leave it out")
+    if (black := black_frames(target)).any():
+        raise MetricError(f"the target map of frame {black.argmax()} is all zero and has no density: leave it out")
     if generated.shape != target.shape:
         raise MetricError(f"generated maps of shape {generated.shape}, targets of {target.shape}: give the same shape")
     if not epsilon > 0:
@@ -101,15 +100,15 @@ def compare_saliency(
             _check_maps(wanted, "target")
         except MetricError as error:
             raise MetricError(f"clip {clip.clip}: {error}") from error
-        black = black_frames(maps), black_frames(wanted)
-        excluded += _excluded(clip.clip, *black)
-        kept = ~(black[0] | black[1])
+        black = black_frames(wanted)
+        excluded += [Excluded(clip=clip.clip, frame=int(frame)) for frame in np.flatnonzero(black)]
+        kept = ~black
         if kept.any():
             clips.append(clip.clip)
             sums.append(float(frame_divergence(maps[kept], wanted[kept], weighting, epsilon).sum()))
             frames.append(int(kept.sum()))
     if not clips:
-        raise MetricError(f"all {len(excluded)} frames have a black map: look at the saliency of {generated.folder}")
+        raise MetricError(f"all {len(excluded)} target maps are all zero: look at the saliency of {target.folder}")
     return SaliencyDivergence(
         value=sum(sums) / sum(frames),
         clips=tuple(clips),
@@ -130,17 +129,12 @@ def _check_maps(maps: Maps, name: str) -> None:
 
 def _density(maps: Maps, weighting: Weighting) -> Maps:
     exact = np.asarray(maps, np.float64)
+    exact = np.where(black_frames(maps)[:, None, None], 1.0, exact)
     # Scaled to a maximum of 1, because sums of float64's largest values would overflow.
     exact = exact / exact.max(axis=(1, 2), keepdims=True)
     if weighting == "solid_angle":
         exact = exact * solid_angle_weights(*maps.shape[1:])
     return exact / exact.sum(axis=(1, 2), keepdims=True)
-
-
-def _excluded(clip: str, generated: Bool[np.ndarray, "frame"], target: Bool[np.ndarray, "frame"]) -> Sequence[Excluded]:
-    words = {(True, False): "generated", (False, True): "target", (True, True): "both"}
-    pairs = enumerate(zip(generated.tolist(), target.tolist(), strict=True))
-    return [Excluded(clip=clip, frame=frame, black=words[pair]) for frame, pair in pairs if any(pair)]
 
 
 def _check_sets(generated: FeatureSet, target: FeatureSet) -> None:

@@ -1,0 +1,112 @@
+"""Settings of pretraining (`con360av pretrain`): the loss of each part, and its training settings to start from."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from tyro.conf import Fixed, Suppress
+
+from con360av_jax.config.networks import require
+from con360av_jax.config.training import TrainConfig
+
+Part: TypeAlias = Literal["vae_video", "vae_audio", "vocoder"]
+"""Parts of a base that can be pretrained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Training settings that pretraining of one part puts in place of those in `train`; options come after them."""
+
+    steps: int
+    """Number of training steps."""
+    batch_size: int = 8
+    """Samples per step, over all devices."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW; it falls to 0 at the last step along half a cosine."""
+    warmup_steps: int = 100
+    """Number of updates in which the learning rate rises linearly to its peak."""
+
+    def within(self, train: TrainConfig) -> TrainConfig:
+        """Returns `train` with this recipe; every parameter of the part is trained."""
+        return replace(
+            train,
+            trainable="all",
+            steps=self.steps,
+            epochs=0,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+            warmup_steps=self.warmup_steps,
+            decay_steps=self.steps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoVAEPretraining:
+    """Loss of the video VAE (train/objectives/vae_video.py)."""
+
+    crop: int = 64
+    """Side of the square crops of frames that are trained on (pixels)."""
+    gradient_weight: float = 1.0
+    """Weight of the L1 distance of image gradients."""
+    kl_weight: float = 1e-6
+    """Weight of the KL divergence, summed over a latent and divided by the number of values in its input."""
+    object_weight: float = 4.0
+    """Weight of pixels on known objects, relative to others; 1 weights all pixels alike."""
+    object_share: float = 0.5
+    """Share of crops that are centred on a known object, where a crop is smaller than the frame (0 to 1)."""
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=100_000))
+    """Training settings."""
+
+    def __post_init__(self):
+        require(self.crop > 0, f"crop={self.crop} is not positive")
+        require(self.object_weight > 0, f"object_weight={self.object_weight} is not positive")
+        require(0 <= self.object_share <= 1, f"object_share={self.object_share} is not a share: give 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioVAEPretraining:
+    """Loss of the VAE of log-mels (train/objectives/vae_audio.py)."""
+
+    frames: int = 96
+    """Length of the excerpts that are trained on (mel frames)."""
+    gradient_weight: float = 0.0
+    """Weight of the L1 distance of gradients over time and mel bands."""
+    kl_weight: float = 1e-6
+    """Weight of the KL divergence, summed over a latent and divided by the number of values in its input."""
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=100_000))
+    """Training settings."""
+
+    def __post_init__(self):
+        require(self.frames > 0, f"frames={self.frames} is not positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderPretraining:
+    """Loss of the vocoder (train/objectives/vocoder.py)."""
+
+    frames: int = 40
+    """Length of the excerpts that are trained on (mel frames)."""
+    mel_weight: float = 1.0
+    """Weight of the L1 distance of log-mels, relative to that of the multi-resolution STFT."""
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=100_000))
+    """Training settings."""
+
+    def __post_init__(self):
+        require(self.frames > 0, f"frames={self.frames} is not positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pretraining of the parts of a base, one at a time."""
+
+    vae_video: VideoVAEPretraining = field(default_factory=VideoVAEPretraining)
+    """Video VAE."""
+    vae_audio: AudioVAEPretraining = field(default_factory=AudioVAEPretraining)
+    """Audio VAE."""
+    vocoder: VocoderPretraining = field(default_factory=VocoderPretraining)
+    """Vocoder."""
+    validation_batches: int = 16
+    """Number of held-out batches that are measured at every checkpoint; always the same ones."""
+
+    def __post_init__(self):
+        require(self.validation_batches > 0, f"validation_batches={self.validation_batches} is not positive")

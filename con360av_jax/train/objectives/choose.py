@@ -1,0 +1,19 @@
+"""The objectives of pretraining by the name of their part."""
+
+from collections.abc import Callable
+
+from con360av_jax.config.pretraining import Part
+from con360av_jax.config.settings import Config
+from con360av_jax.train.objectives import vae_audio, vae_video, vocoder
+from con360av_jax.train.objectives.objective import Objective
+
+_OBJECTIVES: dict[Part, Callable[[Config], Objective]] = {
+    "vae_video": vae_video.objective,
+    "vae_audio": vae_audio.objective,
+    "vocoder": vocoder.objective,
+}
+
+
+def make_objective(part: Part, config: Config) -> Objective:
+    """Returns the objective of a part; raises ConfigError if the config does not fit it."""
+    return _OBJECTIVES[part](config)

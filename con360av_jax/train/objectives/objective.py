@@ -1,0 +1,59 @@
+"""The contract between pretraining and an objective: its data, its loss, and what is measured on held-out data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt32
+
+from con360av_jax.models.functional import Params
+
+Batch: TypeAlias = Mapping[str, Array]
+Keys: TypeAlias = UInt32[Array, "batch 2"]
+"""Data of one random key per row, so that the numbers of a row do not depend on how a batch is divided."""
+Sums: TypeAlias = dict[str, Array]
+"""Sums over a batch, which add up over batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Pretraining of one part; parameters are nested dicts {part of the base: its parameters}."""
+
+    part: str
+    """Name of the objective."""
+    trains: tuple[str, ...]
+    """Parts of the base that are trained."""
+    reads: tuple[str, ...] = ()
+    """Further parts of the base, which `measure` reads."""
+    fields: tuple[str, ...]
+    """Arrays of a record or a scene that an example is made from (data/schema.py)."""
+    example: Callable[[Mapping[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+    """Makes a training example from the arrays of one record or scene: a random excerpt."""
+    whole: Callable[[Mapping[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+    """Makes a held-out example, of the size that the part is used at."""
+    loss: Callable[[Params, Batch, Keys], tuple[Array, dict[str, Array]]]
+    """Mean over rows of the loss, and its terms with the total as "loss"; float32."""
+    measure: Callable[[Params, Batch], tuple[Sums, dict[str, Array]]]
+    """Sums over a held-out batch, and inputs and outputs to look at or to hear, as "input_KIND" and "output_KIND";
+    KIND is frames (bytes), mel or audio."""
+    summarise: Callable[[Mapping[str, float]], dict[str, float]]
+    """Turns the sums over all held-out batches into measures; "loss" is the one that is to fall."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Measure -> its unit, for reports."""
+
+
+def noise(keys: Keys, like: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    """Standard normal numbers in the shape of `like`, row by row from the row's key."""
+
+    def row(data: UInt32[Array, "2"]) -> Array:
+        return jax.random.normal(jax.random.wrap_key_data(data), like.shape[1:], like.dtype)
+
+    return jax.vmap(row)(keys)
+
+
+def window(length: int, size: int, random: np.random.Generator) -> slice:
+    """Returns a random excerpt of `size` out of `length`."""
+    start = int(random.integers(length - size + 1))
+    return slice(start, start + size)

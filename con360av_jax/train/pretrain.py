@@ -1,0 +1,157 @@
+"""Pretraining of one part of a base: the loop, checkpoints, resume and logs of training with another objective."""
+
+import signal
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Key
+
+from con360av_jax.base.parts import part_factory
+from con360av_jax.base.pretrained import Pretrained, open_pretrained
+from con360av_jax.config.pretraining import Part
+from con360av_jax.config.settings import Config
+from con360av_jax.data.loader import AnyExample, Loader
+from con360av_jax.models import functional
+from con360av_jax.models.functional import Params
+from con360av_jax.sharding import Rules, batch_sharding, check_batch_size, make_mesh, replicate
+from con360av_jax.train import checkpoint, run_folder
+from con360av_jax.train.checkpoint import Progress
+from con360av_jax.train.loop import on_mesh, restore_state, run_steps
+from con360av_jax.train.metrics import MetricsLog, drop_after
+from con360av_jax.train.objectives.choose import make_objective
+from con360av_jax.train.objectives.objective import Batch, Objective
+from con360av_jax.train.optimizer import make_optimizer
+from con360av_jax.train.pretraining_data import TrainingData
+from con360av_jax.train.pretraining_measures import HeldOutMeasures
+from con360av_jax.train.state import TrainState, init_state, state_shardings
+from con360av_jax.train.step import accumulated, make_update
+from con360av_jax.train.trackers import open_trackers
+
+# The parts are small beside the joint model: every device holds them whole, batches are split.
+RULES: Rules = ((r".*", P()),)
+LOGS = ("metrics.jsonl", "nonfinite.jsonl", "validation.jsonl")
+
+ObjectiveStep = Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, dict[str, Array]]]
+"""Training step as made by `make_objective_step`: (state, batch, key) -> (state, metrics)."""
+
+
+def pretrain(
+    config: Config,
+    part: Part,
+    base: Path,
+    data: TrainingData,
+    out: Path,
+    *,
+    resume: bool = False,
+    allowed: Collection[str] = (),
+) -> signal.Signals | None:
+    """Trains `part` of `base` up to step `config.train.steps` and writes the run folder `out`.
+
+    Args:
+        config: all settings; its networks must be those of `base`, whose measured scaling factors count.
+        part: part of the base to train.
+        base: pretrained folder; the parameters to start from, and those of other parts, are read from there.
+        data: source of training examples and of held-out ones, which are measured at every checkpoint.
+        out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
+            then equal those of an uninterrupted run, bit for bit.
+        allowed: paths of settings, such as "train.learning_rate", that may differ in a resumed run.
+
+    Returns:
+        None after the last step, or the signal (SIGTERM, SIGINT) that stopped the run after a checkpoint.
+
+    Raises:
+        CheckpointError: `out` exists, or a run to resume is missing, corrupt or was made from other inputs; `base`
+            is missing or has other networks; or a file cannot be written.
+        DatasetError, DivergenceError: the data are missing, corrupt or lack what the objective needs; see `train`.
+        ShardingError, ConfigError: the mesh does not fit the devices or the batch, the config does not fit the
+            objective, or `allowed` names a setting that may not change.
+    """
+    run = run_folder.open_pretraining(out) if resume else None
+    pretrained = open_pretrained(base)
+    run_folder.require_same_networks(config, pretrained.config, f"base {base}")
+    config = replace(config, model=pretrained.config.model)
+    if run is None:
+        run_folder.refuse_existing(out)
+    else:
+        run_folder.require_same_pretraining(run, config, base, part, data.describe(), allowed)
+    mesh = make_mesh(config.mesh)
+    check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
+    objective = make_objective(part, config)
+    loader, held_out = open_loader(config, objective, data), data.held_out(objective, config)
+    state, reads = load_state(config, objective, pretrained, mesh)
+    progress = Progress(step=0, next_batch=0, seed=config.train.seed)
+    if run is not None and (newest := checkpoint.step_to_resume(run.folder)) is not None:
+        state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
+        loader.set_state(progress.next_batch)
+    step, key = compiled_step(config, objective, mesh, state), jax.random.key(config.train.seed)
+
+    def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
+        return step(state, on_mesh(batch, mesh), key)
+
+    run_folder.write_pretraining(out, config, base, part, data.describe())
+    for name in LOGS:
+        drop_after(out / name, progress.step)
+    measures = HeldOutMeasures(objective, config, *held_out, reads, partial(on_mesh, mesh=mesh), out)
+    trackers = open_trackers(out, config, progress.step) if jax.process_index() == 0 else []
+    log = MetricsLog(out / "metrics.jsonl", config.train.batch_size, 0.0, trackers)
+    return run_steps(config, out, loader, state, progress, advance, log, measures if held_out[1] else None)
+
+
+def open_loader(config: Config, objective: Objective, data: TrainingData) -> Loader:
+    """Returns the loader of this process's rows of every global batch, from the first step on."""
+    rows, corrupt = data.rows(objective, config)
+    return Loader(
+        rows,
+        config.train.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.train.loader_threads,
+        corrupt=corrupt,
+    )
+
+
+def load_state(config: Config, objective: Objective, pretrained: Pretrained, mesh: Mesh) -> tuple[TrainState, Params]:
+    """Returns the state before the first step and the parameters that are only read, on every device."""
+
+    def read(part: str) -> Params:
+        _, shapes = functional.abstract(part_factory(part, config))
+        return pretrained.params(part, jax.tree.map(lambda _: replicate(mesh), shapes))
+
+    trainable, reads = ({part: read(part) for part in parts} for parts in (objective.trains, objective.reads))
+    start = partial(init_state, optimizer=make_optimizer(config.train, RULES))
+    shardings = state_shardings(jax.eval_shape(start, trainable), mesh, RULES)
+    return jax.jit(start, out_shardings=shardings)(trainable), reads
+
+
+def make_objective_step(objective: Objective, config: Config, mesh: Mesh | None = None) -> ObjectiveStep:
+    """Returns a step (state, batch, key) -> (state, metrics) for `jax.jit` with donated state.
+
+    `key` stays the same for the whole run: each step folds in its number and gives every row a key of its own. Metrics
+    are those of the objective's loss and of `step.make_update`.
+    """
+    update = make_update(config.train, RULES)
+
+    def step(state: TrainState, batch: Batch, key: Key[Array, ""]) -> tuple[TrainState, dict[str, Array]]:
+        rows = jax.random.split(jax.random.fold_in(key, state.step), config.train.batch_size)
+        inputs = (dict(batch), jax.random.key_data(rows))
+        gradients, metrics = accumulated(objective.loss, state.params, inputs, config.train.accumulate, mesh)
+        return update(state, gradients, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()})
+
+    return step
+
+
+def compiled_step(config: Config, objective: Objective, mesh: Mesh, state: TrainState) -> ObjectiveStep:
+    """Returns the step, compiled at its first call for the shardings of `state` and for batches split over the mesh."""
+    here, everywhere = jax.tree.map(lambda leaf: leaf.sharding, state), replicate(mesh)
+    return jax.jit(
+        make_objective_step(objective, config, mesh),
+        donate_argnums=0,
+        in_shardings=(here, batch_sharding(mesh), everywhere),
+        out_shardings=(here, everywhere),
+    )
