@@ -20,7 +20,7 @@ from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.errors import ConfigError, GeometryError
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
-from con360av_jax.sample import BatchSampler, Clip, noise_from_seeds
+from con360av_jax.sample import BatchSampler, Clip, decode, noise_from_seeds
 from con360av_jax.sharding import make_mesh, shardings_for
 from con360av_jax.sphere.geometry import minmax
 from con360av_jax.sphere.viewpoint import Viewpoint
@@ -180,10 +180,9 @@ class Con360AV:
         negative_caption: str = "",
         settings: SamplerConfig | None = None,
     ) -> list[Clip]:
-        """Generates clips as one batch over the mesh, one per caption.
+        """Generates clips as one batch over the mesh, one for each of `captions`.
 
         Args:
-            captions: one per clip.
             viewpoints: one per clip; None, for one clip or for all, generates without control (the audio-visual
                 baseline).
             saliencies: one per clip, see `control`; a clip with one needs a viewpoint.
@@ -216,15 +215,12 @@ class Con360AV:
         )
         latents = jax.device_get(latents)
         return [
-            Clip(
-                video=self.codecs.decode_video(latents["video"][i]),
-                audio=self.codecs.decode_audio(latents["audio"][i]),
-                frames_per_second=self.config.clip.frames_per_second,
-                sample_rate=self.config.mel.sample_rate,
-                caption=captions[i],
-                seed=seeds[i],
-                maps=None if control is None else control[0],
-                viewpoint=None if control is None else control[1],
+            decode(
+                self.codecs,
+                {name: latent[i] for name, latent in latents.items()},
+                captions[i],
+                seeds[i],
+                *(control[::-1] if control else ()),
             )
             for i, control in enumerate(controls)
         ]
@@ -267,7 +263,7 @@ def load(
     local: bool = False,
     dtype: Dtype | None = None,
 ) -> Con360AV:
-    """Opens a pretrained folder, a training run (its newest checkpoint) or RUN/checkpoints/STEP.
+    """Opens a pretrained folder, a training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best.
 
     Args:
         path: the folder.

@@ -3,17 +3,21 @@
 The noise of a sample is a function of its seed alone, so a sample does not depend on the rest of its batch.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
+from con360av_jax.base.codecs import Codecs
+from con360av_jax.config.files import config_hash, unstructure
 from con360av_jax.config.settings import Config, Dtype, SamplerConfig
 from con360av_jax.config.shapes import latent_shapes, maps_shape
 from con360av_jax.denoiser import Latents, Text
@@ -23,7 +27,7 @@ from con360av_jax.errors import ConfigError, MediaError
 from con360av_jax.media.files import write_clip
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
-from con360av_jax.runtime.files import replacing
+from con360av_jax.runtime.files import replacing, write_text
 from con360av_jax.sharding import BATCH_AXES, batch_sharding
 
 SEEDS = 2**32
@@ -65,6 +69,38 @@ class Clip:
             raise MediaError(f"{path}: this clip was generated without control, so there is none to save")
         with replacing(path, MediaError) as aside, aside.open("wb") as file:
             np.savez_compressed(file, saliency=self.maps[..., :1], basd=self.maps[..., 1:], viewpoint=self.viewpoint)
+
+
+def decode(
+    codecs: Codecs,
+    latents: Mapping[str, Array | np.ndarray],
+    caption: str,
+    seed: int,
+    viewpoint: Float32[np.ndarray, "frame 4"] | None = None,
+    maps: Float32[np.ndarray, "frame height width 2"] | None = None,
+) -> Clip:
+    """Decodes the latents of one sample, without batch axis, that was generated from the other arguments."""
+    return Clip(
+        video=codecs.decode_video(np.asarray(latents["video"])),
+        audio=codecs.decode_audio(np.asarray(latents["audio"])),
+        frames_per_second=codecs.config.clip.frames_per_second,
+        sample_rate=codecs.config.mel.sample_rate,
+        caption=caption,
+        seed=seed,
+        viewpoint=viewpoint,
+        maps=maps,
+    )
+
+
+def write_card(path: Path, config: Config, settings: SamplerConfig, **described: object) -> None:
+    """Writes the card of a clip as JSON: `described`, then sampler settings and config."""
+    card = {
+        **described,
+        "sampler": unstructure(settings),
+        "config": config.name,
+        "config_hash": config_hash(config),
+    }
+    write_text(path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
 @partial(jax.jit, static_argnames="config")
@@ -119,6 +155,7 @@ class BatchSampler:
 
         Rows where `map_mask` is False are sampled without control, as is every row where `maps` is None. They run in
         the program of rows with control, so that one batch may hold both.
+        On a mesh of several processes all of them call it with the same arguments and get all latents.
         """
         count = next(iter(noise_latents.values())).shape[0]
         if maps is None:
@@ -130,4 +167,6 @@ class BatchSampler:
         inputs = (noise_latents, text, negative_text, maps, map_mask)
         filled = jax.tree.map(lambda array: np.asarray(array)[rows], inputs)
         latents = self._run(params, *jax.device_put(filled, batch_sharding(self.mesh)), settings=settings)
+        if self.mesh.is_multi_process:
+            latents = multihost_utils.process_allgather(latents, tiled=True)
         return jax.tree.map(lambda array: array[:count], latents)

@@ -7,6 +7,7 @@ rule serves a linear kernel (in, out) and a convolution kernel (height, width, i
 
 import math
 import re
+from typing import TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -26,6 +27,7 @@ OUT_OF = P("tensor", "fsdp")
 INPUT_CHANNELS = P("fsdp", None)
 OUTPUT_CHANNELS = P("fsdp")
 
+Rows = TypeVar("Rows")
 Rules = tuple[tuple[str, P], ...]
 # First match wins; a pattern must match the whole path "a/b/c".
 RULES: Rules = (
@@ -117,6 +119,12 @@ def _misfits(spec: P, shape: tuple[int, ...], mesh: Mesh) -> list[str]:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of a batch: the leading axis is split over data and fsdp."""
     return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def from_local_rows(rows: Rows, mesh: Mesh) -> Rows:
+    """The global arrays of all processes' rows (NumPy), split over the mesh as a batch."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), rows)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:

@@ -30,6 +30,7 @@ config = replace(
         compute_dtype="bfloat16",
         remat="none",
         loader_threads=4,
+        sample_every=1000,
     ),
     mesh=MeshConfig(data=64),
 )

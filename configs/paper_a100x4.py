@@ -18,6 +18,7 @@ config = replace(
         steps=0,
         epochs=500,
         learning_rate=1e-5,
+        sample_every=10_000,
         compute_dtype="bfloat16",
     ),
     mesh=MeshConfig(data=4),

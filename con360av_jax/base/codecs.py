@@ -89,6 +89,11 @@ class Codecs:
         mean, std = self._encode("audio", mel_moments, mel[None].astype(np.float32), 1)
         return mean[0], std[0]
 
+    def read_decoders(self) -> None:
+        """Reads all that decodes now: in a run of several processes, all of them have to read a part together."""
+        for part in ("vae_video", "vae_audio", "vocoder"):
+            self._params(part)
+
     def decode_video(self, latent: Float[np.ndarray, "frame height width channel"]) -> UInt8[np.ndarray, "frame h w 3"]:
         """Frames of a video latent."""
         return pixel_bytes(self._decode("video", latent, FRAMES_AT_ONCE))

@@ -1,6 +1,5 @@
 """con360av sample: clips of a scene from chosen viewpoints, each with its control arrays and a card of settings."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +43,7 @@ class Sample:
     """
 
     checkpoint: Path
-    """Training run (its newest checkpoint), RUN/checkpoints/STEP, or a base."""
+    """Training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best, or a base."""
     out: Path
     """File NAME.mp4 for one clip, or folder that receives viewpoint_1.mp4, viewpoint_2.mp4, ..."""
     maps: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -142,25 +141,23 @@ class Sample:
     def _write_card(
         self, path: Path, model: "Con360AV", settings: "SamplerConfig", scene: Scene, viewpoint: str
     ) -> None:
-        from con360av_jax.config.files import config_hash, unstructure
-        from con360av_jax.runtime.files import write_text
+        from con360av_jax.sample import write_card
 
-        card = {
-            "caption": scene.caption,
-            "negative_caption": self.negative_caption,
-            "viewpoint": viewpoint,
-            "seed": self.seed,
-            "maps": scene.source,
-            "maps_key": scene.key,
-            "checkpoint": str(self.checkpoint),
-            "trained_steps": model.step,
-            "weights": "trained" if self.raw_weights else "moving average",
-            "dtype": model.dtype,
-            "sampler": unstructure(settings),
-            "config": model.config.name,
-            "config_hash": config_hash(model.config),
-        }
-        write_text(path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+        write_card(
+            path,
+            model.config,
+            settings,
+            caption=scene.caption,
+            negative_caption=self.negative_caption,
+            viewpoint=viewpoint,
+            seed=self.seed,
+            maps=scene.source,
+            maps_key=scene.key,
+            checkpoint=str(self.checkpoint),
+            trained_steps=model.step,
+            weights="trained" if self.raw_weights else "moving average",
+            dtype=model.dtype,
+        )
 
 
 def read_scene(maps: str) -> Scene:

@@ -32,6 +32,9 @@ class Train:
     """Folder of frozen weights, made by `con360av init` or `python -m convert base`."""
     dataset: Path
     """Folder of records, made by `python -m preprocess run`."""
+    validation: Path | None = None
+    """Folder of held-out records, such as the validation split: their loss is measured every train.validate_every
+    steps, and clips of them are sampled every train.sample_every steps."""
     out: Path
     """Folder of the run: checkpoints, metrics and the config."""
     config: str = ""
@@ -71,7 +74,15 @@ class Train:
         keep_freed_memory()
         join(self.cluster)
         self._say_what_is_not_used()
-        stopped_by = train(config, self.base, self.dataset, self.out, resume=self.resume, allowed=self.allow)
+        stopped_by = train(
+            config,
+            self.base,
+            self.dataset,
+            self.out,
+            validation=self.validation,
+            resume=self.resume,
+            allowed=self.allow,
+        )
         if stopped_by is signal.SIGINT:
             # A shell stops a chain of commands only at an exit code other than 0.
             raise KeyboardInterrupt("the run is saved; the same command with --resume goes on")

@@ -66,6 +66,17 @@ class TrainConfig:
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3
     """Number of newest checkpoints that are kept."""
+    milestone_every: int = 0
+    """Steps between two milestones: checkpoints that are kept besides the newest ones; 0 for none."""
+    validate_every: int = 1000
+    """Steps between two validations, in a run with held-out records (`con360av train --validation`); 0 for none."""
+    validation_records: int = 32
+    """Number of held-out records of a validation, each at one timestep of every range: the first record of each
+    recording, then the second of each, and so on."""
+    sample_every: int = 0
+    """Steps between two sets of sample clips of held-out records, written to RUN/samples; 0 for none."""
+    sample_clips: int = 4
+    """Number of clips of a set, of the first of the held-out records."""
     compute_dtype: Dtype = "bfloat16"
     """Data type of activations and frozen weights in training; norms and their parameters, softmax, losses, text
     encoders and trained weights are always float32. Sampling and evaluation have an option of their own, --dtype."""
@@ -98,6 +109,10 @@ class TrainConfig:
             0 in (self.steps, self.epochs),
             f"steps={self.steps} and epochs={self.epochs} are both given: set one of them to 0",
         )
+        for name in ("milestone_every", "validate_every", "sample_every"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} is negative; 0 means never")
+        for name in ("validation_records", "sample_clips"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} is below 1")
         require(self.max_skips >= 1, f"max_skips={self.max_skips} is below 1: give 1 or more, or on_nan=stop")
         require(self.loader_threads >= 0, f"loader_threads={self.loader_threads} is negative; 0 uses no threads")
         for name in SHARES:

@@ -23,7 +23,7 @@ from con360av_jax.evaluate.selection import CLIPS, EvaluatedClip, clip_name, cli
 from con360av_jax.evaluate.settings import Conditions, Making
 from con360av_jax.media.files import write_clip
 from con360av_jax.model import Con360AV
-from con360av_jax.sample import Clip
+from con360av_jax.sample import Clip, decode
 
 GENERATED, TARGETS = "generated", "targets"
 _LOOK_EVERY = 1.0  # s
@@ -151,13 +151,11 @@ def sample_clips(model: Con360AV, records: Sequence[Sample], making: Making) -> 
     )
     latents = jax.device_get(latents)
     for row, (record, caption, seed) in enumerate(zip(records, captions, seeds, strict=True)):
-        yield Clip(
-            video=model.codecs.decode_video(latents["video"][row]),
-            audio=model.codecs.decode_audio(latents["audio"][row]),
-            frames_per_second=model.config.clip.frames_per_second,
-            sample_rate=model.config.mel.sample_rate,
-            caption=caption,
-            seed=seed,
+        yield decode(
+            model.codecs,
+            {name: latent[row] for name, latent in latents.items()},
+            caption,
+            seed,
             viewpoint=None if maps is None else record.arrays["viewpoint"],
             maps=None if maps is None else maps[row],
         )

@@ -38,16 +38,16 @@ class Curve:
 
 
 def curves(title: str, unit: str, steps: Sequence[int], drawn: Sequence[Curve], ceiling: float | None = None) -> Markup:
-    """Plot of curves over training steps, each faint and as its running mean over a twentieth of the run.
+    """Plot of curves over training steps, each faint and as its running mean over a twentieth of its known values.
 
     Values above PEAK times the highest mean are cut off, with a note. `ceiling` is the upper limit of the axis.
     """
     figure, (axis,) = page_figure(2.5)
-    window = max(len(steps) // 20, 1)
     top, cut = 0.0, 0.0
     for curve in drawn:
         known = np.isfinite(curve.values)
         position, values = np.asarray(steps, np.float64)[known], curve.values[known]
+        window = max(len(values) // 20, 1)
         style = {"color": INKS[curve.colour], "marker": "o" if len(values) == 1 else "", "markersize": 3.0}
         if window > 1:
             axis.plot(_means(position), _means(values), linewidth=0.8, alpha=0.3, **style)

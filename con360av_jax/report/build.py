@@ -26,6 +26,7 @@ from con360av_jax.pages.environment import page_environment
 from con360av_jax.report import history
 from con360av_jax.report.history import PACKAGES, History, read_history
 from con360av_jax.report.pretraining import write_pretraining_report
+from con360av_jax.report.samples import sample_grid
 from con360av_jax.runtime.files import write_text
 from con360av_jax.runtime.provenance import processor, versions
 from con360av_jax.sphere.geometry import basd
@@ -79,6 +80,9 @@ def write_report(
         past=past,
         facts=_facts(past, config),
         loss_curves=history.loss_curves(past, config),
+        held_out_curves=history.held_out_curves(past, config),
+        best=history.best_line(past),
+        samples=sample_grid(run),
         loss_table=history.loss_table(past, config),
         timestep_ranges=history.timestep_ranges(config),
         speed_curves=history.speed_curves(past),

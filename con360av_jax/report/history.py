@@ -15,6 +15,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError
 from con360av_jax.pages.plots import Curve, curves
+from con360av_jax.train.best import VALIDATION
 from con360av_jax.train.corrupt_records import read_corrupt_records
 from con360av_jax.train.metrics import read_lines
 
@@ -63,9 +64,12 @@ SPEED = (
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Lines of metrics.jsonl and nonfinite.jsonl, and the corrupt checkpoints and records of a run."""
+    """Lines of a run's logs, and its corrupt checkpoints and records."""
 
     lines: list[dict]
+    """Lines of metrics.jsonl."""
+    validation: list[dict]
+    """Lines of validation.jsonl."""
     nonfinite: list[dict]
     corrupt_checkpoints: list[str]
     corrupt_records: list[str]
@@ -102,6 +106,7 @@ def read_history(run: Path) -> History:
     corrupt = sorted(path.name.removesuffix(".damaged") for path in (run / "checkpoints").glob("*.damaged"))
     return History(
         lines=lines,
+        validation=read_lines(run / VALIDATION),
         nonfinite=read_lines(run / "nonfinite.jsonl"),
         corrupt_checkpoints=corrupt,
         corrupt_records=read_corrupt_records(run),
@@ -125,6 +130,43 @@ def loss_curves(history: History, config: Config) -> list[Markup]:
         drawn.append(curves(f"{name.title()} by timestep", unit, history.steps, ranges))
     norm = Curve(name="norm", colour="ink", values=history.series(lambda line: line["gradient_norm"]))
     return [*drawn, curves("Gradient norm", "before clipping", history.steps, [norm])]
+
+
+def held_out_curves(history: History, config: Config) -> list[Markup]:
+    """Plots of the held-out loss, for each modality beside that of training and by timestep range; [] without any."""
+    if not history.validation:
+        return []
+    steps = sorted({*history.steps, *(line["step"] for line in history.validation)})
+
+    def series(lines: list[dict], value: Callable[[dict], float | None]) -> Float[np.ndarray, "step"]:
+        known = {line["step"]: value(line) for line in lines}
+        return np.array([np.nan if (found := known.get(step)) is None else found for step in steps], np.float64)
+
+    by_weights = {name: [line for line in history.validation if line["weights"] == name] for name in ("ema", "raw")}
+    drawn = []
+    for name in MODALITIES:
+
+        def loss(line: dict, name: str = name) -> float:
+            return line[f"loss_{name}"]
+
+        compared = [
+            Curve(name="training", colour="muted", values=series(history.lines, loss)),
+            Curve(name="held out, trained weights", colour="ink", values=series(by_weights["raw"], loss)),
+            Curve(name="held out, moving average", colour=name, values=series(by_weights["ema"], loss)),
+        ]
+        ranges = [
+            Curve(name=shown, colour=f"range-{number + 1}", values=series(by_weights["ema"], _in_range(name, number)))
+            for number, shown in enumerate(timestep_ranges(config))
+        ]
+        drawn.append(curves(f"{name.title()}", "mean squared error", steps, compared))
+        drawn.append(curves(f"Held-out {name} by timestep", "mean squared error", steps, ranges))
+    return drawn
+
+
+def best_line(history: History) -> dict | None:
+    """The line of validation.jsonl with the lowest loss of the moving average, or None without validations."""
+    averages = [line for line in history.validation if line["weights"] == "ema" and np.isfinite(line["loss"])]
+    return min(averages, key=lambda line: line["loss"], default=None)
 
 
 def loss_table(history: History, config: Config) -> dict[str, list[float | None]]:

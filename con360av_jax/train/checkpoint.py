@@ -5,6 +5,7 @@ RUN/checkpoints/STEP/             trainable, ema, optimizer: arrays that open on
                 STEP/hashes.json  SHA-256 of every file of these, written before the folder gets its name: a
                                   checkpoint without it, or whose files differ from it, is corrupt
 RUN/checkpoints/STEP.damaged/     a corrupt checkpoint, moved aside by a resumed run
+RUN/checkpoints/best              name of the checkpoint with the lowest held-out loss (train/best.py)
 """
 
 import json
@@ -19,12 +20,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, EveryNSteps, LatestN
 
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, first_line
 from con360av_jax.models.functional import Params
 from con360av_jax.runtime.files import write_text
 from con360av_jax.runtime.provenance import file_sha256
+from con360av_jax.train.best import BEST, Best, lowest, read_best, write_best
 from con360av_jax.train.state import TrainState
 
 ARRAYS = ("trainable", "ema", "optimizer")
@@ -49,7 +52,7 @@ class Progress:
 
 
 class CheckpointWriter:
-    """Context manager that writes RUN/checkpoints/STEP in the background and keeps the newest checkpoints.
+    """Context manager that writes RUN/checkpoints/STEP in the background; keeps the newest, milestones and the best.
 
     Leaving it waits until everything is on disk. An older checkpoint is removed only after a newer one is
     complete. Every method, and leaving, raises CheckpointError if a checkpoint could not be written, such as on
@@ -59,8 +62,14 @@ class CheckpointWriter:
     def __init__(self, run: Path, config: Config):
         self._folder = (run / "checkpoints").resolve()
         self._step = 0
+        self.best: Best | None = lowest(run, finished_steps(run))
+        """Best checkpoint so far, the one being written included."""
+        self._unnamed: Best | None = None
+        every = config.train.milestone_every
+        self._always = [LatestN(config.train.keep_checkpoints), *([EveryNSteps(every)] if every else [])]
+        self._policy = AnyPreservationPolicy(self._always)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=config.train.keep_checkpoints,
+            preservation_policy=self._policy,
             enable_async_checkpointing=True,
             create=True,
             cleanup_tmp_directories=True,
@@ -70,6 +79,8 @@ class CheckpointWriter:
         )
         with self._explained():
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=ITEMS)
+        if jax.process_index() == 0:
+            write_best(self._folder, self.best)
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -78,16 +89,21 @@ class CheckpointWriter:
         with self._explained():
             try:
                 self._manager.wait_until_finished()
+                self._name_best()
             finally:
                 self._manager.close()
 
-    def save(self, state: TrainState, progress: Progress) -> None:
-        """Starts writing one checkpoint; the state may be donated as soon as this returns."""
+    def save(self, state: TrainState, progress: Progress, best: Best | None = None) -> None:
+        """Starts writing one checkpoint, `best` if it is the best; the state may be donated as soon as this returns."""
         items = {name: ocp.args.StandardSave(tree) for name, tree in arrays_of(state).items()}
         with self._explained():
             # The save before this one needs the old step number for its hashes.
             self._manager.wait_until_finished()
-            self._step = progress.step
+            self._name_best()
+            self._step, self._unnamed = progress.step, best
+            # The file names the old one until the new one is complete.
+            self._policy.policies = [*self._always, CustomSteps([one.step for one in (self.best, best) if one])]
+            self.best = best or self.best
             self._manager.save(
                 progress.step, args=ocp.args.Composite(**items, progress=ocp.args.JsonSave(asdict(progress)))
             )
@@ -97,6 +113,13 @@ class CheckpointWriter:
         if not self._manager.is_saving_in_progress():
             with self._explained():
                 self._manager.wait_until_finished()
+                self._name_best()
+
+    def _name_best(self) -> None:
+        """Writes RUN/checkpoints/best when the checkpoint it names is complete."""
+        if self._unnamed is not None and jax.process_index() == 0:
+            write_best(self._folder, self._unnamed)
+        self._unnamed = None
 
     def _write_hashes(self) -> None:
         """Callback of Orbax, in its own thread on process 0, when all files of a checkpoint are complete."""
@@ -146,13 +169,15 @@ def corruption(step_folder: Path, items: Collection[str] = ITEMS) -> str:
 
 
 def locate(path: Path, items: Collection[str] = ITEMS) -> tuple[Path, Path]:
-    """Returns the run folder and the step folder for `path`: RUN or RUN/checkpoints/STEP.
+    """Returns the run folder and the step folder for `path`: RUN, RUN/checkpoints/STEP or RUN/checkpoints/best.
 
     For a run, the newest step whose `items` are intact is chosen; a warning names newer corrupt ones.
 
     Raises:
         CheckpointError: there is no such run, or it has no intact checkpoint.
     """
+    if (path.parent.name, path.name) == ("checkpoints", BEST):
+        path = path.parent / str(read_best(path).step)
     if not path.is_dir():
         raise CheckpointError(f"{path} does not exist: give a pretrained folder, a run or RUN/checkpoints/STEP")
     if (path / "run.json").is_file():

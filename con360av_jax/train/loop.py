@@ -23,16 +23,18 @@ from con360av_jax.data.transforms import is_encoded
 from con360av_jax.diffusion.loss import DropoutRates, dropout_rates
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
-from con360av_jax.sharding import batch_sharding, check_batch_size, make_mesh, replicate, shardings_for
+from con360av_jax.sharding import check_batch_size, from_local_rows, make_mesh, replicate, shardings_for
 from con360av_jax.train import checkpoint, run_folder
+from con360av_jax.train.best import VALIDATION, if_lower
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
 from con360av_jax.train.corrupt_records import CorruptRecordsLog
 from con360av_jax.train.display import StepBar
-from con360av_jax.train.encode import caption_tokens, open_encode
+from con360av_jax.train.encode import Encode, caption_tokens, open_encode
+from con360av_jax.train.held_out import open_held_out
 from con360av_jax.train.metrics import MetricsLog, drop_after
 from con360av_jax.train.nonfinite import NonFiniteSteps
 from con360av_jax.train.optimizer import make_optimizer, require_connectors_that_act, select
-from con360av_jax.train.program import compile_step
+from con360av_jax.train.program import CompiledStep, compile_step
 from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import cast_frozen
 from con360av_jax.train.stop import StopRequest
@@ -40,6 +42,7 @@ from con360av_jax.train.throughput import peak_flops
 from con360av_jax.train.trackers import Tracker, open_trackers
 
 NullText = dict[str, Float[Array, "..."]]
+StepConstants = tuple[NullText, DropoutRates, Key[Array, ""]]
 
 
 class HeldOutLoss(Protocol):
@@ -49,8 +52,8 @@ class HeldOutLoss(Protocol):
         """Whether to measure after this step."""
         ...
 
-    def __call__(self, step: int, state: TrainState, trackers: Sequence[Tracker]) -> float:
-        """Writes what it measures; returns the held-out loss."""
+    def __call__(self, step: int, state: TrainState, trackers: Sequence[Tracker]) -> float | None:
+        """Writes what it measures; returns the held-out loss of the moving average, if it measured that."""
         ...
 
 
@@ -58,7 +61,14 @@ Advance = Callable[[TrainState, AnyExample], tuple[TrainState, dict[str, Array]]
 
 
 def train(
-    config: Config, base: Path, dataset: Path, out: Path, *, resume: bool = False, allowed: Collection[str] = ()
+    config: Config,
+    base: Path,
+    dataset: Path,
+    out: Path,
+    *,
+    validation: Path | None = None,
+    resume: bool = False,
+    allowed: Collection[str] = (),
 ) -> signal.Signals | None:
     """Trains up to step `config.train.steps`, or for `config.train.epochs`, and writes the run folder `out`.
 
@@ -66,6 +76,7 @@ def train(
         config: all settings, which must fit `base` and `dataset`; `Config.on_base` makes them.
         base: pretrained folder; frozen parameters are read from there and never copied.
         dataset: dataset folder; without encoded fields, video and audio are encoded on the device in each step.
+        validation: folder of held-out records, if any, to measure the loss on and to sample clips of.
         out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
             then equal those of an uninterrupted run, bit for bit.
         resume: whether to continue the run in `out`.
@@ -82,11 +93,9 @@ def train(
         ConfigError: `allowed` names a setting that is unknown or may not change, or nothing could learn (`load_state`).
         DivergenceError: the loss or its gradient is NaN or infinite, see `config.train.on_nan`.
     """
-    run = run_folder.open_run(out) if resume else None
+    run = run_to_resume(out, config, base, dataset, allowed, validation) if resume else None
     if run is None:
         run_folder.refuse_existing(out)
-    else:
-        run_folder.require_same_run(run, config, base, dataset, allowed)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
 
@@ -97,26 +106,40 @@ def train(
     loader = open_loader(config, records, pretrained)
     run_folder.require_same_model(config, pretrained.config, f"base {base}")
     state, frozen = load_state(config, pretrained, mesh)
+    newest = None if run is None else checkpoint.step_to_resume(out)
     progress = Progress(step=0, next_batch=0, seed=config.train.seed)
-    if run is not None and (newest := checkpoint.step_to_resume(run.folder)) is not None:
-        state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
-        loader.set_state(progress.next_batch)
+    if newest is not None:
+        state, progress = restore_state(state, out / "checkpoints" / str(newest))
+    loader.set_state(progress.next_batch)
 
-    measured = peak_flops(jax.devices()[0].device_kind) is not None
-    step = compile_step(config, mesh, state, frozen, count=measured)
     encode = None if is_encoded(records.manifest.fields) else open_encode(pretrained, mesh, config.train.compute_dtype)
-    constants = step_constants(config, pretrained, mesh)
+    held_out = open_held_out(config, validation, records, pretrained, mesh, state, frozen, encode, out)
+    step = compile_step(config, mesh, state, frozen, count=peak_flops(jax.devices()[0].device_kind) is not None)
+    advance = make_advance(step, frozen, encode, step_constants(config, pretrained, mesh), mesh)
+    run_folder.write_run(out, config, base, dataset, validation)
+    log = open_log(config, out, progress.step, step.flops)
+    return run_steps(config, out, loader, state, progress, advance, log, held_out)
+
+
+def run_to_resume(
+    folder: Path, config: Config, base: Path, dataset: Path, allowed: Collection[str], validation: Path | None
+) -> run_folder.Run:
+    """Opens the run in `folder`; raises CheckpointError if there is none or `require_same_run` does."""
+    run = run_folder.open_run(folder)
+    run_folder.require_same_run(run, config, base, dataset, allowed, validation)
+    return run
+
+
+def make_advance(
+    step: CompiledStep, frozen: Params, encode: Encode | None, constants: StepConstants, mesh: Mesh
+) -> Advance:
+    """Returns a function (state, batch of the loader) -> (state, metrics) that makes one step."""
 
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         rows = on_mesh(batch, mesh)
         return step.run(state, frozen, encode(rows) if encode else rows, *constants)
 
-    run_folder.write_run(out, config, base, dataset)
-    for name in ("metrics.jsonl", "nonfinite.jsonl"):
-        drop_after(out / name, progress.step)
-    trackers = open_trackers(out, config, progress.step) if jax.process_index() == 0 else []
-    log = MetricsLog(out / "metrics.jsonl", config.train.batch_size, step.flops, trackers)
-    return run_steps(config, out, loader, state, progress, advance, log)
+    return advance
 
 
 def run_steps(
@@ -148,23 +171,36 @@ def run_steps(
             nonfinite.add(done, metrics, batch["sample_id"])
             logs = done % settings.log_every == 0
             last = done == settings.steps or stop.agreed(logs)
-            saves = last or done % settings.checkpoint_every == 0
-            # A line ends at every checkpoint, so that a run resumed there continues with the same lines.
+            saves = last or any(
+                every and done % every == 0 for every in (settings.checkpoint_every, settings.milestone_every)
+            )
             measures = held_out is not None and held_out.due(done)
+            # A line ends at every checkpoint, so that a run resumed there continues with the same lines.
             if saves or logs or measures:
                 nonfinite.check()
                 corrupt.add(loader.corrupt)
                 writer.check()
                 if line := log.flush(done):
                     bar.show(done, line)
+            best = None
             if held_out and measures:
-                held_out(done, state, log.trackers)
-            if saves:
+                # Before the checkpoint, so that a run resumed there has done it.
+                with log.pause():
+                    best = if_lower(held_out(done, state, log.trackers), done, writer.best)
+            if saves or best:
                 here = Progress(step=done, next_batch=loader.get_state(), seed=settings.seed, skips=nonfinite.skips)
-                writer.save(state, here)
+                writer.save(state, here, best)
             if last:
                 break
     return stop.received
+
+
+def open_log(config: Config, run: Path, step: int, flops: float) -> MetricsLog:
+    """Opens metrics.jsonl and the trackers from `step` on; lines of all logs after it are removed."""
+    for name in ("metrics.jsonl", "nonfinite.jsonl", VALIDATION):
+        drop_after(run / name, step)
+    trackers = open_trackers(run, config, step) if jax.process_index() == 0 else []
+    return MetricsLog(run / "metrics.jsonl", config.train.batch_size, flops, trackers)
 
 
 def open_loader(config: Config, dataset: Dataset, pretrained: Pretrained) -> Loader:
@@ -211,7 +247,7 @@ def restore_state(state: TrainState, step_folder: Path) -> tuple[TrainState, Pro
     return restored, progress
 
 
-def step_constants(config: Config, pretrained: Pretrained, mesh: Mesh) -> tuple[NullText, DropoutRates, Key[Array, ""]]:
+def step_constants(config: Config, pretrained: Pretrained, mesh: Mesh) -> StepConstants:
     """Returns the arguments of the training step that stay the same for the whole run, on every device.
 
     They are the empty caption's embedding per modality, without batch axis, the dropout rates and the run's key.
@@ -225,5 +261,4 @@ def on_mesh(batch: AnyExample, mesh: Mesh) -> Any:
     """Returns the global batch of all processes' rows, split over the mesh."""
     # Positions in a dataset fit 32 bits; JAX has no 64-bit integers unless asked for.
     small = {**batch, "sample_id": batch["sample_id"].astype(np.int32)}
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), small)
+    return from_local_rows(small, mesh)

@@ -44,6 +44,13 @@ class MetricsLog:
         yield
         self._stalled += time.perf_counter() - began
 
+    @contextmanager
+    def pause(self) -> Generator[None]:
+        """Leaves the time spent in the block out of the speed; comes after `flush`, which waits for the device."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
     def close(self) -> None:
         """Closes the trackers."""
         for tracker in self.trackers:

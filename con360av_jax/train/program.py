@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from con360av_jax.sharding import batch_sharding, replicate, shardings_for
 from con360av_jax.train.optimizer import make_optimizer, select
 from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import cast_frozen, make_train_step
+from con360av_jax.train.validation import make_validation_loss, validation_rows
 
 Tree = TypeVar("Tree")
 
@@ -55,10 +56,32 @@ def trace_step(config: Config, mesh: Mesh, state: TrainState, frozen: Params) ->
         in_shardings=(*here, split, everywhere, everywhere, everywhere),
         out_shardings=(here[0], everywhere),
     )
-    batch = batch_spec(config, config.train.batch_size)
-    batch["sample_id"] = jax.ShapeDtypeStruct(batch["sample_id"].shape, np.int32)
+    batch = device_batch_spec(config, config.train.batch_size)
     null_text = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch["text"])
     return step.trace(state, frozen, batch, null_text, dropout_rates(config.train), jax.random.key(0))
+
+
+def compile_validation(config: Config, mesh: Mesh, state: TrainState, frozen: Params) -> Compiled:
+    """Compiles the held-out loss (trainable, frozen, batch, timestep, row number) -> errors, for all kinds of weights.
+
+    `state` and `frozen` as in `compile_step`.
+    """
+    denoiser, _ = joint_model(config, config.train.compute_dtype)
+    everywhere, split = replicate(mesh), batch_sharding(mesh)
+    here = jax.tree.map(lambda leaf: leaf.sharding, (state.params, frozen))
+    loss = jax.jit(
+        make_validation_loss(denoiser, config.schedule, config.train),
+        in_shardings=(*here, split, split, split),
+        out_shardings=everywhere,
+    )
+    batch = device_batch_spec(config, validation_rows(config.train))
+    return loss.lower(state.params, frozen, batch, batch["sample_id"], batch["sample_id"]).compile()
+
+
+def device_batch_spec(config: Config, batch_size: int) -> Any:
+    """Structure of a batch on the device, where sample ids have 32 bits."""
+    batch = batch_spec(config, batch_size)
+    return {**batch, "sample_id": jax.ShapeDtypeStruct(batch["sample_id"].shape, np.int32)}
 
 
 def abstract_start(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:

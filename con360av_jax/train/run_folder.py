@@ -1,8 +1,11 @@
 """The folder of a training run: its settings, frozen base and dataset, and whether a resumed run has the same.
 
 RUN/config.json             settings; epochs are recorded as steps
-RUN/run.json                paths and hashes of the frozen base and of the dataset, or what is pretrained on which data
+RUN/run.json                paths and hashes of the frozen base, of the dataset and of the held-out one, if any; or what
+                            is pretrained on which data
 RUN/metrics.jsonl           one line per log interval (train/metrics.py)
+RUN/validation.jsonl        two lines per validation (train/validation.py)
+RUN/samples/STEP/           sample clips of held-out records (train/samples.py)
 RUN/nonfinite.jsonl         one line per step with a NaN or infinite loss or gradient (train/nonfinite.py)
 RUN/damaged-PROCESS.jsonl   one line per corrupt record (train/corrupt_records.py)
 RUN/checkpoints/STEP/       checkpoint (train/checkpoint.py)
@@ -28,13 +31,16 @@ from con360av_jax.runtime.provenance import commit, file_sha256
 # Settings that may differ in a resumed run without another option.
 FREE_SETTINGS = (
     "name", "mesh", "sampler", "pretrain.validation_batches", "train.steps", "train.epochs", "train.log_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads", "train.on_corrupt",
-    "train.max_corrupt_share", "train.tensorboard", "train.wandb_project",
+    "train.checkpoint_every", "train.keep_checkpoints", "train.on_nan", "train.max_skips", "train.loader_threads",
+    "train.on_corrupt", "train.max_corrupt_share", "train.tensorboard", "train.wandb_project", "train.milestone_every",
+    "train.validate_every", "train.sample_every", "train.sample_clips",
 )  # fmt: skip
 # Settings that no option allows to differ in a resumed run: shapes in the checkpoint and in the dataset depend on them,
-# or the order of samples, since the checkpoint stores a number of batches in an order drawn from the seed.
-FIXED_SETTINGS = ("model", "clip", "mel", "train.trainable", "train.batch_size", "train.seed")
+# or the order of samples, since the checkpoint stores a number of batches in an order drawn from the seed, or what the
+# best checkpoint was measured on.
+FIXED_SETTINGS = (
+    "model", "clip", "mel", "train.trainable", "train.batch_size", "train.seed", "train.validation_records",
+)  # fmt: skip
 
 # Settings that weights do not depend on.
 FREE_OF_WEIGHTS = ("name", "mesh", "sampler", "train", "pretrain", "clip")
@@ -59,6 +65,8 @@ class Run(AnyRun):
     dataset: Path
     dataset_sha256: str
     """SHA-256 of manifest.json of the dataset."""
+    validation: tuple[Path, str] | None = None
+    """Held-out dataset and SHA-256 of its manifest.json; None if the run is not validated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +98,11 @@ def refuse_existing(folder: Path) -> None:
         raise CheckpointError(f"{folder} already exists: add --resume to continue it, or choose another folder")
 
 
-def write_run(folder: Path, config: Config, base: Path, dataset: Path) -> None:
+def write_run(folder: Path, config: Config, base: Path, dataset: Path, validation: Path | None = None) -> None:
     """Writes config.json and then run.json of a new or resumed run, on process 0 only."""
-    _write(folder, config, base, {"dataset": {"path": str(dataset.resolve()), "sha256": dataset_hash(dataset)}})
+    datasets = {"dataset": dataset} if validation is None else {"dataset": dataset, "validation": validation}
+    more = {name: {"path": str(path.resolve()), "sha256": dataset_hash(path)} for name, path in datasets.items()}
+    _write(folder, config, base, more)
 
 
 def write_pretraining(folder: Path, config: Config, base: Path, part: str, data: Mapping[str, object]) -> None:
@@ -151,8 +161,9 @@ def open_any(folder: Path) -> Run | PretrainingRun:
         }
         if "pretraining" in description:
             return PretrainingRun(**shared, **description["pretraining"])
-        dataset = description["dataset"]
-        return Run(**shared, dataset=Path(dataset["path"]), dataset_sha256=dataset["sha256"])
+        dataset, validation = description["dataset"], description.get("validation")
+        held_out = (Path(validation["path"]), validation["sha256"]) if validation else None
+        return Run(**shared, dataset=Path(dataset["path"]), dataset_sha256=dataset["sha256"], validation=held_out)
     except ConfigError as error:
         raise CheckpointError(f"{folder} is corrupt: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -182,11 +193,24 @@ def require_base(run: AnyRun, base: Path) -> None:
         )
 
 
-def require_same_run(run: Run, config: Config, base: Path, dataset: Path, allowed: Collection[str] = ()) -> None:
-    """Raises CheckpointError unless `run` has the same settings, base and dataset; `allowed` as in `require_same`."""
+def require_same_run(
+    run: Run,
+    config: Config,
+    base: Path,
+    dataset: Path,
+    allowed: Collection[str] = (),
+    validation: Path | None = None,
+) -> None:
+    """Raises CheckpointError unless `run` has the same settings, base, dataset and held-out dataset.
+
+    A run without held-out dataset may get one. `allowed` as in `require_same`.
+    """
     require_same(run, config, base, allowed)
     if dataset_hash(dataset) != run.dataset_sha256:
         raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
+    if run.validation is not None and (validation is None or dataset_hash(validation) != run.validation[1]):
+        given = "no held-out dataset" if validation is None else f"--validation {validation}"
+        raise CheckpointError(f"{given} is given, but {run.folder} was validated on another: {run.validation[0]}")
 
 
 def require_same(run: AnyRun, config: Config, base: Path, allowed: Collection[str] = ()) -> None:

@@ -14,9 +14,18 @@ from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import CheckpointError, MediaError, MetricError
 from con360av_jax.evaluate.results import Metric, Results, write_results
 from con360av_jax.media.files import write_clip
+from con360av_jax.pages import plots
 from con360av_jax.pages.figures import draw_footprint, saliency_overlay
 from con360av_jax.report.build import write_report
-from con360av_jax.report.history import loss_table, read_history, seconds_in_steps, speed_curves, speed_table
+from con360av_jax.report.history import (
+    held_out_curves,
+    loss_table,
+    read_history,
+    seconds_in_steps,
+    speed_curves,
+    speed_table,
+)
+from con360av_jax.report.samples import sample_grid
 from con360av_jax.sphere.geometry import basd
 from con360av_jax.train.run_folder import write_run
 
@@ -134,6 +143,55 @@ def test_steps_that_do_not_increase_are_refused(logs: Path, steps: tuple[int, ..
     with pytest.raises(CheckpointError, match="its steps do not increase"):
         write_report(logs, logs / "report.html")
     assert not (logs / "report.html").exists()
+
+
+def validation_lines(*losses: tuple[int, float]) -> list[dict[str, object]]:
+    """Both lines of validations, given as steps and losses of the moving average."""
+    return [
+        {"step": step, "weights": weights, "loss": 2 * value, "loss_audio": value, "loss_video": value,
+         "loss_by_timestep": {name: [value] * 4 for name in ("audio", "video")}}
+        for step, ema in losses
+        for weights, value in (("ema", ema), ("raw", 0.1))
+    ]  # fmt: skip
+
+
+def test_held_out_losses_stand_beside_those_of_training_and_the_best_step_is_named(logs: Path, tiny: Config):
+    assert "Held-out" not in write_report(logs, logs / "report.html").read_text()
+    write_lines(logs / "validation.jsonl", validation_lines((2, 0.7), (4, 0.5), (6, 0.6)))
+    past = read_history(logs)
+    assert len(held_out_curves(past, tiny)) == 4
+    page = write_report(logs, logs / "report.html").read_text()
+    for text in ("held out, moving average", "held out, trained weights", "Held-out video by timestep", ">training<"):
+        assert text in page
+    assert "at step 4: audio 0.5, video 0.5" in " ".join(page.split())
+
+
+def test_few_values_among_many_steps_are_not_averaged_over_each_other(logs: Path, tiny: Config):
+    """Held-out losses are rare: a window of a twentieth of all steps would hold every one of them."""
+    write_lines(logs / "metrics.jsonl", [metrics_line(step) for step in range(1, 201)])
+    write_lines(logs / "validation.jsonl", validation_lines((50, 0.9), (100, 0.1)))
+    past, values = read_history(logs), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "running_mean", lambda found, window: values.append((len(found), window)) or found)
+        held_out_curves(past, tiny)
+    assert values[:3] == [(200, 10), (2, 1), (2, 1)]
+
+
+def test_sample_clips_stand_in_a_grid_of_first_middle_and_last_step(logs: Path, folder: Path):
+    for step in (10, 20, 30, 40, 50):
+        for seed, key in enumerate(("b/0/0", "a/0/0")):
+            path = logs / "samples" / str(step) / f"{key.replace('/', '_')}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / "viewpoint_1.mp4", path)
+            card = {"caption": f"scene <{key}>", "seed": seed, "maps_key": key}
+            if (step, seed) != (50, 1):
+                path.with_suffix(".json").write_text(json.dumps(card))
+    grid = sample_grid(logs)
+    assert (grid["steps"], grid["hidden"]) == ([10, 30, 50], 2)
+    assert [(row["seed"], sorted(row["clips"])) for row in grid["rows"]] == [(0, [10, 30, 50]), (1, [10, 30])]
+    page = write_report(logs, logs / "report.html").read_text()
+    assert page.count("<video src=") == 5
+    assert "scene &lt;b/0/0&gt;" in page and "Clips of 2 more steps" in " ".join(page.split())
 
 
 def test_skipped_steps_and_corrupt_checkpoints_are_listed(logs: Path):

@@ -41,6 +41,8 @@ class Training:
     config: Path
     run: Path
     network: Network
+    validation: Path | None = None
+    """Held-out dataset."""
 
     @property
     def ids(self) -> Path:
@@ -50,6 +52,8 @@ class Training:
     def launch(self, ids: Path, *options: object, prefix: Sequence[str] = ()) -> subprocess.Popen:
         """Starts a process of the run, which notes its samples in `ids`; `prefix` is a command that it is given to."""
         inputs = ("--base", self.base, "--dataset", self.dataset, "--out", self.run, "--config", self.config)
+        if self.validation:
+            inputs += ("--validation", self.validation)
         command = (*prefix, sys.executable, "-m", __name__, ids, self.network, "train", *inputs, *options)
         environment = {
             "JAX_PLATFORMS": "cpu",

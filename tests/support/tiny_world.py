@@ -19,6 +19,7 @@ from einops import rearrange
 from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
+from con360av_jax import sample
 from con360av_jax.base.pretrained import open_pretrained
 from con360av_jax.base.random import create_random
 from con360av_jax.config.settings import AudioUNetConfig, Config, MeshConfig, VideoUNetConfig
@@ -74,9 +75,10 @@ def stand_in(params: Params, inputs: Any) -> Latents:
 
 @contextmanager
 def without_network() -> Iterator[None]:
-    """Training steps of the `stand_in`."""
+    """Training steps, validations and samplers of the `stand_in`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program, "joint_model", lambda *given: (stand_in, joint_model(*given)[1]))
+        for module in (program, sample):
+            patch.setattr(module, "joint_model", lambda *given: (stand_in, joint_model(*given)[1]))
         yield
 
 
@@ -125,6 +127,15 @@ def dataset(config: Config) -> Path:
     folder = world() / f"dataset-{config.name}"
     samples = (fake_sample(config, number) for number in range(RECORDS))
     write_dataset(folder, samples, config, ALL_FIELDS, [], {"made by": "tests"}, shard_records=2)
+    return folder
+
+
+@cache
+def held_out(config: Config) -> Path:
+    """A dataset of three random records of other recordings than those of `dataset`."""
+    folder = world() / f"held-out-{config.name}"
+    samples = (fake_sample(config, number) for number in range(RECORDS, RECORDS + 3))
+    write_dataset(folder, samples, config, ALL_FIELDS, [], {"made by": "tests"})
     return folder
 
 

@@ -12,6 +12,8 @@ import pytest
 from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import Config
 from con360av_jax.train import checkpoint
+from con360av_jax.train.best import BEST, VALIDATION
+from tests.support import tiny_world
 from tests.support.kill_harness import Moment, Network, Training
 from tests.support.tiny_world import leaves_equal, metrics, with_train
 
@@ -26,12 +28,12 @@ SHORT_STEPS, LONG_STEPS = 16, 280
 def training(
     lean: Config, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int, Network], Training]:
-    """A run of `network` up to step `steps`, not started; it saves at every step."""
+    """A run of `network` up to step `steps`, not started; it saves at every step and is validated at every third."""
 
     def make(steps: int, network: Network) -> Training:
         folder = tmp_path_factory.mktemp("kills")
-        save_config(with_train(lean, steps=steps, checkpoint_every=1), folder / "config.json")
-        return Training(*folders, folder / "config.json", folder / "run", network)
+        save_config(with_train(lean, steps=steps, checkpoint_every=1, validate_every=3), folder / "config.json")
+        return Training(*folders, folder / "config.json", folder / "run", network, tiny_world.held_out(lean))
 
     return make
 
@@ -56,11 +58,16 @@ def last_arrays(training: Training, step: int) -> dict[str, object]:
 
 
 def same_end(one: Training, other: Training, steps: int) -> None:
-    """Parameters, averages, optimizer and place in the data, sample ids and metrics, bit for bit."""
+    """Parameters, averages, optimizer and place in the data, sample ids, metrics and held-out losses, bit for bit."""
     assert leaves_equal(last_arrays(one, steps), last_arrays(other, steps))
     assert one.samples() == other.samples()
     assert sorted(one.samples()) == list(range(steps))
     assert metrics(one.run) == metrics(other.run)
+    assert [line["step"] for line in metrics(one.run, VALIDATION)[::2]] == list(range(3, steps + 1, 3))
+    for name in (VALIDATION, f"checkpoints/{BEST}"):
+        assert (one.run / name).read_bytes() == (other.run / name).read_bytes()
+    best = checkpoint.locate(one.run / "checkpoints" / BEST)[1]
+    assert leaves_equal(last_arrays(one, int(best.name)), last_arrays(other, int(best.name)))
 
 
 def survives(training: Training, steps: int, events: tuple[Event, ...]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import Config, MeshConfig
 from con360av_jax.errors import ShardingError
+from con360av_jax.train.best import VALIDATION
 from con360av_jax.train.cluster import Cluster, join
 from con360av_jax.train.loop import train
 from tests.support import tiny_world
@@ -66,17 +67,22 @@ def test_two_processes_train_as_one_with_two_devices_and_resume_after_both_were_
     network: Network, lean: Config, folders: tuple[Path, Path], tmp_path: Path
 ):
     """Uses a stand-in network, whose step exchanges the same: gradients and loss (test_wire)."""
-    config = replace(with_train(lean, checkpoint_every=2, steps=4), mesh=MeshConfig(data=2))
-    settings, run = tmp_path / "config.json", tmp_path / "run"
+    # Sampling with the joint model would have to compile here.
+    sample_every = 4 if network == "stand_in" else 0
+    config = with_train(lean, checkpoint_every=2, steps=4, validate_every=2, sample_every=sample_every, sample_clips=3)
+    config = replace(config, mesh=MeshConfig(data=2))
+    settings, run, held_out = tmp_path / "config.json", tmp_path / "run", tiny_world.held_out(lean)
     save_config(config, settings)
-    training = Training(*folders, settings, run, network)
+    training = Training(*folders, settings, run, network, held_out)
     with tiny_world.quick_compiles(), tiny_world.without_network() if network == "stand_in" else nullcontext():
-        train(config, *folders, tmp_path / "alone")
+        train(config, *folders, tmp_path / "alone", validation=held_out)
     alone = losses(tmp_path / "alone")
     assert finish(start(training, "--config.train.steps", "2")) == [0, 0]
     assert losses(run) == pytest.approx(alone[:2], rel=ROUNDING)
 
-    endless = ("--config.train.steps", "9999", "--config.train.checkpoint_every", "9999")
+    # The kill comes at some step after the third: none of them saves anything.
+    endless = [word for name in ("steps", "checkpoint_every", "validate_every", "sample_every")
+               for word in (f"--config.train.{name}", "9999")]  # fmt: skip
     processes = start(training, "--resume", *endless)
     kill_at_line(3, run / "metrics.jsonl", processes)
     assert finish(processes) == [-signal.SIGKILL] * 2
@@ -85,6 +91,13 @@ def test_two_processes_train_as_one_with_two_devices_and_resume_after_both_were_
     assert finish(start(training, "--resume")) == [0, 0]
     assert losses(run) == pytest.approx(alone, rel=ROUNDING)
     assert sorted(path.name for path in (run / "checkpoints").iterdir() if path.name.isdigit()) == ["2", "4"]
+    measured, wanted = (metrics(folder, VALIDATION) for folder in (run, tmp_path / "alone"))
+    assert [(line["step"], line["weights"]) for line in measured] == [(s, w) for s in (2, 4) for w in ("ema", "raw")]
+    for line, other in zip(measured, wanted, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=ROUNDING)
+    if sample_every:
+        clips, others = (tiny_world.files_below(folder / "samples").keys() for folder in (run, tmp_path / "alone"))
+        assert clips == others and len(clips) == 3 * 3
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,18 @@
 """Metrics reach TensorBoard and Weights & Biases as they were logged; a resumed run hides later lines."""
 
-import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import pytest
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
 from con360av_jax.train import throughput
 from con360av_jax.train.trackers import open_trackers, scalars
+from tests.support.tensorboard_files import events
 from tests.support.tiny_world import with_train
 
 LINE = {"step": 3, "loss": 0.5, "mfu": None, "loss_by_timestep": {"audio": [0.25, None], "video": [1.0, 2.0]}}
@@ -23,18 +23,6 @@ VALUES = {
     "loss_by_timestep/video/0": 1.0,
     "loss_by_timestep/video/1": 2.0,
 }
-
-
-def events(folder: Path) -> list[Event]:
-    """Every event of TensorBoard's files: records of length, checksum, bytes, checksum."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        while data:
-            (size,) = struct.unpack("<Q", data[:8])
-            found.append(Event.FromString(data[12 : 12 + size]))
-            data = data[16 + size :]
-    return found
 
 
 def log(run: Path, config: Config, start: int, step: int) -> None:
