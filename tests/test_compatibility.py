@@ -6,7 +6,9 @@ numbers (they compress well), a run that stands at step 7, an evaluation of four
 """
 
 import json
+import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,12 @@ from con360av_jax.base.pretrained import open_pretrained
 from con360av_jax.commands.train import Train
 from con360av_jax.data.loader import make_loader
 from con360av_jax.data.source import open_dataset
-from con360av_jax.data.writer import write_dataset
+from con360av_jax.data.writer import DatasetWriter, write_dataset
+from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate.features import open_features
 from con360av_jax.evaluate.results import read_results
 from con360av_jax.evaluate.selection import read_clips
+from con360av_jax.evaluate.settings import Making, find_weights, keep_to
 from con360av_jax.models import joint
 from con360av_jax.models.film import pool
 from con360av_jax.train import checkpoint, run_folder
@@ -59,6 +63,19 @@ def test_a_dataset_is_read_and_its_samples_are_written_as_the_same_bytes(old: Pa
     write_dataset(again, samples, dataset.config, made.fields, [], made.settings, shard_records=2)
     for entry in (made.index, *made.shards):
         assert (again / entry.file).read_bytes() == (dataset.folder / entry.file).read_bytes()
+
+
+def test_recordings_can_be_added_to_a_dataset(old: Path, tmp_path: Path):
+    """Its config lacks the settings that were added since."""
+    folder = tmp_path / "dataset"
+    shutil.copytree(old / "dataset-lean", folder)
+    dataset = open_dataset(folder)
+    made, keys = dataset.manifest, dataset.keys
+    writer = DatasetWriter(folder, tiny_world.with_train(dataset.config, steps=3), made.fields, made.settings)
+    writer.add(replace(dataset[0], key="another/0/0", clip="another"))
+    writer.end_clip("another")
+    writer.finish()
+    assert open_dataset(folder).keys == (*keys, "another/0/0")
 
 
 def test_the_loader_gives_the_same_batches(old: Path):
@@ -102,6 +119,21 @@ def test_training_resumes_from_its_checkpoint(old: Path):
     # As commit bc2f59c goes on with it: it left out both maps or none, so a run of its time leaves out none alone.
     losses = [line["loss"] for line in tiny_world.metrics(run.folder)]
     np.testing.assert_allclose(losses, [1.25179172, 0.98899633, 0.63881564, 1.78665709], rtol=1e-6)
+
+
+def test_an_evaluation_goes_on(old: Path):
+    """Its settings lack those that were added since, and hash of all settings has changed with them."""
+    weights = find_weights(old / "run" / "checkpoints" / "7", ema=True)
+    making = Making(
+        weights=weights,
+        dataset=open_dataset(old / "dataset-lean"),
+        seed=3,
+        dtype=weights.config.train.compute_dtype,
+        sampler=replace(weights.config.sampler, steps=3),
+    )
+    keep_to(old / "evaluation", making.settings("small"), unrecorded=making.unrecorded())
+    with pytest.raises(ConfigError, match="seed: 3 -> 4"):
+        keep_to(old / "evaluation", replace(making, seed=4).settings("small"), unrecorded=making.unrecorded())
 
 
 def test_an_evaluation_is_read_and_compared(old: Path, tmp_path: Path):

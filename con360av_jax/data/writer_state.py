@@ -7,13 +7,15 @@ from pathlib import Path
 
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.config.files import changes, structure
+from con360av_jax.config.files import changes, from_dict, structure, to_dict
 from con360av_jax.data.schema import FileEntry, Manifest, SampleEntry
 from con360av_jax.data.source import REJECTED, open_dataset
-from con360av_jax.errors import DatasetError, some
+from con360av_jax.errors import ConfigError, DatasetError, some
 from con360av_jax.runtime.files import write_text
 
 SETTINGS_FILE = "begun.json"
+SHAPING = ("clip", "mel", "model")
+"""Parts of a config that samples depend on."""
 Line = dict[str, object]
 
 
@@ -88,7 +90,20 @@ def read_shards(partial: Path, folder: Path, counted: Iterable[FileEntry]) -> li
 
 
 def _require_same(place: Path, there: Mapping[str, object], here: Mapping[str, object]) -> None:
-    if found := [*changes(there, here).values()]:
+    if found := [*changes(_shaping(place, there), _shaping(place, here)).values()]:
         raise DatasetError(
             f"{place} was made with {len(found)} other settings ({some(found, '; ')}): use the same, or another folder"
         )
+
+
+def _shaping(place: Path, made: Mapping[str, object]) -> dict[str, object]:
+    """Returns `made` with only those settings of its config that shape samples, complete with today's defaults.
+
+    A dataset of an earlier version lacks settings that were added since, and those of training never reach a sample.
+    """
+    config = made.get("config")
+    try:
+        complete = to_dict(from_dict(config)) if isinstance(config, Mapping) else {}
+    except ConfigError as error:
+        raise DatasetError(f"the config that {place} was made with cannot be read: {error}") from error
+    return {**made, "config": {name: complete.get(name) for name in SHAPING}}

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from cattrs.errors import BaseValidationError
+
 from con360av_jax.base.pretrained import base_hash
-from con360av_jax.config.files import changes, config_hash, load_config_json, unstructure
+from con360av_jax.config.files import changes, config_hash, load_config_json, structure, unstructure
 from con360av_jax.config.settings import Config, Dtype, PerModality, SamplerConfig
 from con360av_jax.data.schema import check_matches
 from con360av_jax.data.source import MANIFEST, Dataset
@@ -18,6 +20,8 @@ from con360av_jax.runtime.files import write_text
 from con360av_jax.train import checkpoint, run_folder
 
 SETTINGS = "settings.json"
+# The hash of all settings changes with each setting that is added, and those that matter stand beside it.
+INFORMATIVE = (".path", ".config_hash")
 EVALUATIONS = "evaluation"
 """Folder of evaluations inside a run."""
 
@@ -142,8 +146,8 @@ def keep_to(
             raise ConfigError(f"{path} cannot be read ({error}): delete the folder and evaluate again") from error
         if not isinstance(there, dict):
             raise ConfigError(f"{path} is corrupt: delete the folder and evaluate again")
-        there = {**(unrecorded or {}), **there}
-        if found := [line for name, line in changes(there, settings).items() if not name.endswith(".path")]:
+        there = _complete({**(unrecorded or {}), **there})
+        if found := [line for name, line in changes(there, settings).items() if not name.endswith(INFORMATIVE)]:
             raise ConfigError(
                 f"{folder} holds clips that were made with other settings: {some(found, '; ')}; give those "
                 "settings again, another --out, or delete that folder"
@@ -154,6 +158,14 @@ def keep_to(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty and no evaluation (it has no {SETTINGS}): give another --out")
     write_text(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def _complete(settings: dict[str, object]) -> dict[str, object]:
+    """Settings with today's defaults for those of the sampler that did not exist when they were recorded."""
+    try:
+        return {**settings, "sampler": unstructure(structure(settings["sampler"], SamplerConfig))}
+    except (KeyError, BaseValidationError):
+        return settings
 
 
 def default_folder(weights: Weights, given: Path, protocol: str) -> Path:
