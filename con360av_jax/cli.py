@@ -13,6 +13,7 @@ from con360av_jax.commands.program import run_program
 from con360av_jax.commands.report import Report
 from con360av_jax.commands.sample import Sample
 from con360av_jax.commands.synth import Synth
+from con360av_jax.commands.table1 import Table1
 from con360av_jax.commands.train import Train
 
 ABOUT = "Controllable audio-visual generation from 360° video: audio and video of one viewpoint."
@@ -25,6 +26,7 @@ COMMANDS = {
     "plan": Plan,
     "sample": Sample,
     "evaluate": Evaluate,
+    "table1": Table1,
     "report": Report,
     "bench": Bench,
 }

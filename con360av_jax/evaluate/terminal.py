@@ -9,10 +9,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from con360av_jax.evaluate.compare import Difference, NamedResults
-from con360av_jax.evaluate.metric_format import beside, metric_interval, metric_value
+from con360av_jax.evaluate.metric_format import DASH, beside, metric_interval, metric_value
 from con360av_jax.evaluate.results import Metric, Results
 from con360av_jax.evaluate.selection import recording_of_clip
 from con360av_jax.evaluate.study import Studied
+from con360av_jax.evaluate.table1 import BASELINE, CON360AV, TITLES, Table1, as_published, notes_of, two_digits
 
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
@@ -90,6 +91,45 @@ def show_study(study: str, found: Studied) -> None:
     _say(console, f"Open {found.page}")
 
 
+def warn_of(doubts: Sequence[str]) -> None:
+    """Prints warnings on standard error, before anything is generated."""
+    for doubt in doubts:
+        _warning(Console(stderr=True), doubt)
+
+
+def show_table1(table: Table1, page: Path) -> None:
+    """Prints Table 1, ours beside the paper's, then ratios, notes and warnings."""
+    console = Console()
+    columns = [Column(_title(table.rows[BASELINE][name]), justify="right") for name in table.columns]
+    title = f"Table 1 of Con360-AV, protocol {table.protocol}"
+    shown = Table("", *columns, title=title, title_justify="left", show_lines=True)
+    for row, metrics in table.rows.items():
+        shown.add_row(TITLES[row], *(_cell(metrics.get(name)) for name in table.columns))
+    ratios = [table.ratios[name] for name in table.columns]
+    cells = [f"{two_digits(one.ours)}{_paper(two_digits(one.paper))}" for one in ratios]
+    shown.add_row(f"{TITLES[CON360AV]} / {TITLES[BASELINE]}", *cells)
+    console.print(shown)
+    if table.without_paper:
+        _say(console, f"{table.without_paper[0].upper()}{table.without_paper[1:]}.")
+    for note in notes_of(table):
+        _say(console, note)
+    for warning in table.warnings:
+        _warning(console, warning)
+    _say(console, f"Open {page}")
+
+
+def _cell(metric: Metric | None) -> str:
+    """A value with its interval and the paper's value on lines of their own."""
+    if metric is None:
+        return DASH
+    interval = "" if metric.low is None else f"\n{metric_interval(metric)}"
+    return f"{metric_value(metric)}{interval}{_paper(as_published(metric.paper))}"
+
+
+def _paper(value: str) -> str:
+    return "" if value == DASH else f"\npaper {value}"
+
+
 def _side_by_side(named: Sequence[NamedResults]) -> Table:
     table = Table("metric", *(Column(name, justify="right", overflow="fold") for name, _ in named))
     for metric in named[0][1].metrics:
@@ -107,7 +147,11 @@ def _title(metric: Metric) -> Text:
 def _warn(console: Console, found: Sequence[Results]) -> None:
     """Prints each warning of these evaluations once."""
     for warning in dict.fromkeys(results.warning for results in found if results.warning):
-        console.print(f"Warning: {warning}", style="bold red", highlight=False, soft_wrap=True, markup=False)
+        _warning(console, warning)
+
+
+def _warning(console: Console, warning: str) -> None:
+    console.print(f"Warning: {warning}", style="bold red", highlight=False, soft_wrap=True, markup=False)
 
 
 def _say(console: Console, line: str) -> None:

@@ -29,7 +29,7 @@ from tests.support.doc_blocks import Block, blocks, commands, extras, make_targe
 
 PROGRAMS = {"con360av": con360av_jax.cli, "convert": convert.cli, "preprocess": preprocess.cli}
 # Not ours: nothing to check.
-FOREIGN = {"cd", "git", "hf", "python3", ".", ".venv/bin/pre-commit", "nvidia-smi"}
+FOREIGN = {"cd", "git", "hf", "printf", "python3", ".", ".venv/bin/pre-commit", "nvidia-smi"}
 SHELL, PYTHON = blocks("sh"), blocks("python")
 
 
@@ -66,9 +66,11 @@ def folder(tmp_path: Path, small: Config, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture
 def named(folder: Path, small: Config) -> Path:
-    """The same with the config of what is called base and run, whose settings are options."""
+    """The same with the config of what is called base and run, whose settings are options, and with datasets."""
     for name in ("base", "run"):
         save_config(small, folder / name / "config.json")
+    for name in ("dataset", "train"):
+        (folder / name).symlink_to(tiny_world.dataset(small))
     return folder
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
-# A comment above a block, invisible on the page, says that a test runs it; all others are only checked.
+# A comment above a block, invisible on the page, says that a test runs it, "run slow" that a slow one does in a shell;
+# all others are only checked.
 _FENCE = re.compile(
-    r"^(?P<mark><!-- test: run -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(<!-- test: (?P<mark>run|run slow) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _INSIDE = re.compile(r"\$\((.*?)\)")
@@ -27,6 +28,9 @@ class Block:
     language: str
     text: str
     runs: bool
+    """Whether a quick test runs it."""
+    runs_slow: bool
+    """Whether a slow test runs it in a shell."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -40,7 +44,8 @@ def blocks(language: str) -> list[Block]:
             line=text[: found.start()].count("\n") + 1,
             language=language,
             text=found["text"],
-            runs=found["mark"] is not None,
+            runs=found["mark"] == "run",
+            runs_slow=found["mark"] == "run slow",
         )
         for page in PAGES
         for text in [page.read_text(encoding="utf-8")]

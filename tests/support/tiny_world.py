@@ -140,16 +140,19 @@ def held_out(config: Config) -> Path:
 
 
 @cache
-def run(config: Config) -> Path:
-    """A run of 7 steps that were never made: trained parameters are the base's `moved` by 0.1, averages by 0.2."""
-    folder = world() / f"run-{config.name}"
-    state, _ = load_state(config, open_pretrained(base(config)), make_mesh(MeshConfig()))
+def run(config: Config, made_for: Config | None = None) -> Path:
+    """A run of 7 steps that were never made: trained parameters are the base's `moved` by 0.1, averages by 0.2.
+
+    Its base and dataset are those of `made_for`, if given.
+    """
+    folder, of = world() / f"run-{config.name}", made_for or config
+    state, _ = load_state(config, open_pretrained(base(of)), make_mesh(MeshConfig()))
     trained = replace(
         state,
         params=jax.tree.map(lambda leaf: moved(leaf, 0.1), state.params),
         ema=jax.tree.map(lambda leaf: moved(leaf, 0.2), state.ema),
     )
-    write_run(folder, config, base(config), dataset(config))
+    write_run(folder, config, base(of), dataset(of))
     with CheckpointWriter(folder, config) as writer:
         writer.save(trained, Progress(step=7, next_batch=7, seed=0))
     return folder
