@@ -60,16 +60,29 @@ class Extraction:
             raise ConfigError(f"preprocess is not installed: pip install 'con360av-jax[torch,features]', {ELSEWHERE}")
 
 
-def require_weights(folder: Path, protocol: Protocol, extraction: Extraction) -> None:
-    """Raises ConfigError if networks lack weights that the evaluation in `folder` has yet to extract features with."""
+def require_weights(folder: Path, protocol: Protocol, extraction: Extraction) -> bool:
+    """Returns whether the evaluation in `folder` has yet to extract features; raises ConfigError if weights lack."""
     wanted = [folder / FEATURES / side / part / CARD for side in _SIDES for part in parts(protocol)]
     if extraction.given is not None or all(card.is_file() for card in wanted):
-        return
+        return False
     if missing := [name for name in models(protocol) if name not in extraction.weights]:
         raise ConfigError(
             f"protocol {protocol.name} needs weights of {' and '.join(missing)}: give --weights "
             f"{' '.join(f'{name}=PATH' for name in missing)}, {ELSEWHERE}"
         )
+    return True
+
+
+def check_networks(protocol: Protocol, extraction: Extraction) -> None:
+    """Raises ConfigError with the extractor's message unless it can open all networks of the protocol.
+
+    It takes seconds; without it, a wrong file of weights would be found when all clips are generated.
+    """
+    told = [*command(Path(), Path(), _SIDES[GENERATED], protocol, extraction), "--check-only"]
+    with Console(stderr=True).status("opening the networks that extract features"):
+        finished = subprocess.run(told, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        raise ConfigError(f"features cannot be extracted: {_complaint(finished.stderr)}")
 
 
 def weights_by_name(given: Sequence[str]) -> dict[str, Path]:

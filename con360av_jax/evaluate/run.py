@@ -15,7 +15,7 @@ from con360av_jax.diffusion.sampler import trajectories
 from con360av_jax.evaluate import generate
 from con360av_jax.evaluate.control_metrics import control_metrics
 from con360av_jax.evaluate.evaluation_page import write_page
-from con360av_jax.evaluate.extraction import Extraction, Pair, extract, require_weights
+from con360av_jax.evaluate.extraction import Extraction, Pair, check_networks, extract, require_weights
 from con360av_jax.evaluate.faults import FAULTS, fault_metrics, find_faults, without_faulty_targets
 from con360av_jax.evaluate.feature_metrics import Found, compute, measures
 from con360av_jax.evaluate.features import FeatureCard
@@ -90,13 +90,16 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Loader) -> bool:
 
     Each process generates its share and waits until all clips are on disk; only process 0 continues.
 
-    Raises ConfigError for impossible settings or missing weights, or if a folder belongs to other settings.
+    Raises ConfigError for impossible settings or missing or unusable weights, or if a folder belongs to other settings.
     """
     share = Share(jax.process_index(), jax.process_count())
+    # Checked before folders are bound to these settings, because they would refuse the corrected ones.
     for one in evaluations:
-        # Checked before the folder is bound to these settings, because it would refuse the corrected ones.
         trajectories(one.making.weights.config.schedule, one.making.sampler)
-        require_weights(one.folder, one.protocol, one.extraction)
+    extracting = [one for one in evaluations if require_weights(one.folder, one.protocol, one.extraction)]
+    if extracting and share.index == 0:
+        check_networks(extracting[0].protocol, extracting[0].extraction)  # those of a study or a table are the same
+    for one in evaluations:
         settings, unrecorded = one.making.settings(one.protocol.name), one.making.unrecorded()
         keep_to(one.folder, settings, write=share.index == 0, unrecorded=unrecorded)
     for number, one in enumerate(evaluations):

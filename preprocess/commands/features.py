@@ -36,6 +36,8 @@ class Features:
     """Number of files that are read, and held in memory, at once; does not change the features."""
     allow_code: bool = False
     """Allow weights to be TorchScript, which runs code from that file."""
+    check_only: bool = False
+    """Open the networks and stop: says whether weights and device can be used."""
 
     def execute(self) -> None:
         """Writes the folders.
@@ -64,8 +66,10 @@ class Features:
             allow_code=self.allow_code,
         )
         keep_freed_memory()  # networks ask for the same megabytes picture by picture
-        sources, rejected = find_clips(self.videos)
         networks = open_networks(wanted)
+        if self.check_only:
+            return
+        sources, rejected = find_clips(self.videos)
         console = Console(stderr=True)
         with Progress(console=console) as bar:
             task = bar.add_task("features", total=len(sources))

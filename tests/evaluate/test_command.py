@@ -247,6 +247,14 @@ def test_wrong_use_is_one_line_and_makes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_unusable_weights_are_refused_before_anything_is_generated(given: list[str], tmp_path: Path, capsys):
+    for name in ("fastgaze", "yamnet"):
+        (tmp_path / name).write_bytes(b"not a network")
+    weights = [f"{name}={tmp_path / name}" for name in ("fastgaze", "yamnet")]
+    assert fails(capsys, [*given, "--weights", *weights]).startswith("features cannot be extracted: ")
+    assert not (tmp_path / "eval").exists()
+
+
 def test_a_dataset_without_its_views_is_refused(lean: Config, tmp_path: Path, capsys):
     fields = tuple(name for name in ALL_FIELDS if name not in ("video", "sound"))
     samples = (fake_sample(lean, number, fields=fields) for number in range(2))
