@@ -106,21 +106,6 @@ def test_a_run_generates_the_same_clip(old: Path, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_allclose(clip.audio, made["sound"], atol=1e-5)
 
 
-def test_training_resumes_from_its_checkpoint(old: Path):
-    run = run_folder.open_run(old / "run")
-    assert run_folder.find_base(run) == (old / "base-lean").resolve()
-    command = Train(base=old / "base-lean", dataset=old / "dataset-lean", out=run.folder, resume=True)
-    assert command.starting_config() == run.config
-    config = tiny_world.with_train(run.config, steps=11)
-    with tiny_world.without_network():
-        stopped = train(config, command.base, command.dataset, run.folder, resume=True)
-    assert stopped is None and checkpoint.finished_steps(run.folder)[-1] == 11
-    assert checkpoint.read_progress(run.folder / "checkpoints" / "11").next_batch == 11
-    # As commit bc2f59c goes on with it: it left out both maps or none, so a run of its time leaves out none alone.
-    losses = [line["loss"] for line in tiny_world.metrics(run.folder)]
-    np.testing.assert_allclose(losses, [1.25179172, 0.98899633, 0.63881564, 1.78665709], rtol=1e-6)
-
-
 def test_an_evaluation_goes_on(old: Path):
     """Its settings lack those that were added since, and hash of all settings has changed with them."""
     weights = find_weights(old / "run" / "checkpoints" / "7", ema=True)
@@ -134,6 +119,21 @@ def test_an_evaluation_goes_on(old: Path):
     keep_to(old / "evaluation", making.settings("small"), unrecorded=making.unrecorded())
     with pytest.raises(ConfigError, match="seed: 3 -> 4"):
         keep_to(old / "evaluation", replace(making, seed=4).settings("small"), unrecorded=making.unrecorded())
+
+
+def test_training_resumes_from_its_checkpoint(old: Path):
+    run = run_folder.open_run(old / "run")
+    assert run_folder.find_base(run) == (old / "base-lean").resolve()
+    command = Train(base=old / "base-lean", dataset=old / "dataset-lean", out=run.folder, resume=True)
+    assert command.starting_config() == run.config
+    config = tiny_world.with_train(run.config, steps=11)
+    with tiny_world.without_network():
+        stopped = train(config, command.base, command.dataset, run.folder, resume=True)
+    assert stopped is None and checkpoint.finished_steps(run.folder)[-1] == 11
+    assert checkpoint.read_progress(run.folder / "checkpoints" / "11").next_batch == 11
+    # As commit bc2f59c goes on with it: it left out both maps or none, so a run of its time leaves out none alone.
+    losses = [line["loss"] for line in tiny_world.metrics(run.folder)]
+    np.testing.assert_allclose(losses, [1.25179172, 0.98899633, 0.63881564, 1.78665709], rtol=1e-6)
 
 
 def test_an_evaluation_is_read_and_compared(old: Path, tmp_path: Path):

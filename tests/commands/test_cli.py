@@ -139,8 +139,10 @@ def test_a_stopped_training_says_so_to_the_shell(
 ):
     given = {}
 
-    def train(config: Config, base: Path, dataset: Path, out: Path, *, resume: bool, allowed) -> signal.Signals | None:
-        given.update(config=config, folders=(base, dataset, out), resume=resume)
+    def train(
+        config: Config, base: Path, dataset: Path, out: Path, *, validation: Path | None, resume: bool, allowed
+    ) -> signal.Signals | None:
+        given.update(config=config, folders=(base, dataset, out), resume=resume, validation=validation)
         return received
 
     monkeypatch.setattr(loop, "train", train)
@@ -148,6 +150,7 @@ def test_a_stopped_training_says_so_to_the_shell(
     arguments = ["train", "--base", str(base), "--dataset", str(dataset), "--out", str(tmp_path / "run")]
     assert cli.main([*arguments, "--config.train.steps", "9", "--config.mesh.data", "2"]) == code
     assert given["folders"] == (base, dataset, tmp_path / "run") and given["resume"] is False
+    assert given["validation"] is None
     assert (given["config"].train.steps, given["config"].mesh.data) == (9, 2)
     assert capsys.readouterr().err.count("\n") == (code == 130)
 

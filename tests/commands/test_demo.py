@@ -10,6 +10,8 @@ import pytest
 from con360av_jax import cli
 from con360av_jax.commands.options import read_command
 from con360av_jax.config.files import load_config, save_config
+from con360av_jax.data.fake import fake_sample
+from con360av_jax.data.writer import write_dataset
 from preprocess.cli import COMMANDS as PREPROCESS
 
 
@@ -32,7 +34,9 @@ def test_every_step_is_a_command_that_can_be_typed(started: list[list[str]], tmp
     assert [words[3] for words in started] == names
     assert [row["command"].startswith(("con360av ", "python -m preprocess ")) for row in timings] == [True] * 7
     assert all(row.keys() == {"name", "command", "seconds"} for row in timings)
-    save_config(load_config("debug"), out / "pretrained" / "config.json")
+    config = load_config("debug")
+    save_config(config, out / "pretrained" / "config.json")
+    write_dataset(out / "dataset", [fake_sample(config, 0, fields=("saliency",))], config, ("saliency",), [], {})
     for python, _, program, *words in started:
         assert python == sys.executable
         commands = PREPROCESS if program == "preprocess" else cli.COMMANDS

@@ -94,7 +94,8 @@ def test_help_lists_every_setting_with_its_unit_and_the_default_of_the_config(
     arguments: list[str], help_of: Callable[..., str]
 ):
     shown = help_of("con360av", *arguments)
-    settings = leaves(to_dict(load_config("debug")))
+    # Those of pretraining belong to `con360av pretrain`, and its recipes stand there in place of the options of train.
+    settings = [path for path in leaves(to_dict(load_config("debug"))) if not path.startswith("pretrain.")]
     assert len(settings) > 100
     for path in settings:
         # A tuple of numbers is one option.

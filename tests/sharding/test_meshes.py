@@ -209,7 +209,7 @@ def test_the_command_samples_on_the_mesh_it_is_given(tmp_path: Path, capsys, mon
     monkeypatch.setattr(compile_cache, "enable_compile_cache", lambda: None)
     command = ["sample", "--checkpoint", str(tmp_path), "--caption", "rain", "--out", str(tmp_path / "clip.mp4")]
 
-    def load(path: Path, *, ema: bool, mesh: MeshConfig) -> None:
+    def load(path: Path, *, ema: bool, mesh: MeshConfig, dtype: str | None) -> None:
         given.append(mesh)
         raise ConfigError("seen enough")
 
