@@ -166,20 +166,16 @@ class SceneClips(SceneSource[Clip]):
 
 
 class SceneAudio(SceneSource[Audio]):
-    """Audio of scenes of `seconds`: mono, as records have it.
+    """Audio of scenes of `seconds`: mono, as records have it."""
 
-    `repeats` consecutive samples are the same, for training on short excerpts, of which one scene has many.
-    """
-
-    def __init__(self, mel: MelConfig, seed: int, seconds: float = 2.0, split: SceneSplit = "train", repeats: int = 1):
+    def __init__(self, mel: MelConfig, seed: int, seconds: float = 2.0, split: SceneSplit = "train"):
         super().__init__(seed, split)
-        self.mel, self.seconds, self.repeats = mel, seconds, repeats
+        self.mel, self.seconds = mel, seconds
 
     def render(self, number: int) -> Audio:
         """See `SceneSource`."""
-        index = number // self.repeats
-        scene = _scene(self.seed, index, self.seconds, self.split)
-        sound, mel = _audio(self.seed, index, self.seconds, self.split, self.mel)
+        scene = _scene(self.seed, number, self.seconds, self.split)
+        sound, mel = _audio(self.seed, number, self.seconds, self.split, self.mel)
         classes = tuple(item.name for item in scene.objects)
         return {"sound": sound.copy(), "mel": mel.copy(), "scene_caption": scene.caption, "classes": classes}
 

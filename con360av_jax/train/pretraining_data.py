@@ -24,8 +24,6 @@ from con360av_jax.train.run_folder import dataset_hash
 
 Corrupt = Callable[[], Mapping[int, str]]
 SCENES_VERSION = 2
-EXCERPTS_PER_AUDIO = 4
-"""Excerpts of one scene's audio, in consecutive batches: to make a scene's audio takes as long as a step on it."""
 
 
 class TrainingData(Protocol):
@@ -98,7 +96,7 @@ class SceneData:
         """See `TrainingData`."""
         batch = config.train.batch_size
         scenes = lru_cache(maxsize=4 * batch)(self._source(objective, config, "train").__getitem__)
-        uses = 1 if "video" in objective.fields else EXCERPTS_PER_AUDIO
+        uses = objective.examples_per_scene
 
         def row(number: int) -> dict[str, Any]:
             random = np.random.default_rng((config.train.seed, number))

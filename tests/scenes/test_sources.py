@@ -84,12 +84,6 @@ def test_clips_have_the_arrays_of_a_record():
     assert audio["scene_caption"] == clips[0]["scene_caption"] and len(audio["classes"]) >= 2
 
 
-def test_repeated_audio_is_that_of_the_same_scenes():
-    once, twice = SceneAudio(MelConfig(), 4, 1.0), SceneAudio(MelConfig(), 4, 1.0, repeats=2)
-    for number in range(4):
-        np.testing.assert_array_equal(twice[number]["sound"], once[number // 2]["sound"])
-
-
 def test_the_video_of_a_clip_can_be_had_alone():
     video, clip = SceneVideos(CLIP, 4)[3], SceneClips(CLIP, MelConfig(), 4)[3]
     for name, value in video.items():

@@ -25,8 +25,9 @@ from con360av_jax.train import run_folder
 from con360av_jax.train.loop import on_mesh, restore_state
 from con360av_jax.train.metrics import read_lines
 from con360av_jax.train.objectives.choose import make_objective
+from con360av_jax.train.objectives.objective import AUDIO_EXCERPTS
 from con360av_jax.train.pretrain import compiled_step, load_state, make_objective_step, pretrain
-from con360av_jax.train.pretraining_data import EXCERPTS_PER_AUDIO, RecordData, SceneData
+from con360av_jax.train.pretraining_data import RecordData, SceneData
 from con360av_jax.train.pretraining_measures import EXAMPLES
 from con360av_jax.train.trained_parts import open_trained
 from tests.support import tiny_world
@@ -149,13 +150,13 @@ def test_the_audio_of_a_scene_gives_excerpts_in_consecutive_batches(small: Confi
     rows, _ = SCENES.rows(objective, small)
     audio = SceneAudio(small.mel, 5, 1.0)
     places = []
-    for number in range(2 * EXCERPTS_PER_AUDIO + 2):
-        whole, found = audio[number % 2 + 2 * (number // (2 * EXCERPTS_PER_AUDIO))], rows(number)
+    for number in range(2 * AUDIO_EXCERPTS + 2):
+        whole, found = audio[number % 2 + 2 * (number // (2 * AUDIO_EXCERPTS))], rows(number)
         start = next(t for t in range(61) if np.array_equal(whole["mel"][t : t + 40], found["mel"]))
         # An excerpt's audio is that of its mel frames.
         np.testing.assert_array_equal(found["sound"], whole["sound"][160 * start : 160 * (start + 40)])
         places.append(start)
-    assert len(set(places)) > EXCERPTS_PER_AUDIO
+    assert len(set(places)) > AUDIO_EXCERPTS
 
 
 def test_a_run_of_another_part_other_data_or_another_kind_is_refused(small: Config, base: Path, whole: Path):

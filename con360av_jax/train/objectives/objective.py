@@ -15,6 +15,8 @@ Keys: TypeAlias = UInt32[Array, "batch 2"]
 """Data of one random key per row, so that the numbers of a row do not depend on how a batch is divided."""
 Sums: TypeAlias = dict[str, Array]
 """Sums over a batch, which add up over batches."""
+AUDIO_EXCERPTS = 4
+"""Training examples of one scene's audio: to make the audio of a scene takes as long as a step on excerpts of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class Objective:
     """Arrays of a record or a scene that an example is made from (data/schema.py)."""
     example: Callable[[Mapping[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
     """Makes a training example from the arrays of one record or scene: a random excerpt."""
+    examples_per_scene: int = 1
+    """Examples that are drawn from one scene, in consecutive batches."""
     whole: Callable[[Mapping[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
     """Makes a held-out example, of the size that the part is used at."""
     loss: Callable[[Params, Batch, Keys], tuple[Array, dict[str, Array]]]

@@ -15,7 +15,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import mel_frames
 from con360av_jax.models.functional import Params
 from con360av_jax.train.objectives.autoencoder import latent_std, latent_sums, vae_loss
-from con360av_jax.train.objectives.objective import Batch, Keys, Objective, Sums, window
+from con360av_jax.train.objectives.objective import AUDIO_EXCERPTS, Batch, Keys, Objective, Sums, window
 
 PART = "vae_audio"
 UNITS = {"mel_l1": "nats", "latent_std": ""}
@@ -50,8 +50,8 @@ def objective(config: Config) -> Objective:
         return sums, {"input_mel": batch["mel"], "output_mel": made}
 
     return Objective(
-        part=PART, trains=(PART,), fields=("mel",), example=example, whole=whole, loss=loss, measure=measure,
-        summarise=summarise, units=UNITS,
+        part=PART, trains=(PART,), fields=("mel",), example=example, examples_per_scene=AUDIO_EXCERPTS,
+        whole=whole, loss=loss, measure=measure, summarise=summarise, units=UNITS,
     )  # fmt: skip
 
 

@@ -57,10 +57,10 @@ def objective(config: Config) -> Objective:
         shown = jnp.rint((made + 1) * 127.5).astype(jnp.uint8)
         return sums, {"input_frames": batch["frames"], "output_frames": shown}
 
-    fields = ("video",)
+    fits = (clip.height // settings.crop) * (clip.width // settings.crop)
     return Objective(
-        part=PART, trains=(PART,), fields=fields, example=example, whole=frame, loss=loss, measure=measure,
-        summarise=summarise, units=UNITS,
+        part=PART, trains=(PART,), fields=("video",), example=example, examples_per_scene=fits, whole=frame, loss=loss,
+        measure=measure, summarise=summarise, units=UNITS,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import mel_frames
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
-from con360av_jax.train.objectives.objective import Batch, Keys, Objective, Sums, window
+from con360av_jax.train.objectives.objective import AUDIO_EXCERPTS, Batch, Keys, Objective, Sums, window
 from con360av_jax.train.objectives.spectra import log_mel, resolutions, stft_distance
 
 PART, VAE = "vocoder", "vae_audio"
@@ -73,8 +73,8 @@ def objective(config: Config) -> Objective:
         return sums, {"input_audio": _audio(batch["sound"]), "output_audio": made}
 
     return Objective(
-        part=PART, trains=(PART,), reads=(VAE,), fields=("mel", "sound"), example=example, whole=whole, loss=loss,
-        measure=measure, summarise=summarise, units=UNITS,
+        part=PART, trains=(PART,), reads=(VAE,), fields=("mel", "sound"), example=example,
+        examples_per_scene=AUDIO_EXCERPTS, whole=whole, loss=loss, measure=measure, summarise=summarise, units=UNITS,
     )  # fmt: skip
 
 
