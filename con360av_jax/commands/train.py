@@ -31,7 +31,7 @@ class Train:
     base: Path
     """Folder of frozen weights, made by `con360av init` or `python -m convert base`."""
     dataset: Path
-    """Folder of records, made by `python -m preprocess run`."""
+    """Folder of records, made by `python -m preprocess run` or `con360av synth-dataset`."""
     validation: Path | None = None
     """Folder of held-out records, such as the validation split: their loss is measured every train.validate_every
     steps, and clips of them are sampled every train.sample_every steps."""
