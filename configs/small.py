@@ -1,6 +1,7 @@
 """A small model that is trained from nothing on two CPU cores: clips of 2 s at 4 frames per second and 64x64 pixels."""
 
 from con360av_jax.config.settings import (
+    AudioJudgePretraining,
     AudioUNetConfig,
     AudioVAEPretraining,
     ClipConfig,
@@ -16,6 +17,7 @@ from con360av_jax.config.settings import (
     TrainConfig,
     UNetLevel,
     VAEConfig,
+    VideoJudgePretraining,
     VideoUNetConfig,
     VideoVAEPretraining,
     VocoderConfig,
@@ -92,5 +94,7 @@ config = Config(
         vae_video=VideoVAEPretraining(recipe=Recipe(steps=15_000)),
         vae_audio=AudioVAEPretraining(recipe=Recipe(steps=8_000)),
         vocoder=VocoderPretraining(recipe=Recipe(steps=10_000)),
+        judge_video=VideoJudgePretraining(recipe=Recipe(steps=3_000, batch_size=16, learning_rate=2e-3)),
+        judge_audio=AudioJudgePretraining(recipe=Recipe(steps=2_000, learning_rate=2e-3)),
     ),
 )

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
-from con360av_jax.base.parts import part_factory
+from con360av_jax.base.parts import JUDGES, part_factory
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
@@ -117,9 +117,15 @@ def open_loader(config: Config, objective: Objective, data: TrainingData) -> Loa
 
 
 def load_state(config: Config, objective: Objective, pretrained: Pretrained, mesh: Mesh) -> tuple[TrainState, Params]:
-    """Returns the state before the first step and the parameters that are only read, on every device."""
+    """Returns the state before the first step and the parameters that are only read, on every device.
+
+    A judge, which is no part of a base, starts from random weights by the seed of training.
+    """
 
     def read(part: str) -> Params:
+        if part in JUDGES:
+            start = functional.init(part_factory(part, config), jax.random.key(config.train.seed))
+            return jax.device_put(start, replicate(mesh))
         _, shapes = functional.abstract(part_factory(part, config))
         return pretrained.params(part, jax.tree.map(lambda _: replicate(mesh), shapes))
 
