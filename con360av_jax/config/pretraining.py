@@ -103,8 +103,10 @@ class VideoJudgePretraining:
     """Number of channels of each stage; all but the last halve the frame."""
     size: int = 64
     """Side that frames are resized to (pixels)."""
+    cell_weight: float = 0.5
+    """Weight of the cross-entropy of the cell that an object lies in, relative to that of classes."""
     position_weight: float = 2.0
-    """Weight of the L1 distance of positions, relative to the cross-entropy of classes."""
+    """Weight of the L1 distance of positions."""
     envelope_weight: float = 0.5
     """Weight of the cross-entropy of envelopes."""
     place_weight: float = 0.5

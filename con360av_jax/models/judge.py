@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
 from con360av_jax.models.layers import GroupNorm, conv, linear, zeros
 
@@ -38,6 +38,8 @@ class Seen(NamedTuple):
 
     in_view: Float[Array, "batch class"]
     """Logits (2)."""
+    attention: Float[Array, "batch cell class"]
+    """Logarithm of equation (1)."""
     position: Float[Array, "batch class 2"]
     """Position (3) of each class, meaningful where it is in view."""
     envelope: Float[Array, "batch class"]
@@ -99,12 +101,14 @@ class VideoJudge(nnx.Module):
             x = stage(x)
         cells = rearrange(self.head(x), "b h w (k name) -> k b (h w) name", k=4)
         score, offset, envelope = cells[0], cells[1:3], cells[3]
-        attention = jax.nn.softmax(score, axis=1)
+        log_attention = jax.nn.log_softmax(score, axis=1)
+        attention = jnp.exp(log_attention)
         found = jnp.asarray(_centres(*x.shape[1:3]))[:, None, :, None] + offset
         features = jnp.mean(x, (1, 2))
         coarse = rearrange(resized(frames, _COARSE), "b h w c -> b (h w c)")
         return Seen(
             in_view=jax.nn.logsumexp(score, axis=1) - np.float32(np.log(score.shape[1])) + self.bias[...][None],
+            attention=log_attention,
             position=rearrange(jnp.sum(attention[None] * found, axis=2), "k b name -> b name k"),
             envelope=jnp.sum(attention * envelope, axis=1),
             place=self.place(jnp.concatenate([features, coarse], axis=-1)),
@@ -158,6 +162,13 @@ def resized(frames: Float[Array, "batch height width channel"], size: int) -> Fl
         return frames
     shape = (frames.shape[0], size, size, frames.shape[3])
     return jax.image.resize(frames, shape, jax.image.ResizeMethod.LINEAR, antialias=True)
+
+
+def cell_of(position: Float[Array, "*shape 2"], side: int) -> Int[Array, "*shape"]:
+    """Number of the cell, of `side` x `side`, that a position (3) lies in."""
+    across, down = ((1 + sign * position[..., axis]) / 2 * side for axis, sign in ((0, 1), (1, -1)))
+    column, row = (jnp.clip(along.astype(jnp.int32), 0, side - 1) for along in (across, down))
+    return row * side + column
 
 
 def _centres(height: int, width: int) -> Float32[np.ndarray, "2 cell"]:

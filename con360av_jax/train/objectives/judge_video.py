@@ -1,7 +1,8 @@
 """Training of the video judge (models/judge.py) on stills of scenes that are blurred, noisy or off in brightness.
 
-(3) loss        sum_k BCE(in view_k) + position_weight sum_(k in view) |p_k - p'_k|_1
-                + envelope_weight sum_(k in view) BCE(envelope_k) + place_weight CE(place),  mean over rows;  k: classes
+(3) loss        sum_k BCE(in view_k) + sum_(k in view) (cell_weight CE(cell_k) + position_weight |p_k - p'_k|_1
+                + envelope_weight BCE(envelope_k)) + place_weight CE(place),  mean over rows;  k: classes
+                CE(cell_k): - log a_u at the cell u that the object lies in, without which positions are learnt slowly
 (4) direction   mean angle between the judged and the true direction of the objects in view, degrees
 (5) place       share of right places
 """
@@ -19,7 +20,7 @@ from con360av_jax.base.parts import part_factory
 from con360av_jax.config.settings import Config
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
-from con360av_jax.models.judge import Seen
+from con360av_jax.models.judge import Seen, cell_of
 from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.textures import PALETTES
 from con360av_jax.train.objectives.judgement import (
@@ -50,15 +51,19 @@ def objective(config: Config) -> Objective:
     def loss(params: Params, batch: Batch, keys: Keys) -> tuple[Array, dict[str, Array]]:
         seen, there = judged(params, batch), batch["in_view"]
         distance = jnp.sum(jnp.abs(seen.position - batch["position"]), -1)
+        cell = cell_of(batch["position"], settings.size >> (len(settings.widths) - 1))
+        attention = jnp.take_along_axis(seen.attention, cell[:, None], axis=1)[:, 0]
         place = jnp.take_along_axis(jax.nn.log_softmax(seen.place), batch["place"][:, None], axis=1)
         terms = {
             "in_view": jnp.mean(jnp.sum(cross_entropy(seen.in_view, there), -1)),
+            "cell": -jnp.mean(jnp.sum(there * attention, -1)),
             "position": jnp.mean(jnp.sum(there * distance, -1)),
             "envelope": jnp.mean(jnp.sum(there * cross_entropy(seen.envelope, batch["envelope"]), -1)),
             "place": -jnp.mean(place),
         }
         weights = {
             "in_view": 1.0,
+            "cell": settings.cell_weight,
             "position": settings.position_weight,
             "envelope": settings.envelope_weight,
             "place": settings.place_weight,
