@@ -7,7 +7,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from con360av_jax.config.networks import ModelConfig
-from con360av_jax.config.pretraining import PretrainConfig
+from con360av_jax.config.pretraining import JUDGES, PretrainConfig
 from con360av_jax.config.settings import Config
 from con360av_jax.models.joint import JointModel
 from con360av_jax.models.judge import AudioJudge, VideoJudge
@@ -18,8 +18,6 @@ from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.textures import PALETTES
 
 PARTS = ("joint", "vae_audio", "vae_video", "text_audio", "text_video", "vocoder")
-JUDGES = ("judge_video", "judge_audio")
-"""Networks of protocol `scenes`, which are no part of a base."""
 
 
 def part_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:

@@ -10,6 +10,8 @@ from con360av_jax.config.training import TrainConfig
 
 Part: TypeAlias = Literal["vae_video", "vae_audio", "vocoder", "judge_video", "judge_audio"]
 """Parts of a base that can be pretrained, and the judges."""
+JUDGES: tuple[Part, Part] = ("judge_video", "judge_audio")
+"""Networks of protocol `scenes`, which are no part of a base."""
 
 
 @dataclass(frozen=True, kw_only=True)

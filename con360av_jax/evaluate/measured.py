@@ -38,6 +38,10 @@ class Measured:
         """Records why a clip has no value on one side or on both."""
         self.reasons[clip] = "; ".join(filter(None, [self.reasons.get(clip), reason]))
 
+    def add_note(self, note: str) -> None:
+        """Adds to the metric's note."""
+        self.metric = self.metric.with_note(note)
+
     def exclusions(self) -> list[Exclusion]:
         """One exclusion for each clip without a value on a side."""
         return [Exclusion(clip=clip, metric=self.metric.name, reason=reason) for clip, reason in self.reasons.items()]
@@ -53,7 +57,7 @@ class Measured:
             target = np.median(found[0]) if self.median else np.average(found[0], weights=found[1])
             metric = replace(metric, target=float(target))
         if not clips["generated"]:
-            return replace(metric, note="; ".join(filter(None, [metric.note, ALL_EXCLUDED])))
+            return metric.with_note(ALL_EXCLUDED)
         if self.median:
             return _median_metric(metric, clips["generated"], values["generated"], seed, draws)
         sums = values["generated"] * weights["generated"]
@@ -65,8 +69,7 @@ def _median_metric(metric: Metric, clips: Sequence[str], values: np.ndarray, see
     recordings = [recording_of_clip(clip) for clip in clips]
     metric = replace(metric, recordings=len(set(recordings)))
     if metric.recordings < 2:
-        notes = filter(None, [metric.note, ONE_RECORDING])
-        return replace(metric, value=float(np.median(values)), note="; ".join(notes))
+        return replace(metric, value=float(np.median(values))).with_note(ONE_RECORDING)
     interval = bootstrap_median(rows_by_recording(recordings, values[:, None]), seed, draws)
     return replace(metric, value=interval.value, low=interval.low, high=interval.high)
 

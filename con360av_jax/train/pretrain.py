@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
-from con360av_jax.base.parts import JUDGES, part_factory
+from con360av_jax.base.parts import part_factory
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
-from con360av_jax.config.pretraining import Part
+from con360av_jax.config.pretraining import JUDGES, Part
 from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader
 from con360av_jax.models import functional

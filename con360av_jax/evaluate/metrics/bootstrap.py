@@ -150,14 +150,14 @@ def bootstrap_mean(
 
 
 def bootstrap_median(
-    recordings: Sequence[Float[np.ndarray, "value 1"]], seed: int, draws: int = DRAWS, level: float = LEVEL
+    recordings: Sequence[Float[np.ndarray, "value"]], seed: int, draws: int = DRAWS, level: float = LEVEL
 ) -> Interval:
-    """Interval of the median of all values, given those of each recording (`rows_by_recording`).
+    """Interval of the median of all values, given those of each recording.
 
     Raises MetricError for fewer than two recordings, values that are not finite, fewer than 10 draws or a level outside
     (0, 1).
     """
-    values = np.concatenate(recordings)[:, 0] if len(recordings) > 1 else np.zeros(0)
+    values = np.concatenate(recordings) if len(recordings) > 1 else np.zeros(0)
     if not len(values) or not np.isfinite(values).all():
         raise MetricError(f"{len(recordings)} recordings: give finite values of at least 2 recordings")
     _check_draws(draws, level)
