@@ -92,7 +92,6 @@ def pretrain(
         state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
         loader.set_state(progress.next_batch)
     step, key = compiled_step(config, objective, mesh, state), jax.random.key(config.train.seed)
-
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         return step(state, frozen, on_mesh(batch, mesh), key)
 
