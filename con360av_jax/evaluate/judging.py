@@ -1,4 +1,4 @@
-"""What the judges of protocol `scenes` say about clips, as feature folders (features.py).
+"""Judgements of clips by the judges of protocol `scenes`, as feature folders (features.py).
 
 view          one row per frame: logits of classes in view, their positions, logits of envelopes and of places
 sounds        one row per STEP mel frames: scores of classes heard, logits of envelopes

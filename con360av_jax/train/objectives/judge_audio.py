@@ -65,8 +65,9 @@ def objective(config: Config) -> Objective:
         return sums, {}
 
     return Objective(
-        part=PART, trains=(PART,), fields=("mel", "classes", "envelopes"), example=example, examples_per_scene=USES,
-        whole=whole, loss=loss, measure=measure, summarise=summarise, units=UNITS,
+        part=PART, trains=(PART,), fields=("mel", "classes", "envelopes"), scenes="audio",
+        example=example, examples_per_scene=USES, whole=whole, loss=loss, measure=measure, summarise=summarise,
+        units=UNITS,
     )  # fmt: skip
 
 

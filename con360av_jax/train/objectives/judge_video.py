@@ -86,8 +86,9 @@ def objective(config: Config) -> Objective:
         return sums, {}
 
     return Objective(
-        part=PART, trains=(PART,), fields=("video", "seen", "place"), example=example, examples_per_scene=USES,
-        whole=whole, loss=loss, measure=measure, summarise=summarise, units=UNITS,
+        part=PART, trains=(PART,), fields=("video", "seen", "place"), scenes="stills",
+        example=example, examples_per_scene=USES, whole=whole, loss=loss, measure=measure, summarise=summarise,
+        units=UNITS,
     )  # fmt: skip
 
 

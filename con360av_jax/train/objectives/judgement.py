@@ -1,4 +1,4 @@
-"""What both judges share: scores of classes and envelopes on held-out data, and the blur that generated clips have.
+"""Scores of classes and envelopes on held-out data, and the blur of generated clips, for the objectives of both judges.
 
 (1) F1          2 TP / (2 TP + FP + FN) over all classes and rows
 (2) agreement   Pearson's correlation of judged and true envelopes
