@@ -141,7 +141,7 @@ class VideoJudgePretraining:
     """Weight of the L1 distance of positions."""
     envelope_weight: float = 0.5
     """Weight of the cross-entropy of envelopes."""
-    place_weight: float = 0.5
+    place_weight: float = 1.0
     """Weight of the cross-entropy of places."""
     recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=20_000, batch_size=16))
     """Training settings."""

@@ -5,7 +5,7 @@ Video judge, for a class k with scores s over the cells u of the last feature ma
 (2) in view     logit = log mean_u exp(s_u) + b
 (3) position    p = sum_u a_u (x_u + d_u), right and up, -1 to 1 at the edges of the view
 (4) envelope    logit = sum_u a_u e_u, of the loudness that the object shows (scenes/timbres.py, equations 1 to 3)
-(5) place       logits from the mean features and from a 4x4 version of the input, because norms lose absolute colour
+(5) place       logits from a hidden layer over the mean features and a 4x4 version of the input: norms lose colour
 Audio judge, the same over steps of time t of STEP mel frames:
 (6) heard       logit = sum_t a_t s_t
 (7) envelope    logit e_t of each class at each step
@@ -91,7 +91,8 @@ class VideoJudge(nnx.Module):
         )
         self.head = linear(widths[-1], 4 * classes, rngs=rngs, dtype=jnp.float32)
         self.bias = nnx.Param(zeros(rngs.params(), (classes,)))
-        self.place = linear(widths[-1] + 3 * _COARSE**2, places, rngs=rngs, dtype=jnp.float32)
+        self.mix = linear(widths[-1] + 3 * _COARSE**2, widths[-1], rngs=rngs, dtype=jnp.float32)
+        self.place = linear(widths[-1], places, rngs=rngs, dtype=jnp.float32)
 
     def __call__(self, frames: Float[Array, "batch height width 3"]) -> Seen:
         """Judges frames in [-1, 1] of any size."""
@@ -111,7 +112,7 @@ class VideoJudge(nnx.Module):
             attention=log_attention,
             position=rearrange(jnp.sum(attention[None] * found, axis=2), "k b name -> b name k"),
             envelope=jnp.sum(attention * envelope, axis=1),
-            place=self.place(jnp.concatenate([features, coarse], axis=-1)),
+            place=self.place(jax.nn.silu(self.mix(jnp.concatenate([features, coarse], axis=-1)))),
             features=features,
         )
 
