@@ -2,6 +2,7 @@
 
 from con360av_jax.config.settings import (
     AudioUNetConfig,
+    AudioUNetPretraining,
     AudioVAEPretraining,
     ClipConfig,
     Config,
@@ -9,6 +10,7 @@ from con360av_jax.config.settings import (
     MapEncoderConfig,
     MelConfig,
     ModelConfig,
+    MotionPretraining,
     PerModality,
     PretrainConfig,
     Recipe,
@@ -17,6 +19,7 @@ from con360av_jax.config.settings import (
     UNetLevel,
     VAEConfig,
     VideoUNetConfig,
+    VideoUNetPretraining,
     VideoVAEPretraining,
     VocoderConfig,
     VocoderPretraining,
@@ -92,5 +95,8 @@ config = Config(
         vae_video=VideoVAEPretraining(recipe=Recipe(steps=15_000)),
         vae_audio=AudioVAEPretraining(recipe=Recipe(steps=8_000)),
         vocoder=VocoderPretraining(recipe=Recipe(steps=10_000)),
+        unet_video=VideoUNetPretraining(recipe=Recipe(steps=25_000, batch_size=16)),
+        motion=MotionPretraining(recipe=Recipe(steps=2_500)),
+        unet_audio=AudioUNetPretraining(recipe=Recipe(steps=7_500)),
     ),
 )

@@ -8,6 +8,8 @@ from jax.typing import DTypeLike
 
 from con360av_jax.config.networks import ModelConfig
 from con360av_jax.config.settings import Config
+from con360av_jax.models import functional
+from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import JointModel
 from con360av_jax.models.text import ClapTextModel, ClipTextModel
 from con360av_jax.models.vae import AutoencoderKL
@@ -21,6 +23,22 @@ def part_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:
     if part == "joint":
         return lambda rngs: JointModel(config.model, rngs=rngs)
     return codec_factory(part, config.model)
+
+
+def shapes_below(path: str, config: Config) -> Params:
+    """Shapes of the parameters of a part, or of those below a path in it such as "joint/unet/video"."""
+    part, *below = path.split("/")
+    _, shapes = functional.abstract(part_factory(part, config))
+    for name in below:
+        shapes = shapes[name]
+    return shapes
+
+
+def nested(path: str, params: Params) -> Params:
+    """Parameters below `path` as a nested dict that begins with the part."""
+    for name in reversed(path.split("/")):
+        params = {name: params}
+    return params
 
 
 def codec_factory(part: str, model: ModelConfig, dtype: DTypeLike = jnp.float32) -> Callable[[nnx.Rngs], nnx.Module]:

@@ -8,8 +8,8 @@ from tyro.conf import Fixed, Suppress
 from con360av_jax.config.networks import require
 from con360av_jax.config.training import TrainConfig
 
-Part: TypeAlias = Literal["vae_video", "vae_audio", "vocoder"]
-"""Parts of a base that can be pretrained."""
+Part: TypeAlias = Literal["vae_video", "vae_audio", "vocoder", "unet_video", "motion", "unet_audio"]
+"""Parts of a base that can be pretrained; motion is the motion modules of the video U-Net."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,34 @@ class VocoderPretraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoUNetPretraining:
+    """Loss of the video U-Net on stills (train/objectives/unet_video.py)."""
+
+    train_text: bool = True
+    """Whether the text encoder is trained as well."""
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=100_000, batch_size=16))
+    """Training settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionPretraining:
+    """Training of the motion modules (train/objectives/motion.py)."""
+
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=100_000))
+    """Training settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioUNetPretraining:
+    """Loss of the audio U-Net (train/objectives/unet_audio.py)."""
+
+    train_text: bool = True
+    """Whether the text encoder is trained as well."""
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=100_000))
+    """Training settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Pretraining of the parts of a base, one at a time."""
 
@@ -105,6 +133,12 @@ class PretrainConfig:
     """Audio VAE."""
     vocoder: VocoderPretraining = field(default_factory=VocoderPretraining)
     """Vocoder."""
+    unet_video: VideoUNetPretraining = field(default_factory=VideoUNetPretraining)
+    """Video U-Net without motion modules, on stills."""
+    motion: MotionPretraining = field(default_factory=MotionPretraining)
+    """Motion modules of the video U-Net."""
+    unet_audio: AudioUNetPretraining = field(default_factory=AudioUNetPretraining)
+    """Audio U-Net."""
     validation_batches: int = 16
     """Number of held-out batches that are measured at every checkpoint; always the same ones."""
 
