@@ -30,7 +30,8 @@ class Evaluate:
     if_interrupted: ClassVar = "the same command goes on from here"
 
     run: Path | None = None
-    """Training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best, or a base."""
+    """Training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best, a base, an exported model, or
+    the name of a packaged model."""
     dataset: Path | None = None
     """Dataset made with --keep-raw: its maps are inputs of the model, its views are the targets."""
     out: Path | None = None

@@ -10,6 +10,7 @@ from jaxtyping import Float32, UInt8
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import ENCODED_FIELDS
 from con360av_jax.errors import CheckpointError, ConfigError
+from con360av_jax.runtime.packaged import find_model
 
 View: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
 Mel: TypeAlias = Float32[np.ndarray, "time mel"]
@@ -90,4 +91,4 @@ class PretrainedEncoder:
 
 def open_encoder(base: str, config: Config) -> Encoder:
     """The encoders of the pretrained folder `base`, or no encoder for "none"; raises as PretrainedEncoder does."""
-    return NoEncoder() if base == "none" else PretrainedEncoder(Path(base), config)
+    return NoEncoder() if base == "none" else PretrainedEncoder(find_model(base), config)
