@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from con360av_jax.commands.bench import Bench
 from con360av_jax.commands.demo import Demo
 from con360av_jax.commands.evaluate import Evaluate
+from con360av_jax.commands.export import Export
 from con360av_jax.commands.init import Init
 from con360av_jax.commands.plan import Plan
 from con360av_jax.commands.pretrain import Pretrain
@@ -30,6 +31,7 @@ COMMANDS = {
     "evaluate": Evaluate,
     "table1": Table1,
     "report": Report,
+    "export": Export,
     "bench": Bench,
 }
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32
 
 from con360av_jax.base.codecs import Codecs
+from con360av_jax.base.exported import require_kind
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.config.settings import Config, Dtype, MeshConfig, PerModality, SamplerConfig, require
 from con360av_jax.config.shapes import MODALITIES, maps_shape
@@ -20,6 +21,7 @@ from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.errors import ConfigError, GeometryError
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
+from con360av_jax.runtime.packaged import find_model
 from con360av_jax.sample import BatchSampler, Clip, decode, noise_from_seeds
 from con360av_jax.sharding import make_mesh, shardings_for
 from con360av_jax.sphere.geometry import minmax
@@ -50,7 +52,7 @@ class Con360AV:
     ):
         self.config, self.params = config, params
         self.step = step
-        """Number of training steps of `params`; 0 for a pretrained folder."""
+        """Number of training steps of `params`; 0 for a pretrained folder that is no exported run."""
         self.dtype: Dtype = dtype or default_dtype()
         """Data type that the joint model and the VAEs compute in; text encoders and vocoder compute in float32."""
         self.codecs = Codecs(pretrained, vae_dtype=self.dtype)
@@ -204,16 +206,11 @@ class Con360AV:
             raise GeometryError("saliency was given without a viewpoint; give a viewpoint as well")
         controls = [None if viewpoint is None else self.control(viewpoint, saliency) for viewpoint, saliency in pairs]
         empty = np.zeros(maps_shape(self.config), np.float32)
-        latents = self._sample(
-            self.params,
-            self.noise(seeds),
-            self.encode_text(captions),
-            self.encode_text([negative_caption] * count),
-            np.stack([empty if control is None else control[0] for control in controls]),
-            settings or self.config.sampler,
-            np.array([control is not None for control in controls]),
-        )
-        latents = jax.device_get(latents)
+        inputs = (self.noise(seeds), self.encode_text(captions), self.encode_text([negative_caption] * count))
+        maps = np.stack([empty if control is None else control[0] for control in controls])
+        controlled = np.array([control is not None for control in controls])
+        settings = settings or self.config.sampler
+        latents = jax.device_get(self._sample(self.params, *inputs, maps, settings, controlled))
         return [
             decode(
                 self.codecs,
@@ -263,10 +260,10 @@ def load(
     local: bool = False,
     dtype: Dtype | None = None,
 ) -> Con360AV:
-    """Opens a pretrained folder, a training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best.
+    """Opens a training run (its newest checkpoint), one of its checkpoints, a pretrained folder or a packaged model.
 
     Args:
-        path: the folder.
+        path: RUN, RUN/checkpoints/STEP, RUN/checkpoints/best, a pretrained folder, or the name of a packaged model.
         ema: for a run, load the moving average of the trained weights (True) or the weights themselves.
         mesh: device mesh; one device if left out. A checkpoint opens on any mesh.
         local: in a run of several processes, each loads its own model on its own devices.
@@ -275,15 +272,16 @@ def load(
 
     Raises:
         ConfigError: an unknown dtype.
-        CheckpointError: nothing to open, corrupt files, or the frozen base is missing or a different one.
+        CheckpointError: nothing to open, corrupt files, the frozen base is missing or another, or no such weights.
         ShardingError: the mesh does not fit the devices or the parameters.
     """
     require(dtype in (None, *get_args(Dtype)), f"dtype {dtype!r}: give one of {', '.join(get_args(Dtype))}")
-    path, devices = Path(path), make_mesh(mesh or MeshConfig(), local)
+    path, devices = find_model(path), make_mesh(mesh or MeshConfig(), local)
     if (path / "report.json").is_file():
         pretrained = open_pretrained(path)
+        require_kind(path, pretrained.report, ema)
         params = _base(pretrained.config, pretrained, devices)
-        return Con360AV(pretrained.config, params, pretrained, devices, dtype=dtype)
+        return Con360AV(pretrained.config, params, pretrained, devices, pretrained.step, dtype)
     item = "ema" if ema else "trainable"
     run_at, step_folder = checkpoint.locate(path, (item, "progress"))
     run = run_folder.open_run(run_at)

@@ -1,7 +1,9 @@
 """A small model that is trained from nothing on two CPU cores: clips of 2 s at 4 frames per second and 64x64 pixels."""
 
 from con360av_jax.config.settings import (
+    AudioJudgePretraining,
     AudioUNetConfig,
+    AudioUNetPretraining,
     AudioVAEPretraining,
     ClipConfig,
     Config,
@@ -9,6 +11,7 @@ from con360av_jax.config.settings import (
     MapEncoderConfig,
     MelConfig,
     ModelConfig,
+    MotionPretraining,
     PerModality,
     PretrainConfig,
     Recipe,
@@ -16,7 +19,9 @@ from con360av_jax.config.settings import (
     TrainConfig,
     UNetLevel,
     VAEConfig,
+    VideoJudgePretraining,
     VideoUNetConfig,
+    VideoUNetPretraining,
     VideoVAEPretraining,
     VocoderConfig,
     VocoderPretraining,
@@ -92,5 +97,10 @@ config = Config(
         vae_video=VideoVAEPretraining(recipe=Recipe(steps=15_000)),
         vae_audio=AudioVAEPretraining(recipe=Recipe(steps=8_000)),
         vocoder=VocoderPretraining(recipe=Recipe(steps=10_000)),
+        unet_video=VideoUNetPretraining(recipe=Recipe(steps=25_000, batch_size=16)),
+        motion=MotionPretraining(recipe=Recipe(steps=2_500)),
+        unet_audio=AudioUNetPretraining(recipe=Recipe(steps=7_500)),
+        judge_video=VideoJudgePretraining(recipe=Recipe(steps=3_000, batch_size=16, learning_rate=2e-3)),
+        judge_audio=AudioJudgePretraining(recipe=Recipe(steps=2_000, learning_rate=2e-3)),
     ),
 )

@@ -118,7 +118,8 @@ class Export:
     """Write a base or a training run as PyTorch folders that diffusers and transformers load."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Training run (its newest checkpoint), RUN/checkpoints/STEP, or a base."""
+    """Training run (its newest checkpoint), RUN/checkpoints/STEP, a base, an exported model, or the name of a packaged
+    model."""
     out: Path
     """Folder to write."""
     dtype: Dtype = "stored"
@@ -139,13 +140,14 @@ class Inspect:
     """Show what a file or folder of weights holds, without loading tensors."""
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """Weights file, folder of a network or pipeline, base or checkpoint."""
+    """Weights file, folder of a network or pipeline, base, checkpoint, exported model, or name of a packaged model."""
 
     def execute(self) -> None:
         """Prints one row per network."""
+        from con360av_jax.runtime.packaged import find_model
         from convert.inspection import inspect_path, render
 
-        Console().print(render(inspect_path(self.path)))
+        Console().print(render(inspect_path(find_model(self.path))))
 
 
 COMMANDS = {"base": Base, "verify": Verify, "export": Export, "inspect": Inspect}

@@ -20,7 +20,7 @@ from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
 from convert.torch_files.weight_norm import fold_weight_norm, folded_name
-from convert.torch_files.weights import NAMED, Weights, open_weights, weight_files
+from convert.torch_files.weights import NAMED, TensorInfo, Weights, open_weights, weight_files
 
 OWN = "con360av-jax"
 UNKNOWN = "unknown"
@@ -70,7 +70,8 @@ def inspect_path(path: Path) -> list[PartSummary]:
     Raises CheckpointError if there is nothing to inspect or any part of it is corrupt.
     """
     if (path / "report.json").is_file():
-        return _pretrained(path)
+        exported = sorted(path.glob("*.safetensors"))
+        return _exported(exported) if exported else _pretrained(path)
     if (path / "run.json").is_file() or (path / "_CHECKPOINT_METADATA").is_file():
         return _training_step(path)
     if path.is_dir() and not _has_usual_name(path):
@@ -153,6 +154,23 @@ def _pretrained(folder: Path) -> list[PartSummary]:
         raise CheckpointError(
             f"{folder / 'report.json'} is corrupt ({error!r}): make or convert the folder again"
         ) from error
+
+
+def _exported(files: Iterable[Path]) -> list[PartSummary]:
+    """Summaries of the files of `con360av export`, by part."""
+    parts: dict[str, dict[str, TensorInfo]] = {}
+    for file in files:
+        for name, info in open_weights(file).infos.items():
+            parts.setdefault(name.partition("/")[0], {})[name] = info
+    return [
+        _summary(
+            part,
+            tuple(dict.fromkeys(info.file for info in infos.values())),
+            [(info.shape, info.dtype) for info in infos.values()],
+            OWN,
+        )
+        for part, infos in parts.items()
+    ]
 
 
 def _training_step(path: Path) -> list[PartSummary]:

@@ -6,35 +6,38 @@ FOLDER/params/PART.json         sha256 of every file of a part's checkpoints
 FOLDER/tokenizer_{audio,video}/ transformers' files
 FOLDER/report.json              per tensor: part, chunk, path, shape, dtype, sha256; totals; sha256 of every other file;
                                 runs that trained parts come from
+
+A folder in the exported form (base/exported.py) opens in the same way.
 """
 
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from con360av_jax.base import exported
+from con360av_jax.base.chunks import damaged, files_below, full_chunks, read_chunks, save_chunk
 from con360av_jax.base.parts import PARTS
 from con360av_jax.base.tokenizer import TextTokenizer, load_tokenizer
 from con360av_jax.config.files import load_config_json, save_config
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
-from con360av_jax.errors import CheckpointError, first_line
+from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.runtime.files import replacing, write_text
 from con360av_jax.runtime.provenance import file_sha256
 
 REPORT_VERSION = 2
-# Writing a chunk takes about four times its size in memory.
-CHUNK_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,22 @@ class Pretrained:
         chunks = self._chunks(part, shardings, below)
         return unflatten({path: leaf for chunk in chunks for path, leaf in chunk.items()})
 
+    @property
+    def step(self) -> int:
+        """Number of training steps of the control in an exported model; 0 for other folders."""
+        step = self.report.get("step", 0)
+        return step if isinstance(step, int) else 0
+
     def verify(self) -> None:
         """Reads all weights and compares them with report.json; raises CheckpointError naming the first difference."""
+        if exported.is_exported(self.report):
+            return  # whose files were compared when it was opened
         for part in PARTS:
             hashes = {row["path"]: row["sha256"] for row in _rows(self.report, part)}
             for chunk in self._chunks(part):
                 for path in sorted(chunk):
                     if _sha256(np.asarray(chunk.pop(path)).tobytes()) != hashes[path]:
-                        raise _damaged(self.folder / "params" / part, f"tensor {path} differs from report.json")
+                        raise damaged(self.folder / "params" / part, f"tensor {path} differs from report.json")
 
     def _chunks(
         self, part: str, shardings: Params | None = None, below: tuple[str, ...] = ()
@@ -81,43 +92,12 @@ class Pretrained:
                 chunks.setdefault(row["chunk"], {})[row["path"]] = leaf
         if below and not chunks:
             raise CheckpointError(f"{folder} has no parameters below {prefix}: report.json lists the paths that it has")
-        _require_intact(folder, {str(number) for number in chunks})
-        for number, wanted in chunks.items():
-            found = _restore(folder / str(number), wanted)
-            yield {path.removeprefix(prefix): found.pop(path) for path in wanted}
-
-
-def _restore(chunk: Path, wanted: Params) -> dict[str, jax.Array]:
-    """Reads the wanted parameters (flat) of a chunk, and only these."""
-    item = unflatten(wanted)
-    try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            places = ocp.checkpoint_utils.construct_restore_args(item)
-            args = ocp.args.PyTreeRestore(item=item, restore_args=places, partial_restore=True)
-            found = flatten(checkpointer.restore(chunk.resolve(), args=args))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(chunk.parent, first_line(error)) from error
-    # A partial restore returns the requested placeholder if a chunk has no such parameter.
-    for path in wanted:
-        if not isinstance(found[path], jax.Array):
-            raise _damaged(chunk.parent, f"{path} is not in chunk {chunk.name}")
-    return found
-
-
-def _require_intact(part: Path, chunks: Collection[str]) -> None:
-    """Raises CheckpointError if a part has missing or extra files, or if files of `chunks` were changed."""
-    # Orbax raises exceptions of every kind for corrupt bytes, so hashes are checked before it reads them.
-    try:
-        wanted: dict[str, str] = json.loads(part.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(part, first_line(error)) from error
-    read = [name for name in wanted if name.split("/")[0] in chunks]
-    if set(_files(part)) != wanted.keys() or any(file_sha256(part / name) != wanted[name] for name in read):
-        raise _damaged(part, "its files are not those that were written")
-
-
-def _damaged(part: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{part} is corrupt ({why}): make or convert the pretrained folder again")
+        if exported.is_exported(self.report):
+            read = exported.read_files(self.folder, part, chunks)
+        else:
+            read = read_chunks(folder, chunks)
+        for found in read:
+            yield {path.removeprefix(prefix): found.pop(path) for path in list(found)}
 
 
 def open_pretrained(folder: str | Path, verify: bool = False) -> Pretrained:
@@ -128,28 +108,44 @@ def open_pretrained(folder: str | Path, verify: bool = False) -> Pretrained:
     Raises CheckpointError if it is missing, incomplete or corrupt, ConfigError if its config.json is not valid.
     """
     folder = Path(folder)
-    missing = [name for name in ("report.json", "config.json") if not (folder / name).is_file()]
-    missing += [f"params/{part}" for part in PARTS if not (folder / "params" / part).is_dir()]
+    report = read_report(folder)
+    places = () if exported.is_exported(report) else [f"params/{part}" for part in PARTS]
+    missing = [name for name in ("config.json", *places) if not (folder / name).exists()]
     if missing:
-        raise CheckpointError(
-            f"{folder} is no pretrained folder ({missing[0]} is missing): make one with con360av init, or convert one"
-        )
-    try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'report.json'} is not JSON: {error}") from error
-    if not isinstance(report, dict) or report.get("version") != REPORT_VERSION:
-        raise CheckpointError(f"{folder / 'report.json'} is of another version than {REPORT_VERSION}: make it again")
+        raise _no_folder(folder, missing[0])
     for name, wanted in report["files"].items():
         if not (folder / name).is_file() or _sha256((folder / name).read_bytes()) != wanted:
             raise CheckpointError(
                 f"{folder / name} is missing or was changed since report.json was written: make the folder again"
             )
+    if exported.is_exported(report):
+        report["tensors"] = exported.tensor_rows(folder)
     tokenizers = {name: load_tokenizer(folder / f"tokenizer_{name}", name) for name in MODALITIES}
     pretrained = Pretrained(folder, load_config_json(folder / "config.json"), tokenizers, report)
     if verify:
         pretrained.verify()
     return pretrained
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Reads report.json of a pretrained folder; raises CheckpointError if it is missing, corrupt or too old."""
+    path = folder / "report.json"
+    if not path.is_file():
+        raise _no_folder(folder, path.name)
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    wanted = exported.VERSION if isinstance(report, dict) and exported.is_exported(report) else REPORT_VERSION
+    if not isinstance(report, dict) or report.get("version") != wanted:
+        raise CheckpointError(f"{path} is of another version than {wanted}: make it again")
+    return report
+
+
+def _no_folder(folder: Path, missing: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} is no pretrained folder ({missing} is missing): make one with con360av init, or convert one"
+    )
 
 
 def base_hash(folder: str | Path) -> str:
@@ -190,28 +186,19 @@ def write_pretrained(
                 # Otherwise the whole part stays in memory until the next one is read.
                 del params
                 totals[part] = {"tensors": len(flat), "parameters": 0}
-                for number, chunk in enumerate(_full_chunks(flat)):
+                for number, chunk in enumerate(full_chunks(flat)):
                     totals[part]["parameters"] += sum(leaf.size for leaf in chunk.values())
                     rows += [{**_row(part, number, path, leaf), **describe(part, path)} for path, leaf in chunk.items()]
-                    _save(checkpointer, aside / "params" / part / str(number), unflatten(chunk), folder)
+                    save_chunk(checkpointer, aside / "params" / part / str(number), unflatten(chunk), folder)
                     chunk.clear()  # `del` is not enough: enumerate keeps a reference while the next one is read.
         for checkpoint in sorted((aside / "params").iterdir()):
-            hashes = {name: file_sha256(checkpoint / name) for name in _files(checkpoint)}
+            hashes = {name: file_sha256(checkpoint / name) for name in files_below(checkpoint)}
             write_text(checkpoint.with_suffix(".json"), json.dumps(hashes, indent=1) + "\n")
         for name in MODALITIES:
             tokenizers[name].save_pretrained(aside / f"tokenizer_{name}")
         save_config(config, aside / "config.json")
         _write_report(aside, rows, totals, origin, trained)
         on_failure.pop_all()
-
-
-def _save(checkpointer: ocp.StandardCheckpointer, path: Path, chunk: Params, folder: Path) -> None:
-    try:
-        checkpointer.save(path.resolve(), chunk)
-        checkpointer.wait_until_finished()
-    except (OSError, ValueError, RuntimeError) as error:
-        # Orbax's storage layer raises any of these when the disk is full.
-        raise CheckpointError(f"{folder} cannot be written: {first_line(error)}") from error
 
 
 def _remove(folder: Path) -> None:
@@ -227,21 +214,6 @@ def refuse_existing(folder: Path) -> None:
     """Raises CheckpointError if `folder` exists."""
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: remove it or choose another folder")
-
-
-def _full_chunks(flat: Params) -> Iterator[dict[str, np.ndarray]]:
-    """Empties `flat` in path order into chunks of at most CHUNK_BYTES, because Orbax copies what it writes."""
-    chunk: dict[str, np.ndarray] = {}
-    size = 0
-    for path in sorted(flat):
-        leaf = flat.pop(path)
-        tensor = np.asarray(leaf() if callable(leaf) else leaf)
-        if chunk and size + tensor.nbytes > CHUNK_BYTES:
-            yield chunk
-            chunk, size = {}, 0
-        chunk[path] = tensor
-        size += tensor.nbytes
-    yield chunk
 
 
 def _row(part: str, chunk: int, path: str, leaf: np.ndarray) -> dict[str, object]:
@@ -277,10 +249,6 @@ def _write_report(
 def _rows(report: Mapping[str, object], part: str) -> list[dict]:
     rows = report["tensors"]
     return [row for row in rows if row["part"] == part] if isinstance(rows, list) else []
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _sha256(data: bytes) -> str:

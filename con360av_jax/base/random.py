@@ -15,14 +15,14 @@ from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import latent_shapes, mel_frames
 from con360av_jax.models import functional
 from con360av_jax.models.calibrate import calibrate
-from con360av_jax.models.functional import Params
+from con360av_jax.models.functional import Params, flatten, unflatten
 
 
 def create_random(
     folder: str | Path,
     config: Config,
     seed: int,
-    trained: Mapping[str, Params] | None = None,
+    trained: Params | None = None,
     origins: Sequence[Mapping[str, object]] = (),
 ) -> Pretrained:
     """Makes a pretrained folder with random weights for every part, to train small models from scratch.
@@ -31,8 +31,8 @@ def create_random(
     smooth random frames and mels, so that latents have about unit variance under the config's scaling_factor. The
     same seed gives the same weights.
 
-    Parameters in `trained` (part -> its parameters) take the place of random ones; `origins` describe where they come
-    from and are kept in the report.
+    Parameters in `trained`, nested below the names of their parts, take the place of random ones; `origins` describe
+    where they come from and are kept in the report.
 
     Raises CheckpointError if `folder` exists, ConfigError if a vocabulary is too small.
     """
@@ -41,16 +41,13 @@ def create_random(
 
     def parts() -> Iterable[tuple[str, Params]]:
         for number, part in enumerate(PARTS):
-            if part in given:
-                yield part, dict(given[part])
-                continue
             params = functional.init(part_factory(part, config), jax.random.fold_in(jax.random.key(seed), number))
-            if part.startswith("vae_"):
+            if part.startswith("vae_") and part not in given:
                 params = _calibrated(params, part, config, np.random.default_rng((seed, number)))
-            yield part, params
+            yield part, unflatten(flatten(params) | flatten(given.get(part, {})))
 
     refuse_existing(Path(folder))
-    origin = ", ".join([f"random weights, seed {seed}", *(f"{part} pretrained" for part in given)])
+    origin = ", ".join([f"random weights, seed {seed}", *(f"{origin['part']} pretrained" for origin in origins)])
     write_pretrained(folder, config, parts(), train_tokenizers(config, seed), origin=origin, trained=origins)
     return open_pretrained(folder)
 

@@ -9,6 +9,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.data.encoding import Encoder, Mel, NoEncoder, View
 from con360av_jax.data.schema import ENCODED_FIELDS
 from con360av_jax.errors import CheckpointError, ConfigError
+from con360av_jax.runtime.packaged import find_model
 
 
 class PretrainedEncoder:
@@ -68,4 +69,4 @@ class PretrainedEncoder:
 
 def open_encoder(base: str, config: Config) -> Encoder:
     """The encoders of the pretrained folder `base`, or no encoder for "none"; raises as PretrainedEncoder does."""
-    return NoEncoder() if base == "none" else PretrainedEncoder(Path(base), config)
+    return NoEncoder() if base == "none" else PretrainedEncoder(find_model(base), config)

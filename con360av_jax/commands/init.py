@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from con360av_jax.config.files import load_config
+from con360av_jax.config.pretraining import JUDGES
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
 
@@ -36,22 +37,30 @@ class Init:
         """Writes the base; raises ConfigError if a part is not given as PART=RUN or twice."""
         from con360av_jax.base.pretrained import refuse_existing
         from con360av_jax.base.random import create_random
+        from con360av_jax.models.functional import flatten, unflatten
         from con360av_jax.runtime.compile_cache import enable_compile_cache
         from con360av_jax.train.trained_parts import open_trained, with_factors
 
         enable_compile_cache()
         refuse_existing(self.out)
-        trained, origins = {}, []
+        trained: dict[str, object] = {}
+        origins = []
         for given in self.part:
             name, _, path = given.partition("=")
             if not path:
                 raise ConfigError(f"--part {given}: give a part and the run that trained it, such as vae_video=RUN")
+            if name in JUDGES:
+                raise ConfigError(
+                    f"--part {given}: a judge is no part of a base; give it to con360av evaluate --protocol scenes "
+                    f"--weights {given}"
+                )
             found = open_trained(Path(path), config)
             if name != found.origin["part"]:
                 raise ConfigError(f"--part {given}: that run trained {found.origin['part']}, not {name}")
-            if both := sorted(found.params.keys() & trained.keys()):
+            flat = flatten(found.params)
+            if both := sorted(flat.keys() & trained.keys()):
                 raise ConfigError(f"--part {given}: {both[0]} was given by an earlier --part")
             config = with_factors(config, found.scaling_factors)
-            trained |= found.params
+            trained |= flat
             origins.append(found.origin)
-        create_random(self.out, config, self.seed, trained, origins)
+        create_random(self.out, config, self.seed, unflatten(trained), origins)

@@ -7,16 +7,17 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from con360av_jax.config.files import load_config
+from con360av_jax.config.files import config_of, load_config
 from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
-from con360av_jax.errors import CheckpointError, ConfigError
+from con360av_jax.errors import ConfigError
+from con360av_jax.runtime.packaged import find_model
 from con360av_jax.train.cluster import Cluster, join
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Train one part of a base: an autoencoder or the vocoder.
+    """Train one part of a base: an autoencoder, the vocoder, a U-Net with its text encoder, or the motion modules.
 
     The data are procedural scenes (--scenes) or a dataset with raw fields (--dataset). Every setting of the config is
     an option, such as --config.train.steps 100; defaults of steps, batch size and learning rate are those of the part's
@@ -30,7 +31,8 @@ class Pretrain:
     part: Annotated[Part, tyro.conf.Positional]
     """Part to train."""
     base: Path
-    """Folder of the weights to start from and of the other parts, made by `con360av init`."""
+    """Folder of the weights to start from and of the other parts, made by `con360av init`, or the name of a
+    packaged model."""
     out: Path
     """Folder of the run: checkpoints, metrics and the config."""
     scenes: int | None = None
@@ -51,10 +53,7 @@ class Pretrain:
 
     def starting_config(self) -> Config:
         """The config whose settings are options; raises CheckpointError if there is none."""
-        default = (self.out if self.resume else self.base) / "config.json"
-        if not self.config and not default.is_file():
-            raise CheckpointError(f"{default} does not exist: is {default.parent} the right folder?")
-        config = load_config(self.config or default)
+        config = load_config(self.config) if self.config else config_of(self.out if self.resume else self.base)
         if self.resume and not self.config:
             return config
         return replace(config, train=getattr(config.pretrain, self.part).recipe.within(config.train))
@@ -74,7 +73,8 @@ class Pretrain:
         enable_compile_cache()
         keep_freed_memory()
         join(self.cluster)
-        stopped_by = pretrain(config, self.part, self.base, data, self.out, resume=self.resume, allowed=self.allow)
+        base = find_model(self.base)
+        stopped_by = pretrain(config, self.part, base, data, self.out, resume=self.resume, allowed=self.allow)
         if stopped_by is signal.SIGINT:
             # A shell stops a chain of commands only at an exit code other than 0.
             raise KeyboardInterrupt("the run is saved; the same command with --resume goes on")

@@ -43,7 +43,8 @@ class Sample:
     """
 
     checkpoint: Path
-    """Training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best, or a base."""
+    """Training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best, a base, an exported model, or
+    the name of a packaged model."""
     out: Path
     """File NAME.mp4 for one clip, or folder that receives viewpoint_1.mp4, viewpoint_2.mp4, ..."""
     maps: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

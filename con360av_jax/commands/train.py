@@ -11,6 +11,7 @@ import tyro
 from con360av_jax.config.files import changes, config_of, load_config, load_run_config, to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import some
+from con360av_jax.runtime.packaged import find_model
 from con360av_jax.train.cluster import Cluster, join
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class Train:
     if_interrupted: ClassVar = "run the same command again, with --resume if the run has a checkpoint"
 
     base: Path
-    """Folder of frozen weights, made by `con360av init` or `python -m convert base`."""
+    """Folder of frozen weights, made by `con360av init` or `export`, or by `python -m convert base`, or the name of a
+    packaged model."""
     dataset: Path
     """Folder of records, made by `python -m preprocess run` or `con360av synth-dataset`."""
     validation: Path | None = None
@@ -76,7 +78,7 @@ class Train:
         self._say_what_is_not_used()
         stopped_by = train(
             config,
-            self.base,
+            find_model(self.base),
             self.dataset,
             self.out,
             validation=self.validation,

@@ -14,6 +14,7 @@ from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, Con360Error, ConfigError
 from con360av_jax.runtime.files import write_text
+from con360av_jax.runtime.packaged import find_model
 
 T = TypeVar("T")
 HASH_DIGITS = 12
@@ -135,8 +136,11 @@ def _from_json(path: Path, missing: Mapping[str, object]) -> Config:
 
 
 def config_of(folder: str | Path) -> Config:
-    """Reads the config of a base; raises CheckpointError if the folder has none, ConfigError if it is not valid."""
-    path = Path(folder) / "config.json"
+    """Reads the config of a base, a folder or a packaged model.
+
+    Raises CheckpointError if there is none, ConfigError if it is not valid.
+    """
+    path = find_model(folder) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: is {folder} the right folder?")
     return load_config_json(path)

@@ -64,9 +64,9 @@ class Draws(NamedTuple):
     connector_timesteps: Timesteps
     uses_estimate: dict[str, Bool[Array, "batch"]]
     text: Text
-    maps: Float[Array, "batch frame height width 2"]
-    """Saliency and BASD; a map that is left out alone is zero."""
-    map_mask: Bool[Array, "batch"]
+    maps: Float[Array, "batch frame height width 2"] | None
+    """Saliency and BASD; a map that is left out alone is zero. None for a model without maps."""
+    map_mask: Bool[Array, "batch"] | None
     """False where both maps are left out."""
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.base.pretrained import base_hash
+from con360av_jax.base.exported import require_kind
+from con360av_jax.base.pretrained import base_hash, read_report
 from con360av_jax.config.files import changes, config_hash, load_config_json, structure, unstructure
 from con360av_jax.config.settings import Config, Dtype, PerModality, SamplerConfig
 from con360av_jax.data.schema import check_matches
@@ -17,6 +18,7 @@ from con360av_jax.data.source import MANIFEST, Dataset
 from con360av_jax.errors import ConfigError, DatasetError, some
 from con360av_jax.evaluate.selection import Noise
 from con360av_jax.runtime.files import write_text
+from con360av_jax.runtime.packaged import find_model
 from con360av_jax.train import checkpoint, run_folder
 
 SETTINGS = "settings.json"
@@ -112,11 +114,16 @@ class Making:
 def find_weights(path: Path, ema: bool) -> Weights:
     """Weights of a run (its newest intact checkpoint), of RUN/checkpoints/STEP, or of a pretrained folder.
 
+    The name of a packaged model stands for its folder.
+
     Raises CheckpointError if there are none or they are corrupt.
     """
+    path = find_model(path)
     if (path / "report.json").is_file():
-        config = load_config_json(path / "config.json")
-        return Weights(path=path, folder=path, config=config, step=0, kind="pretrained", sha256=base_hash(path))
+        config, report = load_config_json(path / "config.json"), read_report(path)
+        require_kind(path, report, ema)
+        step, digest = report.get("step", 0), base_hash(path)
+        return Weights(path=path, folder=path, config=config, step=step, kind="pretrained", sha256=digest)
     run, step_folder = checkpoint.locate(path, ("ema" if ema else "trainable", "progress"))
     opened = run_folder.open_run(run)
     digest = hashlib.sha256((step_folder / checkpoint.HASHES).read_bytes() + opened.base_sha256.encode())

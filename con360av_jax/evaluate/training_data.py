@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
+from con360av_jax.base.pretrained import read_report
 from con360av_jax.data.schema import SampleEntry
 from con360av_jax.data.source import MANIFEST, Dataset, open_dataset
 from con360av_jax.errors import DatasetError
@@ -14,12 +15,15 @@ def trained_on(weights: Weights, dataset: Dataset, entries: Sequence[SampleEntry
     """A sentence if the run was trained on recordings of these records, or if that is not known; else "".
 
     The hash of the run's dataset is compared with that of `dataset`, then the names of recordings, if the run's
-    dataset is still where it was. A base, which is no run, gives "".
+    dataset is still where it was. For a base or an exported model, the hashes in its report are compared.
     """
+    digest = hashlib.sha256((dataset.folder / MANIFEST).read_bytes()).hexdigest()
     if weights.kind == "pretrained":
-        return ""
+        stages = read_report(weights.folder).get("trained", [])
+        known = digest in {stage["data"].get("sha256") for stage in stages}
+        return "this is a dataset that these weights were trained on" if known else ""
     run = open_run(weights.folder)
-    if hashlib.sha256((dataset.folder / MANIFEST).read_bytes()).hexdigest() == run.dataset_sha256:
+    if digest == run.dataset_sha256:
         return "this is the dataset that the run was trained on"
     try:
         known = {entry.clip for entry in open_dataset(run.dataset, verify="sizes").samples}

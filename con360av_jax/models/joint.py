@@ -1,6 +1,6 @@
 """The joint model: two U-Nets, connectors between them, and FiLM by maps of the panorama on both."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import TypeAlias, TypedDict
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from con360av_jax.config.settings import AudioUNetConfig, Config, ModelConfig, Remat, VideoUNetConfig
 from con360av_jax.config.shapes import MODALITIES, padded_time
@@ -83,18 +83,12 @@ class JointModel(nnx.Module):
         outputs = {}
         for name in modalities:
             noise = self.unet[name](noisy[name], inputs.timesteps[name], inputs.text[name], sites[name])
-            noise = noise[:, 0, : latents[name].shape[1]] if name == "audio" else noise
-            outputs[name] = noise.astype(latents[name].dtype)
+            outputs[name] = from_features(name, noise, latents[name])
         return outputs
 
-    def _features(self, latents: Latents, modalities: Sequence[str]) -> Latents:
-        """Modalities as (batch, frame, height, width, channel): audio is one frame, its time padded with zeros."""
-        features = {name: latents[name].astype(self.compute_dtype) for name in modalities}
-        if "audio" in features:
-            time = features["audio"].shape[1]
-            padded = jnp.pad(features["audio"], ((0, 0), (0, padded_time(time) - time), (0, 0), (0, 0)))
-            features["audio"] = rearrange(padded, "b time mel c -> b 1 time mel c")
-        return features
+    def _features(self, latents: Latents, modalities: tuple[str, ...]) -> Latents:
+        """`to_features` of the `modalities`."""
+        return {name: to_features(name, latents[name], self.compute_dtype) for name in modalities}
 
     def _sequences(
         self, latents: Latents, clean: Latents | None, timesteps: dict[str, Array], taps: dict[str, Array] | None
@@ -135,6 +129,25 @@ class JointModel(nnx.Module):
             return output
 
         return at_site
+
+
+def to_features(
+    modality: str, latent: Float[Array, "batch ..."], dtype: DTypeLike
+) -> Float[Array, "batch frame height width channel"]:
+    """A latent as a U-Net reads it: audio is one frame, with its time padded with zeros."""
+    x = latent.astype(dtype)
+    if modality == "video":
+        return x
+    time = x.shape[1]
+    padded = jnp.pad(x, ((0, 0), (0, padded_time(time) - time), (0, 0), (0, 0)))
+    return rearrange(padded, "b time mel c -> b 1 time mel c")
+
+
+def from_features(
+    modality: str, features: Float[Array, "batch frame height width channel"], like: Float[Array, "batch ..."]
+) -> Float[Array, "batch ..."]:
+    """The inverse of `to_features`, in the shape and dtype of the latent `like`."""
+    return (features[:, 0, : like.shape[1]] if modality == "audio" else features).astype(like.dtype)
 
 
 def on_grids(map_features: Array, audio_steps: int) -> dict[str, Pool]:

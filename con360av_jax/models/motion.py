@@ -1,5 +1,7 @@
 """AnimateDiff's motion module: every pixel attends over time, twice, with a sinusoidal encoding of the frame number.
 
+A fresh one is the identity: its output projection is zero (Guo et al. 2024, section 4.2).
+
 p[t, 2i] = sin(t w_i),  p[t, 2i+1] = cos(t w_i),  w_i = 10000^(-2i / width)                                    (1)
 """
 
@@ -32,7 +34,7 @@ class MotionModule(nnx.Module):
         self.norm = GroupNorm(width, groups, eps=1e-6, dtype=dtype)
         self.proj_in = linear(width, width, rngs=rngs, dtype=dtype)
         self.transformer_blocks = nnx.List([TransformerBlock(width, heads=heads, rngs=rngs, dtype=dtype)])
-        self.proj_out = linear(width, width, rngs=rngs, dtype=dtype)
+        self.proj_out = linear(width, width, rngs=rngs, dtype=dtype, zero=True)
 
     def __call__(
         self, x: Float[Array, "batch frame height width channel"]

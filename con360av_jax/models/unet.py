@@ -31,6 +31,8 @@ class Builder:
     config: AudioUNetConfig | VideoUNetConfig
     rngs: nnx.Rngs
     dtype: DTypeLike
+    motion: bool
+    """Whether a video U-Net has motion modules."""
 
     @property
     def time_width(self) -> int:
@@ -67,7 +69,7 @@ class Builder:
 
     def motions(self, width: int, count: int) -> list[MotionModule]:
         """`count` motion modules for video, none for audio."""
-        if not isinstance(self.config, VideoUNetConfig):
+        if not (self.motion and isinstance(self.config, VideoUNetConfig)):
             return []
         return [
             MotionModule(
@@ -161,12 +163,21 @@ class UpBlock(Block):
 
 
 class UNet(nnx.Module):
-    """Predicts the noise in a latent from its timestep and caption."""
+    """Predicts the noise in a latent from its timestep and caption.
+
+    A video U-Net without `motion` modules treats each frame alone, like the image model that AnimateDiff starts from.
+    """
 
     def __init__(
-        self, config: AudioUNetConfig | VideoUNetConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, remat: Remat = "none"
+        self,
+        config: AudioUNetConfig | VideoUNetConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+        remat: Remat = "none",
+        motion: bool = True,
     ):
-        build = Builder(config=config, rngs=rngs, dtype=dtype)
+        build = Builder(config=config, rngs=rngs, dtype=dtype, motion=motion)
         levels = config.levels
         first, last = levels[0].width, len(levels) - 1
         self.conv_in = conv(config.latent_channels, first, rngs=rngs, dtype=dtype)

@@ -1,10 +1,11 @@
 """Data of pretraining: random excerpts of a dataset's records, or of procedural scenes rendered when they are needed.
 
 A dataset needs raw fields (`python -m preprocess run --keep-raw`). Scenes of version 2 need no files; training and
-held-out scenes differ for any seed (scenes/version_2.py).
+held-out scenes differ for any seed (scenes/version_2.py). Where an objective reads text, a caption is drawn for every
+example: a record has one, a view of a scene two, of the whole scene and of the view.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,18 +13,39 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from con360av_jax.config.pretraining import JUDGES
 from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import Rows, excerpt_rows
-from con360av_jax.data.schema import check_matches
+from con360av_jax.data.schema import Sample, check_matches
 from con360av_jax.data.source import Dataset, open_dataset
+from con360av_jax.data.transforms import CaptionTokens, Tokenise
 from con360av_jax.errors import DatasetError
-from con360av_jax.scenes.sources import SceneAudio, SceneSource, SceneStills
+from con360av_jax.scenes.sources import SceneAudio, SceneSource, SceneStills, SceneVideos
 from con360av_jax.scenes.version_2 import SceneSplit
-from con360av_jax.train.objectives.objective import Objective
+from con360av_jax.train.objectives.objective import Objective, Rendered
 from con360av_jax.train.run_folder import dataset_hash
 
 Corrupt = Callable[[], Mapping[int, str]]
 SCENES_VERSION = 2
+
+
+def no_tokens(caption: str) -> dict[str, CaptionTokens]:
+    """Tokens for objectives that read no text."""
+    return {}
+
+
+def text_of(objective: Objective, tokenise: Tokenise) -> Callable[[Sequence[str], np.random.Generator], dict[str, Any]]:
+    """Returns a function that draws one of several captions and returns its part of an example (`Objective.text`)."""
+    modality = objective.text
+    if modality is None:
+        return lambda captions, random: {}
+    null = tokenise("")[modality]
+
+    def text(captions: Sequence[str], random: np.random.Generator) -> dict[str, Any]:
+        tokens = tokenise(captions[int(random.integers(len(captions)))])[modality]
+        return {**tokens, "null_ids": null["ids"], "null_mask": null["mask"]}
+
+    return text
 
 
 class TrainingData(Protocol):
@@ -33,11 +55,14 @@ class TrainingData(Protocol):
         """Returns the description of the training data that run.json keeps; equal data have equal ones."""
         ...
 
-    def rows(self, objective: Objective, config: Config) -> tuple[Rows, Corrupt]:
-        """Returns a loader's rows and its corrupt records; raises DatasetError if data and objective do not fit."""
+    def rows(self, objective: Objective, config: Config, tokenise: Tokenise = no_tokens) -> tuple[Rows, Corrupt]:
+        """Returns a loader's rows and its corrupt records; raises DatasetError if data and objective do not fit.
+
+        `tokenise` is called for captions if the objective reads text.
+        """
         ...
 
-    def held_out(self, objective: Objective, config: Config) -> tuple[Rows, int]:
+    def held_out(self, objective: Objective, config: Config, tokenise: Tokenise = no_tokens) -> tuple[Rows, int]:
         """Returns held-out rows and their number, 0 for none; raises DatasetError if they do not fit."""
         ...
 
@@ -53,17 +78,20 @@ class RecordData:
         """See `TrainingData`."""
         return {"dataset": str(self.folder.resolve()), "sha256": dataset_hash(self.folder)}
 
-    def rows(self, objective: Objective, config: Config) -> tuple[Rows, Corrupt]:
+    def rows(self, objective: Objective, config: Config, tokenise: Tokenise = no_tokens) -> tuple[Rows, Corrupt]:
         """See `TrainingData`."""
         # Hashes would refuse a dataset whose corrupt records are to be skipped.
         records = open_dataset(self.folder, verify="sizes" if config.train.on_corrupt == "skip" else "hashes")
         _require_fields(records, objective)
-        row, read = excerpt_rows(
-            records, config, lambda sample, random: objective.example(sample.arrays, random), config.train.seed
-        )
+        text = text_of(objective, tokenise)
+
+        def example(sample: Sample, random: np.random.Generator) -> dict[str, np.ndarray]:
+            return {**objective.example(sample.arrays, random), **text((sample.caption,), random)}
+
+        row, read = excerpt_rows(records, config, example, config.train.seed)
         return row, lambda: read.corrupt
 
-    def held_out(self, objective: Objective, config: Config) -> tuple[Rows, int]:
+    def held_out(self, objective: Objective, config: Config, tokenise: Tokenise = no_tokens) -> tuple[Rows, int]:
         """See `TrainingData`."""
         if self.validation is None:
             return lambda number: {}, 0
@@ -71,9 +99,11 @@ class RecordData:
         _require_fields(records, objective)
         check_matches(records.manifest, config)
 
+        text = text_of(objective, tokenise)
+
         def row(number: int) -> dict[str, Any]:
-            arrays = records[number % len(records)].arrays
-            return _numbered(objective.whole(arrays, np.random.default_rng((0, number))), number)
+            sample, random = records[number % len(records)], np.random.default_rng((0, number))
+            return _numbered(objective.whole(sample.arrays, random) | text((sample.caption,), random), number)
 
         return row, len(records)
 
@@ -92,31 +122,38 @@ class SceneData:
         """See `TrainingData`."""
         return {"scenes": self.seed, "version": SCENES_VERSION}
 
-    def rows(self, objective: Objective, config: Config) -> tuple[Rows, Corrupt]:
+    def rows(self, objective: Objective, config: Config, tokenise: Tokenise = no_tokens) -> tuple[Rows, Corrupt]:
         """See `TrainingData`."""
         batch = config.train.batch_size
         scenes = lru_cache(maxsize=4 * batch)(self._source(objective, config, "train").__getitem__)
-        uses = objective.examples_per_scene
+        uses, text = objective.examples_per_scene, text_of(objective, tokenise)
 
         def row(number: int) -> dict[str, Any]:
             random = np.random.default_rng((config.train.seed, number))
             # The scenes of a batch come again in the batches after it, and differ from each other.
-            scene = number // (uses * batch) * batch + number % batch
-            return _numbered(objective.example(scenes(scene), random), number)
+            scene = scenes(number // (uses * batch) * batch + number % batch)
+            return _numbered(objective.example(scene, random) | text(_captions(scene), random), number)
 
         return row, dict
 
-    def held_out(self, objective: Objective, config: Config) -> tuple[Rows, int]:
+    def held_out(self, objective: Objective, config: Config, tokenise: Tokenise = no_tokens) -> tuple[Rows, int]:
         """See `TrainingData`."""
-        scenes = self._source(objective, config, "validation")
-        count = config.pretrain.validation_batches * config.train.batch_size
-        return lambda n: _numbered(objective.whole(scenes[n], np.random.default_rng((0, n))), n), count
+        scenes, text = self._source(objective, config, "validation"), text_of(objective, tokenise)
+
+        def row(number: int) -> dict[str, Any]:
+            scene, random = scenes[number], np.random.default_rng((0, number))
+            return _numbered(objective.whole(scene, random) | text(_captions(scene), random), number)
+
+        return row, config.pretrain.validation_batches * config.train.batch_size
 
     def _source(self, objective: Objective, config: Config, split: SceneSplit) -> SceneSource[Any]:
         clip, seconds = config.clip, float(config.clip.seconds)
-        if "video" in objective.fields:
-            return SceneStills(self.seed, clip.height, clip.width, seconds, split)
-        return SceneAudio(config.mel, self.seed, seconds, split)
+        sources: dict[Rendered, Callable[[], SceneSource[Any]]] = {
+            "stills": lambda: SceneStills(self.seed, clip.height, clip.width, seconds, split),
+            "videos": lambda: SceneVideos(clip, self.seed, split),
+            "audio": lambda: SceneAudio(config.mel, self.seed, seconds, split),
+        }
+        return sources[objective.scenes]()
 
 
 def recorded_data(description: Mapping[str, Any]) -> TrainingData:
@@ -124,6 +161,10 @@ def recorded_data(description: Mapping[str, Any]) -> TrainingData:
     if "scenes" in description:
         return SceneData(description["scenes"])
     return RecordData(Path(description["dataset"]))
+
+
+def _captions(scene: Mapping[str, Any]) -> list[str]:
+    return [scene[name] for name in ("scene_caption", "view_caption") if name in scene]
 
 
 def _numbered(example: dict[str, np.ndarray], number: int) -> dict[str, Any]:
@@ -134,7 +175,8 @@ def _require_fields(dataset: Dataset, objective: Objective) -> None:
     """Raises DatasetError unless the dataset has all fields of the objective."""
     missing = [name for name in objective.fields if name not in dataset.manifest.fields]
     if missing:
+        truth = objective.part in JUDGES
         raise DatasetError(
-            f"dataset {dataset.folder} cannot pretrain {objective.part}: it lacks {', '.join(missing)}; preprocess "
-            "with --keep-raw"
+            f"dataset {dataset.folder} cannot pretrain {objective.part}: it lacks {', '.join(missing)}"
+            f"{', which scenes have: give --scenes SEED' if truth else '; preprocess with --keep-raw'}"
         )

@@ -1,8 +1,9 @@
 """Measures of pretraining on held-out data, with the moving average of the parameters.
 
 RUN/validation.jsonl   one line per validation: step, weights ("ema"), loss and the measures of the objective
-RUN/examples.npz       the first inputs and outputs of each held-out batch at the newest validation, at most 8, as
-                       "input_KIND" and "output_KIND" with KIND frames, mel or audio; not in a run of several processes
+RUN/examples.npz       the first inputs and outputs of each held-out batch at the newest validation, or those that a
+                       generative model samples from the captions of the first batch, at most 8, as "input_KIND" and
+                       "output_KIND" with KIND frames, mel or audio; not in a run of several processes
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params
 from con360av_jax.runtime.files import replacing
 from con360av_jax.train.objectives.objective import Objective
+from con360av_jax.train.optimizer import merge
 from con360av_jax.train.run_folder import append_line
 from con360av_jax.train.state import TrainState
 from con360av_jax.train.trackers import Tracker
@@ -37,18 +39,19 @@ class HeldOutMeasures:
         config: Config,
         rows: Rows,
         count: int,
-        reads: Params,
+        frozen: Params,
         place: Callable[[Any], Any],
         run: Path,
     ):
         """`rows` are the first `count` held-out examples; fewer than a batch are repeated.
 
-        `reads` holds the parameters that are not trained, `place` puts a batch on the mesh.
+        `frozen` holds the parameters that are not trained, `place` puts a batch on the mesh.
         """
         self._objective, self._every, self._place = objective, config.train.checkpoint_every, place
-        self._rows, self._size, self._reads, self._run = rows, config.train.batch_size, reads, run
+        self._rows, self._size, self._frozen, self._run = rows, config.train.batch_size, frozen, run
         self._count = min(config.pretrain.validation_batches, max(1, count // self._size))
         self._measure = jax.jit(objective.measure)
+        self._sample = jax.jit(objective.sample) if objective.sample else None
         self._batches: list[Any] = []
 
     def due(self, step: int) -> bool:
@@ -57,7 +60,7 @@ class HeldOutMeasures:
 
     def __call__(self, step: int, state: TrainState, trackers: Sequence[Tracker]) -> float:
         """Writes the line of a step and the examples; returns the held-out loss."""
-        params = {**state.ema, **self._reads}
+        params = merge(state.ema, self._frozen)
         totals: dict[str, float] = {}
         examples: list[dict[str, np.ndarray]] = []
         each = -(-SHOWN // self._count)
@@ -65,8 +68,11 @@ class HeldOutMeasures:
             sums, shown = self._measure(params, self._place(batch))
             for name, value in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
-            if len(examples) * each < SHOWN and jax.process_count() == 1:
+            if self._sample is None and len(examples) * each < SHOWN and jax.process_count() == 1:
                 examples.append({name: np.asarray(array)[:each] for name, array in jax.device_get(shown).items()})
+        if self._sample is not None:
+            shown = jax.device_get(self._sample(params, self._place(self._held_out()[0])))
+            examples = [shown] if jax.process_count() == 1 else []
         self._keep(examples)
         measured = self._objective.summarise(totals)
         if jax.process_index() == 0:

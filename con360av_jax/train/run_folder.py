@@ -1,8 +1,8 @@
 """The folder of a training run: its settings, frozen base and dataset, and whether a resumed run has the same.
 
 RUN/config.json             settings; epochs are recorded as steps
-RUN/run.json                paths and hashes of the frozen base, of the dataset and of the held-out one, if any; or what
-                            is pretrained on which data
+RUN/run.json                commit; paths and hashes of the frozen base, of the dataset and of the held-out one, if any;
+                            or what is pretrained on which data
 RUN/metrics.jsonl           one line per log interval (train/metrics.py)
 RUN/validation.jsonl        two lines per validation (train/validation.py)
 RUN/samples/STEP/           sample clips of held-out records (train/samples.py)
@@ -21,7 +21,7 @@ import jax
 
 from con360av_jax.base.pretrained import base_hash
 from con360av_jax.config.files import changes, config_hash, leaves, load_run_config, save_config, to_dict
-from con360av_jax.config.pretraining import Part
+from con360av_jax.config.pretraining import JUDGES, Part
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
@@ -56,6 +56,8 @@ class AnyRun:
     """Recorded places of the frozen base: relative to the run, and absolute."""
     base_sha256: str
     """SHA-256 of report.json of the base."""
+    commit: str
+    """Commit that the run was started or last resumed with; "unknown" for old runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +79,6 @@ class PretrainingRun(AnyRun):
     """Part that is trained."""
     data: Mapping[str, object]
     """Description of the training data (train/pretraining_data.py)."""
-    commit: str
-    """Commit that the run was started or last resumed with."""
 
 
 def append_line(path: Path, line: Mapping[str, object]) -> None:
@@ -107,7 +107,7 @@ def write_run(folder: Path, config: Config, base: Path, dataset: Path, validatio
 
 def write_pretraining(folder: Path, config: Config, base: Path, part: str, data: Mapping[str, object]) -> None:
     """Writes config.json and then run.json of a new or resumed run of `con360av pretrain`, on process 0 only."""
-    _write(folder, config, base, {"pretraining": {"part": part, "data": data, "commit": commit()}})
+    _write(folder, config, base, {"pretraining": {"part": part, "data": data}})
 
 
 def _write(folder: Path, config: Config, base: Path, more: Mapping[str, object]) -> None:
@@ -118,7 +118,7 @@ def _write(folder: Path, config: Config, base: Path, more: Mapping[str, object])
         "absolute_path": str(base.resolve()),
         "sha256": base_hash(base),
     }
-    description = {"config_hash": config_hash(config), "base": place, **more}
+    description = {"config_hash": config_hash(config), "base": place, "commit": commit(), **more}
     save_config(config, folder / "config.json")
     write_text(folder / "run.json", json.dumps(description, indent=2) + "\n")
 
@@ -130,9 +130,9 @@ def open_run(folder: Path) -> Run:
     """
     run = open_any(folder)
     if isinstance(run, PretrainingRun):
+        command = "evaluate --weights" if run.part in JUDGES else "init --part"
         raise CheckpointError(
-            f"{folder} is a run of con360av pretrain {run.part}, which makes a part of a base: give it to con360av "
-            f"init --part {run.part}={folder}"
+            f"{folder} is a run of con360av pretrain {run.part}: give it to con360av {command} {run.part}={folder}"
         )
     return run
 
@@ -158,9 +158,10 @@ def open_any(folder: Path) -> Run | PretrainingRun:
             "config": load_run_config(folder),
             "base_places": ((folder / base["path"]).resolve(), Path(base["absolute_path"])),
             "base_sha256": base["sha256"],
+            "commit": description.get("commit", "unknown"),
         }
-        if "pretraining" in description:
-            return PretrainingRun(**shared, **description["pretraining"])
+        if "pretraining" in description:  # of earlier versions, with the commit in it
+            return PretrainingRun(**{**shared, **description["pretraining"]})
         dataset, validation = description["dataset"], description.get("validation")
         held_out = (Path(validation["path"]), validation["sha256"]) if validation else None
         return Run(**shared, dataset=Path(dataset["path"]), dataset_sha256=dataset["sha256"], validation=held_out)

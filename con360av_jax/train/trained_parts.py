@@ -9,15 +9,15 @@ import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from con360av_jax.base.parts import part_factory
+from con360av_jax.base.parts import nested, shapes_below
 from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.data.transforms import collate
-from con360av_jax.models import functional
-from con360av_jax.models.functional import Params
+from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.checkpoint import locate
 from con360av_jax.train.objectives.choose import make_objective
+from con360av_jax.train.optimizer import select
 from con360av_jax.train.pretraining_data import TrainingData, recorded_data
 
 ITEMS = ("ema", "progress")
@@ -29,8 +29,8 @@ FACTOR_BATCHES = 32
 class TrainedPart:
     """Contribution of a run of pretraining to a base."""
 
-    params: Mapping[str, Params]
-    """Part of the base -> its parameters."""
+    params: Params
+    """Parameters of the base that the run trained, nested below the names of their parts."""
     scaling_factors: Mapping[str, float]
     """Modality -> scaling factor of its VAE, where the run trained one."""
     origin: Mapping[str, object]
@@ -52,11 +52,12 @@ def open_trained(path: Path, config: Config) -> TrainedPart:
     objective = make_objective(run.part, run.config)
     here = SingleDeviceSharding(jax.local_devices()[0])
 
-    def wanted(part: str) -> Params:
-        _, shapes = functional.abstract(part_factory(part, run.config))
-        return jax.tree.map(partial(_placed, sharding=here), shapes)
-
-    ema = checkpoint.read_arrays(step_folder, {"ema": {part: wanted(part) for part in objective.trains}})["ema"]
+    shapes: Params = {}
+    for name in objective.trains:
+        shapes |= flatten(nested(name, shapes_below(name, run.config)))
+    trained, _ = select(unflatten(shapes), objective.trainable)
+    wanted = jax.tree.map(partial(_placed, sharding=here), trained)
+    ema = checkpoint.read_arrays(step_folder, {"ema": wanted})["ema"]
     progress = checkpoint.read_progress(step_folder)
     found = recorded_data(run.data)
     modality = run.part.removeprefix("vae_")
@@ -77,7 +78,7 @@ def open_trained(path: Path, config: Config) -> TrainedPart:
 def scaling_factor(config: Config, part: Part, params: Params, data: TrainingData) -> float:
     """Returns 1 / the standard deviation of the latents of the first FACTOR_BATCHES batches of whole examples."""
     objective = make_objective(part, config)
-    rows, _ = data.rows(replace(objective, example=objective.whole), config)
+    rows, _ = data.rows(replace(objective, example=objective.whole, examples_per_scene=1), config)
     measure, size = jax.jit(objective.measure), config.train.batch_size
     totals: dict[str, float] = {}
     for first in range(0, FACTOR_BATCHES * size, size):

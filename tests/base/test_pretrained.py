@@ -183,7 +183,7 @@ def test_a_failure_leaves_nothing_behind(pretrained: Pretrained, tiny: Config, t
 def test_a_part_in_several_chunks_is_read_as_one(
     pretrained: Pretrained, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("con360av_jax.base.pretrained.CHUNK_BYTES", 40_000)
+    monkeypatch.setattr("con360av_jax.base.chunks.CHUNK_BYTES", 40_000)
     parts = [(part, pretrained.params(part)) for part in PARTS]
     write_pretrained(tmp_path / "base", tiny, parts, pretrained.tokenizers, origin="a test")
     again = open_pretrained(tmp_path / "base", verify=True)

@@ -29,7 +29,7 @@ def test_at_most_one_chunk_and_the_next_tensor_are_in_memory(
     pretrained: Pretrained, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Of parts whose leaves are functions; all of them together are much larger."""
-    monkeypatch.setattr("con360av_jax.base.pretrained.CHUNK_BYTES", 8 * 400)
+    monkeypatch.setattr("con360av_jax.base.chunks.CHUNK_BYTES", 8 * 400)
     alive: set[int] = set()
     most, read = [0], []
 
@@ -70,7 +70,7 @@ def test_a_corrupt_tensor_found_while_writing_leaves_nothing(pretrained: Pretrai
 @pytest.fixture
 def in_chunks(pretrained: Pretrained, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretrained:
     """A folder whose every part has the subtrees one, two and three, of which two begins within a chunk."""
-    monkeypatch.setattr("con360av_jax.base.pretrained.CHUNK_BYTES", 3 * 4)
+    monkeypatch.setattr("con360av_jax.base.chunks.CHUNK_BYTES", 3 * 4)
     trees = {
         one: {"net": {str(k): np.full(1, 10 * n + k, np.float32) for k in range(4)}}
         for n, one in enumerate(("one", "three", "two"))

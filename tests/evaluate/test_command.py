@@ -189,7 +189,7 @@ WRONG = [
     ("", "give --run RUN --dataset DATASET, or --compare EVALUATION EVALUATION"),
     ("RUN", "give --run RUN --dataset DATASET, or --compare EVALUATION EVALUATION"),
     ("RUN --dataset nothing", "dataset folder nothing does not exist: write it first, or check the path"),
-    ("--run nothing DATASET", "nothing does not exist: give a pretrained folder, a run or RUN/checkpoints/STEP"),
+    ("--run nothing DATASET", "nothing does not exist: give a base, a run, RUN/checkpoints/STEP or the name of"),
     ("RUN DATASET --protocol large", "no protocol is called 'large': give one of paper, styleganv, videogpt"),
     ("RUN DATASET --count 9", "--count 9, but there are 5 records to choose from: give 1 to that many"),
     ("RUN DATASET --weights yamnet", "--weights yamnet: give NAME=PATH, such as"),

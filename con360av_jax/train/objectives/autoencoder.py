@@ -12,7 +12,7 @@ equation 6, without its inner absolute values, so that the sign of an edge count
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from con360av_jax.base.networks import VAEDecode, VAEEncode
 from con360av_jax.models.functional import Params
@@ -58,6 +58,11 @@ def gradients(difference: Images, weight: Weights) -> Float[Array, "batch"]:
 def divergence(mean: Images, std: Images) -> Float[Array, "batch"]:
     """Equation (4) of each row, not divided by P: KL(N(mean, std^2) || N(0, 1)), nats."""
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.square(std) - 1 - 2 * jnp.log(std), (1, 2, 3))
+
+
+def shown_frames(decoded: Float[Array, "... 3"]) -> UInt8[Array, "... 3"]:
+    """Decoded frames in [-1, 1] as bytes."""
+    return jnp.rint((jnp.clip(decoded, -1.0, 1.0) + 1) * 127.5).astype(jnp.uint8)
 
 
 def latent_sums(mean: Images, std: Images) -> Sums:

@@ -50,7 +50,7 @@ def objective(config: Config) -> Objective:
         return sums, {"input_mel": batch["mel"], "output_mel": made}
 
     return Objective(
-        part=PART, trains=(PART,), fields=("mel",), example=example, examples_per_scene=AUDIO_EXCERPTS,
+        part=PART, trains=(PART,), fields=("mel",), scenes="audio", example=example, examples_per_scene=AUDIO_EXCERPTS,
         whole=whole, loss=loss, measure=measure, summarise=summarise, units=UNITS,
     )  # fmt: skip
 

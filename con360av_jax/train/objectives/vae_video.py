@@ -17,7 +17,7 @@ from con360av_jax.base.networks import pixels, vae_functions
 from con360av_jax.config.networks import require
 from con360av_jax.config.settings import Config
 from con360av_jax.models.functional import Params
-from con360av_jax.train.objectives.autoencoder import latent_std, latent_sums, vae_loss
+from con360av_jax.train.objectives.autoencoder import latent_std, latent_sums, shown_frames, vae_loss
 from con360av_jax.train.objectives.objective import Batch, Keys, Objective, Sums, window
 
 PART = "vae_video"
@@ -54,13 +54,12 @@ def objective(config: Config) -> Objective:
             "object_values": 3 * jnp.sum(batch["objects"].astype(jnp.float32)),
             **latent_sums(mean, std),
         }
-        shown = jnp.rint((made + 1) * 127.5).astype(jnp.uint8)
-        return sums, {"input_frames": batch["frames"], "output_frames": shown}
+        return sums, {"input_frames": batch["frames"], "output_frames": shown_frames(made)}
 
     fits = (clip.height // settings.crop) * (clip.width // settings.crop)
     return Objective(
-        part=PART, trains=(PART,), fields=("video",), example=example, examples_per_scene=fits, whole=frame, loss=loss,
-        measure=measure, summarise=summarise, units=UNITS,
+        part=PART, trains=(PART,), fields=("video",), scenes="stills", example=example, examples_per_scene=fits,
+        whole=frame, loss=loss, measure=measure, summarise=summarise, units=UNITS,
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def objective(config: Config) -> Objective:
         return sums, {"input_audio": _audio(batch["sound"]), "output_audio": made}
 
     return Objective(
-        part=PART, trains=(PART,), reads=(VAE,), fields=("mel", "sound"), example=example,
+        part=PART, trains=(PART,), reads=(VAE,), fields=("mel", "sound"), scenes="audio", example=example,
         examples_per_scene=AUDIO_EXCERPTS, whole=whole, loss=loss, measure=measure, summarise=summarise, units=UNITS,
     )  # fmt: skip
 

@@ -1,0 +1,55 @@
+"""Pretraining of the audio U-Net on the log-mels of whole clips (objectives/denoising.py).
+
+Its text encoder is trained with it unless `pretrain.unet_audio.train_text` is off.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from con360av_jax.base.networks import mel_moments, vae_functions
+from con360av_jax.config.settings import Config
+from con360av_jax.models.functional import Params
+from con360av_jax.train.objectives.denoising import UNITS, UNetObjective, summarise
+from con360av_jax.train.objectives.objective import Batch, Objective
+
+VAE, TEXT, UNET = "vae_audio", "text_audio", "joint/unet/audio"
+
+
+def objective(config: Config) -> Objective:
+    """Returns the objective."""
+    encode, decode = vae_functions(VAE, config.model, jnp.dtype(config.train.compute_dtype))
+    factor = config.model.vae.audio.scaling_factor
+
+    def moments(params: Params, batch: Batch) -> tuple[Array, Array]:
+        return mel_moments(encode, params[VAE], batch["mel"], factor)
+
+    unet = UNetObjective(config, "audio", moments)
+
+    def sample(params: Params, batch: Batch) -> dict[str, Array]:
+        made = decode(params[VAE], unet.generate(params, batch))
+        return {"input_mel": batch["mel"], "output_mel": made[..., 0]}
+
+    text = config.pretrain.unet_audio.train_text
+    return Objective(
+        part="unet_audio",
+        trains=(UNET, TEXT) if text else (UNET,),
+        reads=(VAE,) if text else (VAE, TEXT),
+        fields=("mel",),
+        scenes="audio",
+        text="audio",
+        example=mel,
+        whole=mel,
+        loss=unet.loss,
+        measure=unet.measure,
+        sample=sample,
+        summarise=summarise,
+        units=UNITS,
+    )
+
+
+def mel(arrays: Mapping[str, np.ndarray], random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Returns the log-mel `arrays["mel"]` (time mel)."""
+    return {"mel": arrays["mel"]}
