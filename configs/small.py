@@ -1,6 +1,7 @@
 """A small model that is trained from nothing on two CPU cores: clips of 2 s at 4 frames per second and 64x64 pixels."""
 
 from con360av_jax.config.settings import (
+    AudioJudgePretraining,
     AudioUNetConfig,
     AudioUNetPretraining,
     AudioVAEPretraining,
@@ -18,6 +19,7 @@ from con360av_jax.config.settings import (
     TrainConfig,
     UNetLevel,
     VAEConfig,
+    VideoJudgePretraining,
     VideoUNetConfig,
     VideoUNetPretraining,
     VideoVAEPretraining,
@@ -98,5 +100,7 @@ config = Config(
         unet_video=VideoUNetPretraining(recipe=Recipe(steps=25_000, batch_size=16)),
         motion=MotionPretraining(recipe=Recipe(steps=2_500)),
         unet_audio=AudioUNetPretraining(recipe=Recipe(steps=7_500)),
+        judge_video=VideoJudgePretraining(recipe=Recipe(steps=3_000, batch_size=16, learning_rate=2e-3)),
+        judge_audio=AudioJudgePretraining(recipe=Recipe(steps=2_000, learning_rate=2e-3)),
     ),
 )

@@ -1,4 +1,4 @@
-"""Names of a pretrained folder's networks, and their factories from a config."""
+"""Names of a pretrained folder's networks and of the judges, and their factories from a config."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,27 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from con360av_jax.config.networks import ModelConfig
+from con360av_jax.config.pretraining import JUDGES, PretrainConfig
 from con360av_jax.config.settings import Config
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import JointModel
+from con360av_jax.models.judge import AudioJudge, VideoJudge
 from con360av_jax.models.text import ClapTextModel, ClipTextModel
 from con360av_jax.models.vae import AutoencoderKL
 from con360av_jax.models.vocoder import HiFiGAN
+from con360av_jax.scenes.scene import CLASSES
+from con360av_jax.scenes.textures import PALETTES
 
 PARTS = ("joint", "vae_audio", "vae_video", "text_audio", "text_video", "vocoder")
 
 
 def part_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:
-    """Factory of the network `part` (one of PARTS) with float32 parameters."""
+    """Factory of the network `part` (one of PARTS or JUDGES) with float32 parameters."""
     if part == "joint":
         return lambda rngs: JointModel(config.model, rngs=rngs)
+    if part in JUDGES:
+        return judge_factory(part, config.pretrain, config.mel.bands)
     return codec_factory(part, config.model)
 
 
@@ -54,3 +60,11 @@ def codec_factory(part: str, model: ModelConfig, dtype: DTypeLike = jnp.float32)
         "vocoder": lambda rngs: HiFiGAN(model.vocoder, rngs=rngs, dtype=dtype),
     }
     return factories[part]
+
+
+def judge_factory(part: str, settings: PretrainConfig, bands: int) -> Callable[[nnx.Rngs], nnx.Module]:
+    """Factory of judge_video or judge_audio, which reads log-mels of so many bands."""
+    video, audio = settings.judge_video, settings.judge_audio
+    if part == "judge_video":
+        return lambda rngs: VideoJudge(video.widths, video.size, len(CLASSES), len(PALETTES), rngs=rngs)
+    return lambda rngs: AudioJudge(audio.widths, audio.features, bands, len(CLASSES), rngs=rngs)

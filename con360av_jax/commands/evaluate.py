@@ -38,7 +38,8 @@ class Evaluate:
     """Folder of the evaluation. Left out: RUN/evaluation/PROTOCOL. With --compare, the page to write (.html); left out:
     comparison.html."""
     protocol: str = "small"
-    """Metrics and networks: paper, styleganv, videogpt, fadtk or small (FastGaze and YAMNet)."""
+    """Metrics and networks: paper, styleganv, videogpt, fadtk, small (FastGaze and YAMNet), or scenes (judges of
+    procedural scenes, which need --truth)."""
     options: Annotated[EvaluationOptions, tyro.conf.arg(name="")] = EvaluationOptions()
     """Options of every evaluation."""
     features: tuple[Path, Path] | None = None
@@ -93,6 +94,8 @@ class Evaluate:
         if unknown := self._published().keys() - (known := metric_names(protocol, self.truth is not None)):
             name = min(unknown)
             raise ConfigError(f"--paper {name}: no such metric here; give one of {', '.join(known)}")
+        if protocol.judge is not None and self.truth is None:
+            raise ConfigError(f"protocol {protocol.name} compares with the truth of scenes: give --truth SCENES")
         if self.truth is not None and not self.truth.is_dir():
             raise ConfigError(f"--truth {self.truth}: no such folder; give what con360av synth wrote")
 

@@ -25,7 +25,8 @@ class EvaluationOptions:
     count: int | None = None
     """Number of records, chosen by their keys and --seed. Left out: all."""
     weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH ...")] = ()
-    """Files of the protocol's networks fastgaze, yamnet, tempsal, i3d and clap, such as fastgaze=fastgaze.vxm."""
+    """Files of the protocol's networks fastgaze, yamnet, tempsal, i3d and clap, such as fastgaze=fastgaze.vxm; runs or
+    files of judge_video and judge_audio."""
     seed: int = 0
     """Seed of the choice of records, the noise and the bootstrap draws."""
     steps: int | None = None

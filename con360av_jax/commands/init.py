@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from con360av_jax.config.files import load_config
+from con360av_jax.config.pretraining import JUDGES
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
 
@@ -48,6 +49,11 @@ class Init:
             name, _, path = given.partition("=")
             if not path:
                 raise ConfigError(f"--part {given}: give a part and the run that trained it, such as vae_video=RUN")
+            if name in JUDGES:
+                raise ConfigError(
+                    f"--part {given}: a judge is no part of a base; give it to con360av evaluate --protocol scenes "
+                    f"--weights {given}"
+                )
             found = open_trained(Path(path), config)
             if name != found.origin["part"]:
                 raise ConfigError(f"--part {given}: that run trained {found.origin['part']}, not {name}")

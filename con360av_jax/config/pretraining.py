@@ -8,8 +8,12 @@ from tyro.conf import Fixed, Suppress
 from con360av_jax.config.networks import require
 from con360av_jax.config.training import TrainConfig
 
-Part: TypeAlias = Literal["vae_video", "vae_audio", "vocoder", "unet_video", "motion", "unet_audio"]
-"""Parts of a base that can be pretrained; motion is the motion modules of the video U-Net."""
+Part: TypeAlias = Literal[
+    "vae_video", "vae_audio", "vocoder", "unet_video", "motion", "unet_audio", "judge_video", "judge_audio"
+]
+"""Parts of a base that can be pretrained, where motion is the motion modules of the video U-Net, and the judges."""
+JUDGES: tuple[Part, Part] = ("judge_video", "judge_audio")
+"""Networks of protocol `scenes`, which are no part of a base."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +128,60 @@ class AudioUNetPretraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoJudgePretraining:
+    """Network and loss of the video judge (models/judge.py, train/objectives/judge_video.py)."""
+
+    widths: tuple[int, ...] = (16, 32, 64, 96)
+    """Number of channels of each stage; all but the last halve the frame."""
+    size: int = 64
+    """Side that frames are resized to (pixels)."""
+    cell_weight: float = 0.5
+    """Weight of the cross-entropy of the cell that an object lies in, relative to that of classes."""
+    position_weight: float = 2.0
+    """Weight of the L1 distance of positions."""
+    envelope_weight: float = 0.5
+    """Weight of the cross-entropy of envelopes."""
+    place_weight: float = 1.0
+    """Weight of the cross-entropy of places."""
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=20_000, batch_size=16))
+    """Training settings."""
+
+    def __post_init__(self):
+        _require_groups(self.widths)
+        smallest = 2 ** len(self.widths)
+        require(
+            self.size > 0 and self.size % smallest == 0,
+            f"size={self.size} is no multiple of {smallest}, for {len(self.widths)} stages",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioJudgePretraining:
+    """Network and loss of the audio judge (models/judge.py, train/objectives/judge_audio.py)."""
+
+    widths: tuple[int, int, int, int] = (16, 32, 64, 64)
+    """Number of channels of each stage."""
+    features: int = 96
+    """Number of features of each step."""
+    envelope_weight: float = 1.0
+    """Weight of the cross-entropy of envelopes, relative to that of classes."""
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=10_000, batch_size=8))
+    """Training settings."""
+
+    def __post_init__(self):
+        _require_groups(self.widths)
+
+
+def _require_groups(widths: tuple[int, ...]) -> None:
+    require(
+        len(widths) > 1 and all(width > 0 and width % 8 == 0 for width in widths),
+        f"widths {widths}: give multiples of 8, for group norms of 8 channels",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Pretraining of the parts of a base, one at a time."""
+    """Pretraining of the parts of a base and of the judges, one at a time."""
 
     vae_video: VideoVAEPretraining = field(default_factory=VideoVAEPretraining)
     """Video VAE."""
@@ -139,6 +195,10 @@ class PretrainConfig:
     """Motion modules of the video U-Net."""
     unet_audio: AudioUNetPretraining = field(default_factory=AudioUNetPretraining)
     """Audio U-Net."""
+    judge_video: VideoJudgePretraining = field(default_factory=VideoJudgePretraining)
+    """Video judge."""
+    judge_audio: AudioJudgePretraining = field(default_factory=AudioJudgePretraining)
+    """Audio judge."""
     validation_batches: int = 16
     """Number of held-out batches that are measured at every checkpoint; always the same ones."""
 

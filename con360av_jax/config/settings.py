@@ -17,11 +17,13 @@ from con360av_jax.config.networks import UNetLevel as UNetLevel
 from con360av_jax.config.networks import VAEConfig as VAEConfig
 from con360av_jax.config.networks import VideoUNetConfig as VideoUNetConfig
 from con360av_jax.config.networks import VocoderConfig as VocoderConfig
+from con360av_jax.config.pretraining import AudioJudgePretraining as AudioJudgePretraining
 from con360av_jax.config.pretraining import AudioUNetPretraining as AudioUNetPretraining
 from con360av_jax.config.pretraining import AudioVAEPretraining as AudioVAEPretraining
 from con360av_jax.config.pretraining import MotionPretraining as MotionPretraining
 from con360av_jax.config.pretraining import PretrainConfig as PretrainConfig
 from con360av_jax.config.pretraining import Recipe as Recipe
+from con360av_jax.config.pretraining import VideoJudgePretraining as VideoJudgePretraining
 from con360av_jax.config.pretraining import VideoUNetPretraining as VideoUNetPretraining
 from con360av_jax.config.pretraining import VideoVAEPretraining as VideoVAEPretraining
 from con360av_jax.config.pretraining import VocoderPretraining as VocoderPretraining

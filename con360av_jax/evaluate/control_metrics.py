@@ -17,7 +17,7 @@ agrees with no class.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -27,25 +27,31 @@ from jaxtyping import Float32
 
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import MetricError
-from con360av_jax.evaluate.faults import Faults, Side, Video, clip_audio, clip_video, without_faulty_targets
-from con360av_jax.evaluate.feature_metrics import ALL_EXCLUDED, Found, mean_metric
-from con360av_jax.evaluate.features import open_features
+from con360av_jax.evaluate.faults import Faults, Side, Video, clip_audio, clip_video
+from con360av_jax.evaluate.feature_metrics import Found
+from con360av_jax.evaluate.measured import (
+    NO_OBJECT,
+    NO_TRUTH,
+    SIDES,
+    UNSEEN,
+    Measured,
+    features_by_clip,
+    no_features,
+    together,
+)
 from con360av_jax.evaluate.metrics.audio_class import FEWEST_SCENES, AudioClassifier, RowsByClip
 from con360av_jax.evaluate.metrics.av_align import av_align, direction_error
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS
-from con360av_jax.evaluate.results import Exclusion, Metric
+from con360av_jax.evaluate.results import Metric
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.ground_truth import RequestedObject, SceneClip, scene_clip
 from con360av_jax.scenes.sighting import find_object
 
-SIDES: tuple[Side, Side] = ("generated", "targets")
 FRAMES = 8
 """Number of evenly spaced frames of a clip in which the object is searched."""
 LEAST_SEEN = 0.5
 """Share of these frames in which the object must be found to count as in view."""
-UNSEEN = 90.0
-"""Direction error of a clip in which the object is not seen, degrees: the mean over random directions."""
 
 Scenes: TypeAlias = Mapping[str, SceneClip | None]
 Maps: TypeAlias = Float32[np.ndarray, "frame row column"]
@@ -68,35 +74,6 @@ _ERROR_ALL = replace(
     note=f"{UNSEEN:g} degrees where it is not seen",
 )
 _AGREEMENT = _higher(name="class_agreement", title="class heard against class seen (YAMNet)")
-_NO_TRUTH = "there is no truth of its scene"
-_NO_OBJECT = "no object is in view in the middle frame"
-
-
-@dataclass
-class Measured:
-    """Values of one metric by side and clip, and reasons of the clips that lack one."""
-
-    metric: Metric
-    values: dict[Side, dict[str, float]] = field(default_factory=lambda: {side: {} for side in SIDES})
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def leave_out(self, clip: str, reason: str) -> None:
-        """Records why a clip has no value on one side or on both."""
-        self.reasons[clip] = "; ".join(filter(None, [self.reasons.get(clip), reason]))
-
-    def exclusions(self) -> list[Exclusion]:
-        """One exclusion for each clip without a value on a side."""
-        return [Exclusion(clip=clip, metric=self.metric.name, reason=reason) for clip, reason in self.reasons.items()]
-
-    def finished(self, seed: int, draws: int) -> Metric:
-        """The metric with the mean over generated clips, its interval, and the targets' mean."""
-        generated, targets = (np.array(list(self.values[side].values())) for side in SIDES)
-        metric = replace(self.metric, clips=len(generated), rows=len(generated))
-        if len(targets):
-            metric = replace(metric, target=float(targets.mean()))
-        if len(generated):
-            return mean_metric(metric, tuple(self.values["generated"]), generated, np.ones(len(generated)), seed, draws)
-        return replace(metric, note="; ".join(filter(None, [metric.note, ALL_EXCLUDED])))
 
 
 def control_metrics(
@@ -122,36 +99,11 @@ def control_metrics(
             clip.clip: scene_clip(truth, clip.key, clip.start, np.array(clip.viewpoint), config.clip.frames_per_second)
             for clip in clips
         }
-        if saliency := _features(folder, "saliency", faults):
+        if saliency := features_by_clip(folder, "saliency", faults):
             found += _sightings(folder, clips, scenes, saliency, config)
-        if classes := _features(folder, "classes", faults):
+        if classes := features_by_clip(folder, "classes", faults):
             found.append(_agreements(clips, scenes, classes, faults))
-    together = Found()
-    for one in found:
-        together.metrics.append(one.finished(seed, draws))
-        together.score(one.metric.name, one.values["generated"])
-        together.exclusions += one.exclusions()
-    return together
-
-
-def _features(folder: Path, part: str, faults: Faults) -> dict[Side, RowsByClip] | None:
-    """Features of a part on both sides without faulty targets, or None if it was not extracted."""
-    folders = [folder / "features" / side / part for side in SIDES]
-    if not all(path.is_dir() for path in folders):
-        return None
-    pair = open_features(folders[0]), open_features(folders[1])
-    generated, targets = without_faulty_targets({part: pair}, faults)[part]
-    return {"generated": RowsByClip.of(generated), "targets": RowsByClip.of(targets)}
-
-
-def _no_features(clip: str, features: Mapping[Side, RowsByClip]) -> str:
-    """Why the pair of a clip has no features, or ""; raises MetricError if only the generated clip has none."""
-    if clip not in features["targets"]:
-        return f"target: {features['targets'].reason(clip)}"
-    if clip not in features["generated"]:
-        rows = features["generated"]
-        raise MetricError(f"{rows.features.folder} lacks {clip}, which counts: {rows.reason(clip)}; extract it again")
-    return ""
+    return together(found, seed, draws)
 
 
 def _alignments(folder: Path, clips: Sequence[EvaluatedClip], config: Config, faults: Faults) -> Measured:
@@ -179,10 +131,10 @@ def _sightings(
     in_view, errors, all_errors = found = [Measured(metric) for metric in (_IN_VIEW, _ERROR, _ERROR_ALL)]
     for clip in clips:
         scene = scenes[clip.clip]
-        reason = _NO_TRUTH if scene is None else _no_features(clip.clip, saliency)
+        reason = NO_TRUTH if scene is None else no_features(clip.clip, saliency)
         if reason or scene is None or scene.requested is None:
             for one in found:
-                one.leave_out(clip.clip, reason or _NO_OBJECT)
+                one.leave_out(clip.clip, reason or NO_OBJECT)
             continue
         for side in SIDES:
             video, maps = clip_video(folder, side, clip, config), saliency[side][clip.clip]
@@ -231,7 +183,7 @@ def _agreements(
     found = Measured(_AGREEMENT)
     for clip in clips:
         scene = scenes[clip.clip]
-        reason = _NO_TRUTH if scene is None else _unheard(scene, fitted) or _no_features(clip.clip, classes)
+        reason = NO_TRUTH if scene is None else _unheard(scene, fitted) or no_features(clip.clip, classes)
         if reason or scene is None:
             found.leave_out(clip.clip, reason)
             continue
@@ -257,7 +209,7 @@ def _chance(names: Sequence[str], known: Mapping[str, SceneClip], used: Collecti
 def _unheard(scene: SceneClip, fitted: AudioClassifier) -> str:
     """Why the class of a scene's requested object cannot be compared with what is heard; "" if it can."""
     if scene.requested is None:
-        return _NO_OBJECT
+        return NO_OBJECT
     if scene.loudest != scene.requested.name:
         return "another object than that in view is the loudest"
     if len(fitted.classes) < 2:

@@ -1,6 +1,7 @@
 """Features of generated clips and targets, extracted by `python -m preprocess features` in a separate process.
 
 That process needs PyTorch, which this package does not import. Folders that it wrote elsewhere can be given instead.
+Judges are networks of this package and run in this process (judging.py).
 """
 
 import fcntl
@@ -15,9 +16,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from con360av_jax.config.pretraining import JUDGES
+from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError, MetricError
 from con360av_jax.evaluate.features import CARD, FeatureSet, open_features
 from con360av_jax.evaluate.generate import GENERATED, TARGETS
+from con360av_jax.evaluate.judges import Judge, open_judge, packaged
+from con360av_jax.evaluate.judging import judge_clips
 from con360av_jax.evaluate.protocols import MODELS, Protocol, models, parts
 from con360av_jax.evaluate.selection import EvaluatedClip
 from con360av_jax.runtime.files import replacing
@@ -48,8 +53,8 @@ class Extraction:
         Call before generating.
         """
         for name, path in self.weights.items():
-            if name not in MODELS.values():
-                known = ", ".join(MODELS.values())
+            if name not in (*MODELS.values(), *JUDGES):
+                known = ", ".join((*MODELS.values(), *JUDGES))
                 raise ConfigError(f"--weights {name}={path}: no such network; there are {known}")
             if not path.exists():
                 raise ConfigError(f"--weights {name}={path}: no such file; give the file's path")
@@ -65,7 +70,8 @@ def require_weights(folder: Path, protocol: Protocol, extraction: Extraction) ->
     wanted = [folder / FEATURES / side / part / CARD for side in _SIDES for part in parts(protocol)]
     if extraction.given is not None or all(card.is_file() for card in wanted):
         return False
-    if missing := [name for name in models(protocol) if name not in extraction.weights]:
+    lacking = [name for name in models(protocol) if name not in extraction.weights]
+    if missing := [name for name in lacking if name not in JUDGES or not packaged(name).is_file()]:
         raise ConfigError(
             f"protocol {protocol.name} needs weights of {' and '.join(missing)}: give --weights "
             f"{' '.join(f'{name}=PATH' for name in missing)}, {ELSEWHERE}"
@@ -76,8 +82,12 @@ def require_weights(folder: Path, protocol: Protocol, extraction: Extraction) ->
 def check_networks(protocol: Protocol, extraction: Extraction) -> None:
     """Raises ConfigError with the extractor's message unless it can open all networks of the protocol.
 
-    It takes seconds; without it, a wrong file of weights would be found when all clips are generated.
+    It takes seconds; without it, a wrong file of weights would be found when all clips are generated. Judges raise
+    CheckpointError.
     """
+    if protocol.judge is not None:
+        _judges(extraction)
+        return
     told = [*command(Path(), Path(), _SIDES[GENERATED], protocol, extraction), "--check-only"]
     with Console(stderr=True).status("opening the networks that extract features"):
         finished = subprocess.run(told, capture_output=True, text=True, check=False)
@@ -98,8 +108,12 @@ def weights_by_name(given: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def _judges(extraction: Extraction) -> dict[str, Judge]:
+    return {name: open_judge(name, extraction.weights.get(name)) for name in JUDGES}
+
+
 def extract(
-    folder: Path, clips: Sequence[EvaluatedClip], protocol: Protocol, extraction: Extraction
+    folder: Path, clips: Sequence[EvaluatedClip], protocol: Protocol, extraction: Extraction, config: Config
 ) -> dict[str, Pair]:
     """Features of the protocol's parts, extracted if they are missing or outdated.
 
@@ -108,11 +122,14 @@ def extract(
     """
     wanted = parts(protocol)
     sides = {side: folder / FEATURES / side for side in (GENERATED, TARGETS)}
+    judges = _judges(extraction) if protocol.judge is not None and extraction.given is None else {}
     for number, (side, features) in enumerate(sides.items()):
         if extraction.given is not None:
             for part in wanted:
                 open_features(extraction.given[number] / part)
             take_features(extraction.given[number], features)
+        elif judges:
+            judge_clips(folder, side, clips, judges, config)
         elif not all(_fits(features / part, folder / side, clips, extraction) for part in wanted):
             run_extractor(folder / side, features, _SIDES[side], protocol, extraction)
             for card in features.glob(f"*/{CARD}"):

@@ -98,12 +98,23 @@ class Measure:
     @property
     def title(self) -> str:
         """Title of the metric with its network, such as "FAD (YAMNet)"."""
-        return f"{self.name.partition('_')[0].upper()} ({self.network})"
+        kind = self.name.partition("_")[0]
+        return f"{'Fréchet distance' if kind == 'frechet' else kind.upper()} ({self.network})"
 
 
 def measures(protocol: Protocol) -> list[Measure]:
-    """Fréchet distances of a protocol: FAD, and FVD for each number of frames."""
+    """Fréchet distances of a protocol: FAD, and FVD for each number of frames, or those of the judges' features."""
     found: list[Measure] = []
+    if protocol.judge is not None:
+        found += [
+            Measure(
+                part=f"{kind}_judge",
+                name=f"frechet_{kind}_judge",
+                network=f"{kind} judge",
+                covariance=protocol.judge.covariance,
+            )
+            for kind in ("video", "audio")
+        ]
     if (sound := protocol.sound) is not None:
         found.append(
             Measure(
@@ -178,8 +189,7 @@ def mean_metric(
     sums, counts = sums_by_recording([recording_of_clip(clip) for clip in clips], sums, counts)
     metric = replace(metric, recordings=len(sums))
     if len(sums) < 2:
-        notes = filter(None, [metric.note, ONE_RECORDING])
-        return replace(metric, value=float(sums.sum() / counts.sum()), note="; ".join(notes))
+        return replace(metric, value=float(sums.sum() / counts.sum())).with_note(ONE_RECORDING)
     interval = bootstrap_mean(sums, counts, seed, draws)
     return replace(metric, value=interval.value, low=interval.low, high=interval.high)
 
@@ -244,8 +254,7 @@ def frechet_metrics(measure: Measure, generated: FeatureSet, target: FeatureSet,
     else:
         value = frechet_distance(accumulate(generated), reference, measure.covariance)
         metric = replace(metric, value=value, note=ONE_RECORDING)
-    metric = replace(metric, note="; ".join(filter(None, [metric.note, few_rows(min(rows), dim)])))
-    return [metric, _infinite(infinite, measure, reference, generated, dim, seed)]
+    return [metric.with_note(few_rows(min(rows), dim)), _infinite(infinite, measure, reference, generated, dim, seed)]
 
 
 def few_rows(rows: int, dim: int) -> str:

@@ -15,6 +15,7 @@ BASE  this project's base config: views of 256x256, 32 frames at 8 per second, a
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from con360av_jax.config.pretraining import JUDGES
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.metrics.frechet import POINTS, SMALLEST, Covariance
 from con360av_jax.evaluate.metrics.saliency import EPSILON, Weighting
@@ -74,6 +75,16 @@ class SaliencyProtocol:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeProtocol:
+    """Judgement of clips of procedural scenes, whose truth is known (judge_metrics.py)."""
+
+    threshold: float
+    """Mean probability over frames, or probability of a clip, from which a class counts as in view or heard."""
+    features: str
+    covariance: Covariance
+
+
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """One named set of choices; a metric that its sources do not define is None."""
 
@@ -81,6 +92,7 @@ class Protocol:
     video: VideoProtocol | None = None
     sound: AudioProtocol | None = None
     saliency: SaliencyProtocol | None = None
+    judge: JudgeProtocol | None = None
     negative_caption: str = ""
     """Negative caption that every evaluated model is sampled with; the only choice here that is not about measuring.
     It belongs to the protocol, not to a model, so that two models are sampled alike."""
@@ -195,6 +207,16 @@ SMALL = Protocol(
     sources=("FastGaze and YAMNet, as published under Apache-2.0", "BASE", "TS"),
     left_open=("all of it is this project's choice: never call its numbers FAD or S_KL without naming the networks",),
 )
+SCENES = Protocol(
+    name="scenes",
+    judge=JudgeProtocol(
+        threshold=0.5,
+        features="mean over time and mean absolute change of the last features, one row per clip",
+        covariance="unbiased",
+    ),
+    sources=("judges that con360av pretrain trains on procedural scenes of other seeds",),
+    left_open=("all of it is this project's choice: its distances are no FVD and no FAD",),
+)
 ModelName: TypeAlias = Literal["fastgaze", "yamnet", "tempsal", "i3d", "clap"]
 MODELS: dict[str, ModelName] = {
     "i3d_torchscript": "i3d",
@@ -204,7 +226,7 @@ MODELS: dict[str, ModelName] = {
     "YAMNet": "yamnet",
 }
 """Name of a network in `--weights` by the beginning of a protocol's `extractor`."""
-PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STYLEGANV, VIDEOGPT, FADTK, SMALL)}
+PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STYLEGANV, VIDEOGPT, FADTK, SMALL, SCENES)}
 
 
 def named_protocol(name: str) -> Protocol:
@@ -214,8 +236,10 @@ def named_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def models(protocol: Protocol) -> tuple[ModelName, ...]:
-    """Names of the networks of a protocol, in the order of MODELS."""
+def models(protocol: Protocol) -> tuple[str, ...]:
+    """Names of the networks of a protocol, in the order of MODELS, or those of the judges."""
+    if protocol.judge is not None:
+        return JUDGES
     used = [each.extractor for each in (protocol.video, protocol.saliency, protocol.sound) if each is not None]
     return tuple(name for beginning, name in MODELS.items() if any(text.startswith(beginning) for text in used))
 
@@ -224,8 +248,10 @@ def parts(protocol: Protocol) -> tuple[str, ...]:
     """Names of a protocol's feature sets, each a folder.
 
     "video_16", "video_32": one for each number of frames; "saliency"; "sound"; "classes": class scores of each audio
-    window, if the audio network is YAMNet.
+    window, if the audio network is YAMNet. Those of the judges: judging.py.
     """
+    if protocol.judge is not None:
+        return ("view", "sounds", "video_judge", "audio_judge")
     found = [f"video_{frames}" for frames in protocol.video.frames] if protocol.video else []
     found += ["saliency"] if protocol.saliency else []
     found += ["sound"] if protocol.sound else []

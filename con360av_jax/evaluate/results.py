@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cattrs.errors import BaseValidationError
@@ -44,6 +44,10 @@ class Metric:
     target: float | None = None
     """Value of the same metric for the target clips, which a perfect model would reach; None without one."""
     note: str = ""
+
+    def with_note(self, note: str) -> "Metric":
+        """The metric with one more note."""
+        return replace(self, note="; ".join(filter(None, [self.note, note])))
 
 
 @dataclass(frozen=True, kw_only=True)

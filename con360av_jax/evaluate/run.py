@@ -20,6 +20,7 @@ from con360av_jax.evaluate.faults import FAULTS, fault_metrics, find_faults, wit
 from con360av_jax.evaluate.feature_metrics import Found, compute, measures
 from con360av_jax.evaluate.features import FeatureCard
 from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
+from con360av_jax.evaluate.judge_metrics import NAMES, judge_metrics
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS
 from con360av_jax.evaluate.protocols import Protocol, parts
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
@@ -60,6 +61,7 @@ def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
     names = ["s_kl"] if "saliency" in made else []
     for one in measures(protocol):
         names += [one.name, f"{one.name}_infinity", f"{one.part}_distance"]
+    names += NAMES if truth and protocol.judge is not None else []
     names.append("av_align")
     names += ["share_in_view", "direction_error", "direction_error_all"] if truth and "saliency" in made else []
     names += ["class_agreement"] if truth and "classes" in made else []
@@ -136,8 +138,8 @@ def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
     `control_metrics` do.
     """
     clips = read_clips(one.folder)
-    features = extract(one.folder, clips, one.protocol, one.extraction)
     names, config, draw = [clip.clip for clip in clips], one.making.weights.config, (one.making.seed, one.draws)
+    features = extract(one.folder, clips, one.protocol, one.extraction, config)
     with Console(stderr=True).status("looking for silent and black clips"):
         faults = find_faults(one.folder, clips, config)
     features = without_faulty_targets(features, faults)
@@ -145,7 +147,10 @@ def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
         found = compute(one.protocol, features, names, *draw)
     with Console(stderr=True).status("measuring control"):
         control = control_metrics(one.folder, one.truth, config, faults, *draw)
-    for more in (control, fault_metrics(faults, names, *draw)):
+    judged = Found()
+    if one.protocol.judge is not None and one.truth is not None:
+        judged = judge_metrics(one.folder, one.truth, config, one.protocol.judge, faults, *draw)
+    for more in (judged, control, fault_metrics(faults, names, *draw)):
         found.add(more)
     cards = {part: generated.card for part, (generated, _) in features.items()}
     results = _results(one, clips, found, cards)

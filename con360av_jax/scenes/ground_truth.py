@@ -19,6 +19,7 @@ from con360av_jax.config.files import problems, structure
 from con360av_jax.data.schema import recording_of
 from con360av_jax.errors import MetricError
 from con360av_jax.scenes.captions_2 import Said, describe_view
+from con360av_jax.scenes.timbres import AMBIENCE
 from con360av_jax.scenes.truth import BY_FRAME, VERSIONS, ObjectTruth, Truth
 from con360av_jax.scenes.views import elevations
 from con360av_jax.sphere.geometry import angles_from_direction, direction_from_angles, rotation
@@ -52,6 +53,8 @@ class SceneClip:
     """Requested object (equation 1); None if no object is in view in the middle frame."""
     loudest: str
     """Class of the loudest object (equation 2)."""
+    sounding: frozenset[str]
+    """Classes that are louder than the wind at some time of the clip."""
 
 
 def scene_clip(
@@ -85,6 +88,11 @@ def scene_clip(
         place=truth["place"],
         requested=_requested(truth, track, times),
         loudest=objects[int(np.argmax(powers))]["class"],
+        sounding=frozenset(
+            item["class"]
+            for item in objects
+            if _loudness(truth, item, start, times[-1] + 1 / frames_per_second).max(initial=0) > AMBIENCE
+        ),
     )
 
 
@@ -156,9 +164,13 @@ def _directions(truth: Truth, item: ObjectTruth, times: Float[np.ndarray, "frame
 
 
 def _power(truth: Truth, item: ObjectTruth, start: float, end: float) -> float:
+    loudness = _loudness(truth, item, start, end)
+    return float(np.square(loudness).mean()) if len(loudness) else 0.0
+
+
+def _loudness(truth: Truth, item: ObjectTruth, start: float, end: float) -> Float[np.ndarray, "frame"]:
     times = np.array(truth["frame_times_s"])
-    within = (times >= start - 1e-6) & (times < end - 1e-6)
-    return float(np.square(np.array(item["loudness"])[within]).mean()) if within.any() else 0.0
+    return np.array(item["loudness"])[(times >= start - 1e-6) & (times < end - 1e-6)]
 
 
 @lru_cache(maxsize=8)

@@ -18,8 +18,8 @@ from con360av_jax.data.transforms import stack_maps
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.mel import log_mel
 from con360av_jax.scenes.panorama import render_frame, render_scene_background, render_views
-from con360av_jax.scenes.scene import Scene
-from con360av_jax.scenes.timbres import object_sound, scene_sound
+from con360av_jax.scenes.scene import CLASSES, Scene
+from con360av_jax.scenes.timbres import loudness_envelope, object_sound, scene_sound
 from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_2
 from con360av_jax.scenes.views import SeenObject, draw_viewpoints, seen_objects, view_caption
 from con360av_jax.sphere.contrast import WORKING_HEIGHT, contrast_saliency
@@ -74,6 +74,8 @@ class Audio(TypedDict):
     scene_caption: str
     classes: tuple[str, ...]
     """Classes of all objects, all of which sound."""
+    envelopes: Float32[np.ndarray, "time class"]
+    """Envelope of each class of scene.CLASSES in each mel frame, from 0 to 1; 0 for classes that are not there."""
 
 
 class SceneSource(ABC, Generic[Drawn]):
@@ -177,7 +179,17 @@ class SceneAudio(SceneSource[Audio]):
         scene = _scene(self.seed, number, self.seconds, self.split)
         sound, mel = _audio(self.seed, number, self.seconds, self.split, self.mel)
         classes = tuple(item.name for item in scene.objects)
-        return {"sound": sound.copy(), "mel": mel.copy(), "scene_caption": scene.caption, "classes": classes}
+        times = np.arange(len(mel)) / self.mel.frames_per_second
+        envelopes = np.zeros((len(mel), len(CLASSES)), np.float32)
+        for item in scene.objects:
+            envelopes[:, CLASSES.index(item.name)] = loudness_envelope(item, times)
+        return {
+            "sound": sound.copy(),
+            "mel": mel.copy(),
+            "scene_caption": scene.caption,
+            "classes": classes,
+            "envelopes": envelopes,
+        }
 
 
 def _view(

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32
 
 from con360av_jax.scenes.captions_2 import Said, describe_view, still
 from con360av_jax.scenes.scene import Scene, SceneObject
+from con360av_jax.scenes.timbres import loudness_envelope
 from con360av_jax.sphere.geometry import angles_from_direction, direction_from_angles, rotation
 
 FIELDS = np.radians(45), np.radians(70)
@@ -35,6 +36,8 @@ class SeenObject:
     colour: str
     position: tuple[float, float]
     """Place of its centre in the view, right and up, from -1 to 1."""
+    envelope: float
+    """Envelope of its audio, which it also shows, from 0 to 1 (scenes/timbres.py)."""
 
 
 def draw_viewpoints(scene: Scene, time: float, generator: np.random.Generator, count: int = 1) -> tuple[Viewpoint, ...]:
@@ -69,8 +72,20 @@ def seen_objects(scene: Scene, time: float, viewpoint: Viewpoint) -> tuple[SeenO
     for item in scene.objects:
         place = _position(item, time, viewpoint)
         if place is not None:
-            found.append((float(np.hypot(*place)), SeenObject(name=item.name, colour=item.colour, position=place)))
+            envelope = float(loudness_envelope(item, np.array(time)))
+            seen = SeenObject(name=item.name, colour=item.colour, position=place, envelope=envelope)
+            found.append((float(np.hypot(*place)), seen))
     return tuple(seen for _, seen in sorted(found, key=lambda pair: pair[0]))
+
+
+def position_directions(
+    positions: Float[np.ndarray, "*point 2"], viewpoint: Float[np.ndarray, "4"]
+) -> Float[np.ndarray, "*point 3"]:
+    """Directions (unit vectors) that positions in a view (`SeenObject.position`) show."""
+    yaw, pitch, *fields = (float(angle) for angle in viewpoint)
+    sides = np.asarray(positions, np.float64) * np.tan(np.array(fields) / 2)
+    rays = np.concatenate([sides, np.ones_like(sides[..., :1])], axis=-1)
+    return (rays / np.linalg.norm(rays, axis=-1, keepdims=True)) @ rotation(yaw, pitch).T
 
 
 def view_caption(

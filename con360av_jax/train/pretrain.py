@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
-from con360av_jax.base.parts import nested, shapes_below
+from con360av_jax.base.parts import nested, part_factory, shapes_below
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
-from con360av_jax.config.pretraining import Part
+from con360av_jax.config.pretraining import JUDGES, Part
 from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader
 from con360av_jax.data.transforms import Tokenise
+from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.sharding import Rules, batch_sharding, check_batch_size, make_mesh, replicate
 from con360av_jax.train import checkpoint, run_folder
@@ -83,8 +84,7 @@ def pretrain(
         run_folder.require_same_pretraining(run, config, base, part, data.describe(), allowed)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
-    objective = make_objective(part, config)
-    tokenise = caption_tokens(pretrained)
+    objective, tokenise = make_objective(part, config), caption_tokens(pretrained)
     loader, held_out = open_loader(config, objective, data, tokenise), data.held_out(objective, config, tokenise)
     state, frozen = load_state(config, objective, pretrained, mesh)
     progress = Progress(step=0, next_batch=0, seed=config.train.seed)
@@ -92,6 +92,7 @@ def pretrain(
         state, progress = restore_state(state, run.folder / "checkpoints" / str(newest))
         loader.set_state(progress.next_batch)
     step, key = compiled_step(config, objective, mesh, state), jax.random.key(config.train.seed)
+
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         return step(state, frozen, on_mesh(batch, mesh), key)
 
@@ -118,13 +119,20 @@ def open_loader(config: Config, objective: Objective, data: TrainingData, tokeni
 
 
 def load_state(config: Config, objective: Objective, pretrained: Pretrained, mesh: Mesh) -> tuple[TrainState, Params]:
-    """Returns the state before the first step and the parameters that are not trained, on every device."""
+    """Returns the state before the first step and the parameters that are not trained, on every device.
+
+    A judge, which is no part of a base, starts from random weights by the seed of training.
+    """
 
     def read(paths: tuple[str, ...]) -> Params:
         found: Params = {}
         for path in paths:
             part, *below = path.split("/")
             places = jax.tree.map(lambda _: replicate(mesh), shapes_below(path, config))
+            if part in JUDGES:
+                start = functional.init(part_factory(part, config), jax.random.key(config.train.seed))
+                found |= flatten(nested(path, jax.device_put(start, places)))
+                continue
             found |= flatten(nested(path, pretrained.params(part, places, tuple(below))))
         return unflatten(found)
 

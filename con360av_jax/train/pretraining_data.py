@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from con360av_jax.config.pretraining import JUDGES
 from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import Rows, excerpt_rows
 from con360av_jax.data.schema import Sample, check_matches
@@ -174,7 +175,8 @@ def _require_fields(dataset: Dataset, objective: Objective) -> None:
     """Raises DatasetError unless the dataset has all fields of the objective."""
     missing = [name for name in objective.fields if name not in dataset.manifest.fields]
     if missing:
+        truth = objective.part in JUDGES
         raise DatasetError(
-            f"dataset {dataset.folder} cannot pretrain {objective.part}: it lacks {', '.join(missing)}; preprocess "
-            "with --keep-raw"
+            f"dataset {dataset.folder} cannot pretrain {objective.part}: it lacks {', '.join(missing)}"
+            f"{', which scenes have: give --scenes SEED' if truth else '; preprocess with --keep-raw'}"
         )

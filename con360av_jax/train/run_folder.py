@@ -21,7 +21,7 @@ import jax
 
 from con360av_jax.base.pretrained import base_hash
 from con360av_jax.config.files import changes, config_hash, leaves, load_run_config, save_config, to_dict
-from con360av_jax.config.pretraining import Part
+from con360av_jax.config.pretraining import JUDGES, Part
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
@@ -130,9 +130,9 @@ def open_run(folder: Path) -> Run:
     """
     run = open_any(folder)
     if isinstance(run, PretrainingRun):
+        command = "evaluate --weights" if run.part in JUDGES else "init --part"
         raise CheckpointError(
-            f"{folder} is a run of con360av pretrain {run.part}, which makes a part of a base: give it to con360av "
-            f"init --part {run.part}={folder}"
+            f"{folder} is a run of con360av pretrain {run.part}: give it to con360av {command} {run.part}={folder}"
         )
     return run
 

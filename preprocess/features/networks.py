@@ -84,8 +84,10 @@ def model_of(protocol: Protocol, part: str) -> ModelName:
 def wanted_parts(protocol: Protocol, named: Sequence[str], models: Sequence[str]) -> tuple[str, ...]:
     """The parts of a protocol that are selected by name and by network; without a selection, all parts.
 
-    Raises ConfigError for a part or network that the protocol does not have.
+    Raises ConfigError for a part or network that the protocol does not have, and for a protocol of judges.
     """
+    if protocol.judge is not None:
+        raise ConfigError(f"protocol {protocol.name} needs no features from here: con360av evaluate judges the clips")
     by_part = {part: model_of(protocol, part) for part in (*parts(protocol), *named)}
     for model in models:
         if model not in by_part.values():

@@ -8,7 +8,7 @@ import pytest
 from con360av_jax.scenes.captions_2 import NOUNS, vocabulary, words
 from con360av_jax.scenes.panorama import render_frame, render_views
 from con360av_jax.scenes.version_2 import make_scene_2
-from con360av_jax.scenes.views import draw_viewpoints, seen_objects, view_caption
+from con360av_jax.scenes.views import draw_viewpoints, position_directions, seen_objects, view_caption
 from con360av_jax.sphere.geometry import direction_from_angles
 from preprocess.stages.views import render_track
 
@@ -75,3 +75,16 @@ def test_views_without_a_panorama_look_like_views_cut_from_one(drawn):
         noises.append(10 * np.log10(255**2 / np.square(cut.astype(float) - direct).mean()))
     # Two panoramas whose resolutions differ by a factor of two differ more than that.
     assert min(noises) > 35 and np.median(noises) > 40, noises
+
+
+def test_the_direction_of_a_position_is_the_object_s_and_the_centre_s_is_the_viewpoint_s():
+    for index in range(6):
+        scene = make_scene_2(9, index)
+        for viewpoint in draw_viewpoints(scene, 1.0, np.random.default_rng(index), 3):
+            for item in seen_objects(scene, 1.0, viewpoint):
+                motion = next(each.motion for each in scene.objects if each.name == item.name)
+                wanted = direction_from_angles(*motion.angles(np.array(1.0)))
+                found = position_directions(np.array(item.position), viewpoint)
+                np.testing.assert_allclose(found, wanted, atol=1e-6)
+            centre = position_directions(np.zeros((2, 2)), viewpoint)
+            np.testing.assert_allclose(centre, [direction_from_angles(*map(float, viewpoint[:2]))] * 2, atol=1e-6)

@@ -48,6 +48,8 @@ def small(tiny: Config) -> Config:
     """`tiny` with excerpts that fit it and a vocoder that compiles soon."""
     config = with_part(tiny, "pretrain.vae_video", crop=8)
     config = with_part(config, "pretrain", validation_batches=2)
+    config = with_part(config, "pretrain.judge_video", widths=(8, 16), size=16)
+    config = with_part(config, "pretrain.judge_audio", widths=(8, 8, 8, 8), features=16)
     config = with_part(config, "model.vocoder", resblock_kernels=(3,), resblock_dilations=(1,))
     return with_train(
         config, trainable="all", batch_size=2, steps=4, checkpoint_every=2, keep_checkpoints=5, loader_threads=0
@@ -69,11 +71,18 @@ def whole(small: Config, base: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-@pytest.mark.parametrize("part", ["vae_video", "vae_audio", "vocoder"])
+def scene_arrays(part: Part, config: Config) -> Any:
+    """A record, or for judges a scene with its truth."""
+    if part == "judge_video":
+        return next(view for number in range(8) if (view := SceneStills(5, 16, 16, 1.0)[number])["seen"])
+    return SceneAudio(config.mel, 5, 1.0)[0] if part == "judge_audio" else fake_sample(config, 0).arrays
+
+
+@pytest.mark.parametrize("part", ["vae_video", "vae_audio", "vocoder", "judge_video", "judge_audio"])
 def test_the_loss_falls_on_a_fixed_batch_and_a_step_compiles_once(part: Part, small: Config, base: Path):
     config = with_train(small, learning_rate=3e-3, clip_norm=10.0)
     objective, mesh = make_objective(part, config), make_mesh(config.mesh)
-    arrays, random = fake_sample(config, 0).arrays, np.random.default_rng(0)
+    arrays, random = scene_arrays(part, config), np.random.default_rng(0)
     row = {**objective.example(arrays, random), "sample_id": np.int64(0)}
     state, frozen = load_state(config, objective, open_pretrained(base), mesh)
     step, compiled, losses = compiled_step(config, objective, mesh, state), [], []

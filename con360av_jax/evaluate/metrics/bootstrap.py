@@ -149,6 +149,24 @@ def bootstrap_mean(
     return _interval(float(sums.sum() / counts.sum()), drawn, level)
 
 
+def bootstrap_median(
+    recordings: Sequence[Float[np.ndarray, "value"]], seed: int, draws: int = DRAWS, level: float = LEVEL
+) -> Interval:
+    """Interval of the median of all values, given those of each recording.
+
+    Raises MetricError for fewer than two recordings, values that are not finite, fewer than 10 draws or a level outside
+    (0, 1).
+    """
+    values = np.concatenate(recordings) if len(recordings) > 1 else np.zeros(0)
+    if not len(values) or not np.isfinite(values).all():
+        raise MetricError(f"{len(recordings)} recordings: give finite values of at least 2 recordings")
+    _check_draws(draws, level)
+    owners = np.repeat(np.arange(len(recordings)), [len(rows) for rows in recordings])
+    weights = _weights(np.random.default_rng(seed), len(recordings), draws)[:, owners]
+    drawn = np.array([np.median(np.repeat(values, times)) for times in weights])
+    return _interval(float(np.median(values)), drawn, level)
+
+
 def bootstrap_frechet(
     recordings: RecordingMoments,
     reference: Moments | RecordingMoments,

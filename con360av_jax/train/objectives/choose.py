@@ -4,7 +4,16 @@ from collections.abc import Callable
 
 from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
-from con360av_jax.train.objectives import motion, unet_audio, unet_video, vae_audio, vae_video, vocoder
+from con360av_jax.train.objectives import (
+    judge_audio,
+    judge_video,
+    motion,
+    unet_audio,
+    unet_video,
+    vae_audio,
+    vae_video,
+    vocoder,
+)
 from con360av_jax.train.objectives.objective import Objective
 
 _OBJECTIVES: dict[Part, Callable[[Config], Objective]] = {
@@ -14,6 +23,8 @@ _OBJECTIVES: dict[Part, Callable[[Config], Objective]] = {
     "unet_video": unet_video.objective,
     "motion": motion.objective,
     "unet_audio": unet_audio.objective,
+    "judge_video": judge_video.objective,
+    "judge_audio": judge_audio.objective,
 }
 
 

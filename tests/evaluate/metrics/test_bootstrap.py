@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from con360av_jax.errors import MetricError
-from con360av_jax.evaluate.metrics.bootstrap import RecordingMoments, bootstrap_frechet, bootstrap_mean
+from con360av_jax.evaluate.metrics.bootstrap import (
+    RecordingMoments,
+    bootstrap_frechet,
+    bootstrap_mean,
+    bootstrap_median,
+)
 from con360av_jax.evaluate.metrics.frechet import Moments, frechet_distance, moments
 
 
@@ -135,3 +140,18 @@ def test_what_cannot_be_drawn_from_is_refused():
     for sums, counts in (([1, np.nan], [1, 1]), ([1, 1], [1, 0])):
         with pytest.raises(MetricError, match="finite and above 0"):
             bootstrap_mean(np.array(sums), np.array(counts), seed=0)
+
+
+def test_the_interval_of_a_median_covers_the_truth_and_draws_recordings():
+    """Recordings of one to three alike values of a skewed distribution, whose median is ln 2."""
+    random, covered, trials = np.random.default_rng(0), 0, 200
+    for trial in range(trials):
+        recordings = [np.repeat(random.exponential(), random.integers(1, 4)) for _ in range(80)]
+        found = bootstrap_median(recordings, seed=trial, draws=200)
+        assert found.value == pytest.approx(np.median(np.concatenate(recordings)))
+        covered += found.low <= np.log(2) <= found.high
+    assert 0.88 <= covered / trials <= 0.99
+    with pytest.raises(MetricError, match="of at least 2 recordings"):
+        bootstrap_median([np.ones(3)], seed=0)
+    with pytest.raises(MetricError, match="give finite values"):
+        bootstrap_median([np.ones(3), np.array([np.nan])], seed=0)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate.features import open_features, require_same_card
-from con360av_jax.evaluate.protocols import FADTK, PAPER, PROTOCOLS, SMALL, STYLEGANV, VIDEOGPT, parts
+from con360av_jax.evaluate.protocols import FADTK, PAPER, PROTOCOLS, SCENES, SMALL, STYLEGANV, VIDEOGPT, parts
 from con360av_jax.media.files import read_audio, write_clip
 from preprocess.cli import main
 from tests.support.audio_files import write_wav
@@ -22,7 +23,7 @@ from tests.support.vxm_file import random_entries, write_file
 pytest.importorskip("torch", reason="feature networks run in PyTorch: pip install -e '.[torch]'")
 
 from preprocess.features import clips
-from preprocess.features.networks import MODELS, model_of
+from preprocess.features.networks import MODELS, model_of, wanted_parts
 from preprocess.features.opening import window_start
 from tests.support.tiny_clap import write_clap
 
@@ -63,7 +64,12 @@ def test_the_parts_of_each_protocol():
     assert parts(VIDEOGPT) == ("video_16", "video_32")
     assert parts(FADTK) == ("sound",)
     assert parts(SMALL) == ("saliency", "sound", "classes")
+    assert parts(SCENES) == ("view", "sounds", "video_judge", "audio_judge")
+    with pytest.raises(ConfigError, match="con360av evaluate judges the clips"):
+        wanted_parts(SCENES, (), ())
     for protocol in PROTOCOLS.values():
+        if protocol is SCENES:
+            continue
         assert {model_of(protocol, part) for part in parts(protocol)} <= set(MODELS.values())
 
 
