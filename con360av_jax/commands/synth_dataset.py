@@ -26,7 +26,7 @@ class SynthDataset:
     """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the base's config, or debug without
     a base. With a base, only the clip is taken from it: model and mel are those of the base."""
     base: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "none"
-    """Base whose encoders make latents and embeddings, or none to keep raw video and audio."""
+    """Base, a folder or a packaged model, whose encoders make latents and embeddings, or none to keep raw video and audio."""
     keep_raw: bool = False
     """Keep video, audio and mel beside their encodings."""
     seed: int = 0
@@ -80,6 +80,7 @@ class SynthDataset:
             return ""
         from con360av_jax.base.pretrained import base_hash
         from con360av_jax.runtime.compile_cache import enable_compile_cache
+        from con360av_jax.runtime.packaged import find_model
 
         enable_compile_cache()
-        return base_hash(self.base)
+        return base_hash(find_model(self.base))

@@ -96,7 +96,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(function: str, call: int, le
         ("--records 2 --workers 0", "--workers must be positive, but is 0"),
         ("--records 2 --seed -1", "a seed from 0 on"),
         ("--records 2 --config nothing", "no config is called 'nothing'"),
-        ("--records 2 --base nothing", "nothing/config.json does not exist"),
+        ("--records 2 --base nothing", "nothing does not exist"),
         ("--records 2 --base BASE --config odd.json", "cannot take these clips"),
         ("--records 6 --base BASE --keep-raw", "settings.scenes.records: 4 -> 6"),
         ("--records 4 --base BASE", "other settings"),
