@@ -90,11 +90,13 @@ def _export_joint(out: Path, config: Config, params: Params, dtype: np.dtype | N
 
 def _export_codecs(out: Path, model: Con360AV, dtype: np.dtype | None) -> None:
     settings, schedules, pretrained = model.config.model, model.config.schedule, model.codecs.pretrained
+    # A small vocabulary does not have the library's default ids.
+    clip = {name: getattr(pretrained.tokenizers["video"], name) for name in ("bos_token_id", "eos_token_id")}
     for folder, part, table, content in (
         ("vae_a", "vae_audio", VAE, from_settings.vae_json(settings.vae.audio)),
         ("vae_v", "vae_video", VAE, from_settings.vae_json(settings.vae.video)),
         ("text_encoder_a", "text_audio", CLAP_TEXT, from_settings.clap_text_json(settings.text.audio)),
-        ("text_encoder_v", "text_video", CLIP_TEXT, from_settings.clip_text_json(settings.text.video)),
+        ("text_encoder_v", "text_video", CLIP_TEXT, from_settings.clip_text_json(settings.text.video) | clip),
         ("vocoder", "vocoder", VOCODER, from_settings.vocoder_json(settings.vocoder, model.config.mel.sample_rate)),
     ):
         _write(out / folder, content, flatten(pretrained.params(part)), table, dtype, text.skipped)

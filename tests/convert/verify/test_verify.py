@@ -14,9 +14,8 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from con360av_jax.base.parts import PARTS, part_factory
+from con360av_jax.base.parts import PARTS
 from con360av_jax.base.pretrained import open_pretrained, write_pretrained
-from con360av_jax.base.tokenizer import train_tokenizers
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.models import functional
@@ -29,30 +28,15 @@ from convert.verify.compare import PartResult, passed, verify
 from convert.verify.layers import Comparison
 from convert.verify.report import environment, render, write_html, write_json
 from tests.support.published_folders import animatediff_name, image_unet_json
+from tests.support.random_weights import write_random_base
 
 torch = pytest.importorskip("torch", reason="the originals are PyTorch models")
-
-
-def _random(config: Config, part: str, number: int) -> functional.Params:
-    """Values that no initialiser would give, of sizes that keep attention soft and features near one."""
-    random = np.random.default_rng(number)
-
-    def draw(path: str, shape: tuple[int, ...]) -> np.ndarray:
-        around = 1.0 if path.endswith("scale") else 0.0
-        spread = 0.2 if len(shape) == 1 else np.prod(shape[:-1]) ** -0.5
-        return (around + spread * random.standard_normal(shape)).astype(np.float32)
-
-    shapes = flatten(functional.abstract(part_factory(part, config))[1])
-    return unflatten({path: draw(path, leaf.shape) for path, leaf in shapes.items()})
 
 
 @pytest.fixture(scope="module")
 def base(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pretrained folder whose every parameter is random."""
-    folder = tmp_path_factory.mktemp("random") / "base"
-    parts = ((part, _random(tiny, part, number)) for number, part in enumerate(PARTS))
-    write_pretrained(folder, tiny, parts, train_tokenizers(tiny, 0), origin="noise")
-    return folder
+    return write_random_base(tmp_path_factory.mktemp("random") / "base", tiny)
 
 
 @pytest.fixture(scope="module")
