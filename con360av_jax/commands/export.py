@@ -1,4 +1,4 @@
-"""con360av export: a run or a base as one small folder of float16 weights."""
+"""con360av export: a run or a base as one small folder of float16 weights, or a judge as one file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ class Export:
 
     The folder is a checkpoint and a base for every command. It holds the moving average of a run's weights, its frozen
     base, both tokenizers, the config, and a report on every training that the weights come from. The same weights give
-    the same bytes. `python -m convert export` writes folders for PyTorch instead.
+    the same bytes. `python -m convert export` writes folders for PyTorch instead. Of a run that trained a judge, it
+    writes one file for `con360av evaluate --weights`.
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best, or a base."""
     out: Path
-    """Folder to write."""
+    """Folder to write; for a judge, a file such as judge_video.safetensors."""
 
     def execute(self) -> None:
         """Exports the weights and shows the sizes of the files; raises CheckpointError if `out` exists."""
@@ -35,11 +36,17 @@ class Export:
         from con360av_jax.base.exported import FILES, write_exported
         from con360av_jax.base.parts import PARTS
         from con360av_jax.base.pretrained import refuse_existing
+        from con360av_jax.evaluate.judges import trained_judge, write_judge
         from con360av_jax.evaluate.settings import find_weights
         from con360av_jax.model import load
         from con360av_jax.models.functional import flatten
 
         refuse_existing(self.out)
+        if (judge := trained_judge(self.source)) is not None:
+            write_judge(judge, self.out)
+            size = decimal(self.out.stat().st_size)
+            Console().print(f"{self.out}: {judge.card.name}, {size}", highlight=False, soft_wrap=True)
+            return
         weights = find_weights(self.source, ema=True)
         model = load(weights.path)
         pretrained = model.codecs.pretrained

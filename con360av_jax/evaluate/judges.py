@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from importlib import resources
 from pathlib import Path
 
 import jax
@@ -24,6 +23,7 @@ from con360av_jax.errors import CheckpointError, first_line
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.runtime.files import replacing
+from con360av_jax.runtime.packaged import FOLDER
 from con360av_jax.runtime.provenance import file_sha256
 from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.textures import PALETTES
@@ -67,7 +67,14 @@ class Judge:
 
 def packaged(name: str) -> Path:
     """File of a judge that ships with the package, there or not."""
-    return Path(str(resources.files("con360av_jax"))) / "judges" / f"{name}.safetensors"
+    return FOLDER / "judges" / f"{name}.safetensors"
+
+
+def trained_judge(path: Path) -> Judge | None:
+    """The judge of a run or of RUN/checkpoints/STEP; None for other weights. Raises CheckpointError if corrupt."""
+    folder = next((place for place in (path, path.resolve().parent.parent) if (place / "run.json").is_file()), None)
+    run = None if folder is None else run_folder.open_any(folder)
+    return _of_run(path) if isinstance(run, run_folder.PretrainingRun) and run.part in JUDGES else None
 
 
 def open_judge(name: str, path: Path | None = None) -> Judge:
@@ -92,6 +99,7 @@ def write_judge(judge: Judge, path: Path) -> None:
     origin = {name: value for name, value in judge.card.origin.items() if name != "run"}
     card = json.dumps(unstructure(replace(judge.card, origin=origin)))
     tensors = {name: np.asarray(leaf).astype(np.float16) for name, leaf in flatten(judge.params).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, CheckpointError) as aside:
         aside.write_bytes(save(tensors, metadata={METADATA: card}))
 

@@ -85,12 +85,14 @@ def test_a_run_is_a_judge_that_its_file_repeats_within_float16(config: Config, l
         pretrain(config, name, base, SceneData(5), tmp_path / name)
         found = open_judge(name, tmp_path / name)
         assert found.card.origin["step"] == 2 and found.card.origin["data"] == {"scenes": 5, "version": 2}
-        write_judge(found, tmp_path / "file")
+        (tmp_path / "file").unlink(missing_ok=True)
+        assert cli.main(["export", str(tmp_path / name), "--out", str(tmp_path / "file")]) == 0
         again = open_judge(name, tmp_path / "file")
         assert "run" not in again.card.origin and again.card.origin["step"] == 2
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-3), found.params, again.params)
     with pytest.raises(CheckpointError, match=r"pretrain judge_audio: give it to con360av evaluate --weights judge_a"):
         run.load(tmp_path / "judge_audio", True, config.mesh, True, "float32")
+    assert cli.main(["export", str(tmp_path / "judge_audio"), "--out", str(tmp_path / "file")]) == 2
     # A judge is no part of a base.
     told = ["init", "--config", "debug", "--out", str(tmp_path / "base"), "--part", f"judge_video={tmp_path}"]
     assert cli.main(told) == 2 and not (tmp_path / "base").exists()
