@@ -41,7 +41,7 @@ from con360av_jax.scenes.views import position_directions
 
 LEAST_FRAMES = 4
 """Frames with the object in view that a correlation needs."""
-LEAST_CHANGE = 0.1
+LEAST_CHANGE = 0.05
 """Standard deviation of an envelope, seen and heard in a target, from which it counts as varying."""
 
 _higher = partial(Metric, unit="", lower_is_better=False, value=None)
