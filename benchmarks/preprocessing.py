@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import harness
+from con360av_jax.base.record_encoder import open_encoder
 from con360av_jax.config.files import load_config
 from con360av_jax.data.schema import Sample
 from con360av_jax.data.writer import write_dataset
@@ -30,7 +31,6 @@ from preprocess.captions.template import template_caption
 from preprocess.inputs import search
 from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import segment_contrast
-from preprocess.stages.encode import open_encoder
 from preprocess.stages.segment import cut, windows
 from preprocess.stages.standardise import read_mono, read_panorama, standardise
 from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints

@@ -14,6 +14,7 @@ from con360av_jax.commands.program import run_program
 from con360av_jax.commands.report import Report
 from con360av_jax.commands.sample import Sample
 from con360av_jax.commands.synth import Synth
+from con360av_jax.commands.synth_dataset import SynthDataset
 from con360av_jax.commands.table1 import Table1
 from con360av_jax.commands.train import Train
 
@@ -21,6 +22,7 @@ ABOUT = "Controllable audio-visual generation from 360° video: audio and video 
 COMMANDS = {
     "demo": Demo,
     "synth": Synth,
+    "synth-dataset": SynthDataset,
     "init": Init,
     "pretrain": Pretrain,
     "train": Train,

@@ -33,7 +33,7 @@ class Train:
     """Folder of frozen weights, made by `con360av init` or `export`, or by `python -m convert base`, or the name of a
     packaged model."""
     dataset: Path
-    """Folder of records, made by `python -m preprocess run`."""
+    """Folder of records, made by `python -m preprocess run` or `con360av synth-dataset`."""
     validation: Path | None = None
     """Folder of held-out records, such as the validation split: their loss is measured every train.validate_every
     steps, and clips of them are sampled every train.sample_every steps."""

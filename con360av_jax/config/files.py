@@ -157,6 +157,22 @@ def load_config(name_or_path: str | Path) -> Config:
     return load_config_json(path) if path.suffix == ".json" else _load_python(path)
 
 
+def dataset_config(name: str, base: str) -> Config:
+    """Returns the config of a dataset to make, from the name or path of a config and the folder of a base.
+
+    With a base, only the clip is taken from the config, model and mel are those of the base, and without a name its
+    config is returned. For base "none" it is the named config, or debug. Raises as `load_config` and `config_of` do,
+    and ConfigError if the base's networks cannot take the clips.
+    """
+    if base == "none":
+        return load_config(name or "debug")
+    given = config_of(base)
+    if not name:
+        return given
+    named = load_config(name)
+    return named.on_base(given, named.clip)
+
+
 def _named(name: str) -> Path:
     spec = importlib.util.find_spec("configs")
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []

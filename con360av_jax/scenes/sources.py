@@ -21,7 +21,7 @@ from con360av_jax.scenes.panorama import render_frame, render_scene_background, 
 from con360av_jax.scenes.scene import CLASSES, Scene
 from con360av_jax.scenes.timbres import loudness_envelope, object_sound, scene_sound
 from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_2
-from con360av_jax.scenes.views import SeenObject, draw_viewpoints, seen_objects, view_caption
+from con360av_jax.scenes.views import SeenObject, Viewpoint, draw_viewpoints, seen_objects, view_caption
 from con360av_jax.sphere.contrast import WORKING_HEIGHT, contrast_saliency
 
 SAMPLES = 2**30
@@ -139,10 +139,19 @@ class SceneVideos(SceneSource[View]):
 
     def render(self, number: int) -> View:
         """See `SceneSource`."""
-        clip = self.clip
-        scene = _scene(self.seed, number // CLIPS_PER_SCENE, clip.seconds, self.split)
-        times = np.arange(clip.frames) / clip.frames_per_second
-        return _view(scene, times, (clip.height, clip.width), self.generator(_CLIP, number))
+        clip, generator = self.clip, self.generator(_CLIP, number)
+        return _view(self.scene(number), self._times(), (clip.height, clip.width), generator)
+
+    def scene(self, number: int) -> Scene:
+        """Scene of clip `number`."""
+        return _scene(self.seed, number // CLIPS_PER_SCENE, self.clip.seconds, self.split)
+
+    def viewpoint(self, number: int) -> Viewpoint:
+        """Viewpoint of clip `number`, which is not rendered."""
+        return _drawn_viewpoint(self.scene(number), self._times(), self.generator(_CLIP, number))
+
+    def _times(self) -> Float64[np.ndarray, "frame"]:
+        return np.arange(self.clip.frames) / self.clip.frames_per_second
 
 
 class SceneClips(SceneSource[Clip]):
@@ -192,13 +201,21 @@ class SceneAudio(SceneSource[Audio]):
         }
 
 
+def _middle(times: Float64[np.ndarray, "frame"]) -> float:
+    return float(times[len(times) // 2])
+
+
+def _drawn_viewpoint(scene: Scene, times: Float64[np.ndarray, "frame"], generator: np.random.Generator) -> Viewpoint:
+    (viewpoint,) = draw_viewpoints(scene, _middle(times), generator)
+    return viewpoint
+
+
 def _view(
     scene: Scene, times: Float64[np.ndarray, "frame"], size: tuple[int, int], generator: np.random.Generator
 ) -> View:
     """A scene at `times` (s) from a viewpoint that is drawn for the middle frame; several frames show motion."""
-    middle = float(times[len(times) // 2])
-    (viewpoint,) = draw_viewpoints(scene, middle, generator)
-    seen = seen_objects(scene, middle, viewpoint)
+    viewpoint = _drawn_viewpoint(scene, times, generator)
+    seen = seen_objects(scene, _middle(times), viewpoint)
     video, objects = render_views(scene, times, viewpoint, *size)
     return {
         "video": video,

@@ -1,13 +1,10 @@
 """Procedural 360° clips: video, ambisonic audio, caption and ground truth of a scene, in memory or as files."""
 
 import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int16, UInt8
@@ -15,6 +12,7 @@ from jaxtyping import Int16, UInt8
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import write_clip
 from con360av_jax.runtime.files import remove_leftovers, replacing
+from con360av_jax.runtime.processes import in_processes
 from con360av_jax.scenes.panorama import paint_objects, panorama_grid, render_scene_background
 from con360av_jax.scenes.scene import Scene, make_scene
 from con360av_jax.scenes.timbres import object_sound, scene_sound
@@ -23,8 +21,6 @@ from con360av_jax.scenes.version_2 import SPLIT_NUMBERS, SceneSplit, make_scene_
 from con360av_jax.scenes.views import draw_viewpoints, seen_objects, view_caption
 
 CAPTIONS, SETTINGS, VIEWPOINTS = "captions.jsonl", "scenes.json", "viewpoints.csv"
-Written: TypeAlias = tuple[int, str, list[str]]
-"""Number and caption of a written scene, and the lines of its viewpoints."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ def _write_scenes(
 ) -> None:
     """Writes all clips with truth, captions and viewpoints."""
     lines, places = dict[int, str](), dict[int, list[str]]()
-    for index, caption, places[index] in _in_processes(partial(_write_scene, folder, rendering), clips, workers):
+    for index, caption, places[index] in in_processes(partial(_write_scene, folder, rendering), range(clips), workers):
         lines[index] = json.dumps({"file": f"scene_{index:06d}.mp4", "caption": caption})
         if progress:
             progress(len(lines), clips)
@@ -204,21 +200,7 @@ def _already_written(out: Path, settings: dict[str, int | float | str]) -> bool:
     raise DatasetError(f"{out}: is not empty and holds something else than these scenes; choose another folder")
 
 
-def _in_processes(work: Callable[[int], Written], clips: int, workers: int) -> Iterator[Written]:
-    """`work(index)` for every clip as results come in, in this process or, with several workers, in new ones."""
-    if workers == 1:
-        yield from map(work, range(clips))
-        return
-    with ProcessPoolExecutor(min(workers, clips), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(work, index) for index in range(clips)]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _write_scene(folder: Path, rendering: _Rendering, index: int) -> Written:
+def _write_scene(folder: Path, rendering: _Rendering, index: int) -> tuple[int, str, list[str]]:
     """Renders and writes one clip with its truth; returns its number, caption and lines of viewpoints."""
     scene = numbered_scene(rendering.seed, index, rendering.seconds, rendering.version, rendering.split)
     rate, size = rendering.frames_per_second, (rendering.height, rendering.width)

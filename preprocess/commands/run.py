@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
-from con360av_jax.config.files import config_of, load_config
-from con360av_jax.config.settings import Config, require
+from con360av_jax.config.files import dataset_config
+from con360av_jax.config.settings import require
 from preprocess.choices import CaptionName, SaliencyDevice, SaliencyName, SplitName, Stereo
 from preprocess.stages.quality import Limits
 
@@ -143,14 +143,14 @@ class Run:
         return TOO_MANY_REJECTED if too_many else 0
 
     def _pipeline(self) -> "Pipeline":
+        from con360av_jax.base.record_encoder import open_encoder
         from preprocess.captions.choose import open_captions
         from preprocess.running.pipeline import Pipeline
         from preprocess.saliency.choose import open_saliency
-        from preprocess.stages.encode import open_encoder
         from preprocess.stages.given_viewpoints import GivenViewpoints
         from preprocess.stages.viewpoints import ViewpointSettings
 
-        config = self._config()
+        config = dataset_config(self.config, self.base)
         return Pipeline(
             config=config,
             saliency=open_saliency(self.saliency, self.saliency_folder, self.saliency_weights, self.saliency_device),
@@ -164,15 +164,6 @@ class Run:
             stereo=self.stereo,
             limits=self.limits,
         )
-
-    def _config(self) -> Config:
-        if self.base == "none":
-            return load_config(self.config or "debug")
-        base = config_of(self.base)
-        if not self.config:
-            return base
-        given = load_config(self.config)
-        return given.on_base(base, given.clip)
 
     def _caption_settings(self) -> "CaptionSettings":
         from preprocess.captions.contract import CaptionSettings

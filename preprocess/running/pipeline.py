@@ -7,7 +7,7 @@
 5. captions     a sentence on the scene, or texts that a later stage joins captions/
 6. views        the video of every viewpoint; panoramas are dropped        stages/views.py
 7. captions     the joined sentence, for backends with such a stage        captions/
-8. encode       frozen encoders; the arrays become samples                 stages/encode.py, records.py
+8. encode       frozen encoders; the arrays become samples                 stages/records.py
 
 An unusable recording is rejected in 1, an unusable segment in 2; other stages reject what they cannot process. A
 rejection becomes a line of the ledger (rejected.jsonl), and the run goes on.
@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 
 from con360av_jax.config.settings import ClipConfig, Config
-from con360av_jax.data.schema import MAP_FIELDS, RAW_FIELDS, Sample
+from con360av_jax.data.encoding import Encoder, record_fields
+from con360av_jax.data.schema import Sample
 from con360av_jax.media.mel import log_mel
 from preprocess.captions.contract import CaptionBackend, as_stages
 from preprocess.choices import Stereo
 from preprocess.inputs import Input
 from preprocess.saliency.contract import SaliencyBackend
-from preprocess.stages.encode import Encoder
 from preprocess.stages.given_viewpoints import GivenViewpoints
 from preprocess.stages.previews import write_preview
 from preprocess.stages.quality import Limits
@@ -77,9 +77,8 @@ class Pipeline:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Fields of every sample: raw arrays if wanted or if nothing is encoded, encoded arrays, and maps."""
-        raw = RAW_FIELDS if self.keep_raw or not self.encoder.fields else ()
-        return (*raw, *self.encoder.fields, *MAP_FIELDS)
+        """Fields of every sample (`record_fields`)."""
+        return record_fields(self.encoder, self.keep_raw)
 
     def stages(self, is_stored: Callable[[str], bool] = lambda segment: False) -> tuple[Stage, ...]:
         """All stages, in order; segments for whose name `is_stored` is true pass through untouched.

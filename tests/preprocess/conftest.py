@@ -6,10 +6,10 @@ import pytest
 
 from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import Config
+from con360av_jax.data.encoding import NoEncoder
 from preprocess.captions.template import template_caption
 from preprocess.running.pipeline import Pipeline
 from preprocess.saliency.contrast import segment_contrast
-from preprocess.stages.encode import NoEncoder
 from preprocess.stages.viewpoints import ViewpointSettings
 
 

@@ -1,4 +1,4 @@
-"""`python -m preprocess` in a process of its own that is killed at a chosen moment."""
+"""A command in a process of its own that is killed at a chosen moment."""
 
 import os
 import signal
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 SCRIPT = """
 import os, signal, sys
 from pkgutil import resolve_name
-from preprocess.cli import main
-place, _, name = sys.argv[1].rpartition(".")
-owner, left = resolve_name(place), int(sys.argv[2])
+main = resolve_name(sys.argv[1])
+place, _, name = sys.argv[2].rpartition(".")
+owner, left = resolve_name(place), int(sys.argv[3])
 real = getattr(owner, name)
 def counted(*given):
     global left
@@ -20,13 +20,13 @@ def counted(*given):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
 setattr(owner, name, counted)
-sys.exit(main(sys.argv[3:]))
+sys.exit(main(sys.argv[4:]))
 """
 
 
-def run_killed(function: str, call: int, arguments: Sequence[str]) -> None:
+def run_killed(function: str, call: int, arguments: Sequence[str], program: str = "preprocess.cli") -> None:
     """Runs the command, which is killed instead of calling `function`, such as "os.replace", for the `call`-th time."""
-    command = [sys.executable, "-c", SCRIPT, function, str(call), *arguments]
+    command = [sys.executable, "-c", SCRIPT, f"{program}:main", function, str(call), *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     killed = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from con360av_jax.base.record_encoder import PretrainedEncoder, open_encoder
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import ENCODED_FIELDS, field_specs
 from con360av_jax.errors import CheckpointError, ConfigError
-from preprocess.stages.encode import PretrainedEncoder, open_encoder
 
 
 class RecordingCodecs:

@@ -1,37 +1,15 @@
-"""Stage "encode": views, mels and captions through the frozen encoders, each mel and caption once."""
+"""Encoding of records: views, mels and captions through the frozen encoders, each mel and caption once."""
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from con360av_jax.config.settings import Config
+from con360av_jax.data.encoding import Encoder, Mel, NoEncoder, View
 from con360av_jax.data.schema import ENCODED_FIELDS
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.runtime.packaged import find_model
-
-View: TypeAlias = UInt8[np.ndarray, "frame height width 3"]
-Mel: TypeAlias = Float32[np.ndarray, "time mel"]
-
-
-class Encoder(Protocol):
-    """Encodes one view, its mel spectrogram and its caption into the arrays named `fields`."""
-
-    fields: tuple[str, ...]
-
-    def __call__(self, view: View, mel: Mel, caption: str) -> dict[str, np.ndarray]: ...
-
-
-class NoEncoder:
-    """Encodes nothing: records hold raw video and audio."""
-
-    fields: tuple[str, ...] = ()
-
-    def __call__(self, view: View, mel: Mel, caption: str) -> dict[str, np.ndarray]:
-        """Returns no arrays."""
-        return {}
 
 
 class PretrainedEncoder:
