@@ -15,7 +15,7 @@ The onsets themselves are no truth for a generated clip: nothing that the model 
 Clips are left out only for a fault or a property of their target. Each metric is also computed for the targets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from con360av_jax.config.settings import Config
+from con360av_jax.data.schema import recording_of
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.faults import Faults, Side
 from con360av_jax.evaluate.feature_metrics import Found
@@ -41,7 +42,7 @@ from con360av_jax.scenes.views import position_directions
 
 LEAST_FRAMES = 4
 """Frames with the object in view that a correlation needs."""
-LEAST_CHANGE = 0.1
+LEAST_CHANGE = 0.05
 """Standard deviation of an envelope, seen and heard in a target, from which it counts as varying."""
 
 _higher = partial(Metric, unit="", lower_is_better=False, value=None)
@@ -96,13 +97,24 @@ def judge_metrics(
     return metrics
 
 
+def require_truth(truth: Path | None, keys: Iterable[str]) -> None:
+    """Raises MetricError unless `truth` is a folder with the truth of the scene of every record."""
+    for key in keys:
+        if truth is None or not (truth / f"{recording_of(key)}.json").is_file():
+            raise _lacks(truth, key)
+
+
+def _lacks(truth: Path | None, key: str) -> MetricError:
+    return MetricError(
+        f"{truth} has no truth of record {key}: give --truth the folder that con360av synth wrote and that the dataset "
+        "was made from"
+    )
+
+
 def _truth_of(truth: Path, clip: EvaluatedClip, config: Config) -> SceneClip:
     scene = scene_clip(truth, clip.key, clip.start, np.array(clip.viewpoint), config.clip.frames_per_second)
     if scene is None:
-        raise MetricError(
-            f"{truth} has no truth of record {clip.key}: give --truth the folder that con360av synth wrote and that "
-            "the dataset was made from"
-        )
+        raise _lacks(truth, clip.key)
     return scene
 
 

@@ -20,7 +20,7 @@ from con360av_jax.evaluate.faults import FAULTS, fault_metrics, find_faults, wit
 from con360av_jax.evaluate.feature_metrics import Found, compute, measures
 from con360av_jax.evaluate.features import FeatureCard
 from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
-from con360av_jax.evaluate.judge_metrics import NAMES, judge_metrics
+from con360av_jax.evaluate.judge_metrics import NAMES, judge_metrics, require_truth
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS
 from con360av_jax.evaluate.protocols import Protocol, parts
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
@@ -92,12 +92,15 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Loader) -> bool:
 
     Each process generates its share and waits until all clips are on disk; only process 0 continues.
 
-    Raises ConfigError for impossible settings or missing or unusable weights, or if a folder belongs to other settings.
+    Raises ConfigError for impossible settings or missing or unusable weights, or if a folder belongs to other settings,
+    MetricError if the judges lack the truth of a record.
     """
     share = Share(jax.process_index(), jax.process_count())
     # Checked before folders are bound to these settings, because they would refuse the corrected ones.
     for one in evaluations:
         trajectories(one.making.weights.config.schedule, one.making.sampler)
+        if one.protocol.judge is not None:
+            require_truth(one.truth, [entry.key for entry in one.entries])
     extracting = [one for one in evaluations if require_weights(one.folder, one.protocol, one.extraction)]
     if extracting and share.index == 0:
         check_networks(extracting[0].protocol, extracting[0].extraction)  # those of a study or a table are the same

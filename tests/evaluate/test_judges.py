@@ -176,3 +176,12 @@ def test_what_is_missing_is_told_before_anything_is_generated(
     assert cli.main(given[:place] + given[place + count :]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "eval").exists()
+
+
+def test_a_record_without_truth_is_told_before_anything_is_generated(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    sorted((tmp_path / "truth").iterdir())[2].unlink()
+    assert cli.main(given) == 2
+    assert "has no truth of record fake_00" in capsys.readouterr().err
+    assert not (tmp_path / "eval").exists()
