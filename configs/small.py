@@ -34,7 +34,7 @@ config = Config(
     model=ModelConfig(
         unet_audio=AudioUNetConfig(
             levels=(
-                UNetLevel(width=32, layers=1, heads=4),
+                UNetLevel(width=32, layers=1, attention=False, heads=4),
                 UNetLevel(width=48, layers=1, heads=4),
                 UNetLevel(width=48, layers=1, heads=4),
                 UNetLevel(width=48, layers=1, attention=False, heads=4),
@@ -44,7 +44,7 @@ config = Config(
         ),
         unet_video=VideoUNetConfig(
             levels=(
-                UNetLevel(width=32, layers=1, heads=4),
+                UNetLevel(width=32, layers=1, attention=False, heads=4),
                 UNetLevel(width=48, layers=1, heads=4),
                 UNetLevel(width=64, layers=1, heads=4),
                 UNetLevel(width=64, layers=1, attention=False, heads=4),

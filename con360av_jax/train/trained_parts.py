@@ -10,17 +10,30 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from con360av_jax.base.parts import nested, shapes_below
+from con360av_jax.config.files import changes, to_dict
 from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.data.transforms import collate
+from con360av_jax.errors import CheckpointError, some
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.train import checkpoint, run_folder
 from con360av_jax.train.checkpoint import locate
 from con360av_jax.train.objectives.choose import make_objective
+from con360av_jax.train.objectives.objective import Objective
 from con360av_jax.train.optimizer import select
 from con360av_jax.train.pretraining_data import TrainingData, recorded_data
 
 ITEMS = ("ema", "progress")
+SETTINGS = {
+    "vae_audio": "model.vae.audio",
+    "vae_video": "model.vae.video",
+    "vocoder": "model.vocoder",
+    "text_audio": "model.text.audio",
+    "text_video": "model.text.video",
+    "joint/unet/audio": "model.unet_audio",
+    "joint/unet/video": "model.unet_video",
+}
+"""Path of a trained network in a base -> its settings."""
 FACTOR_BATCHES = 32
 """Batches of training examples that a scaling factor is measured on."""
 
@@ -43,13 +56,14 @@ def open_trained(path: Path, config: Config) -> TrainedPart:
     A scaling factor is measured as 1 / the standard deviation of all latents of the first training examples.
 
     Raises:
-        CheckpointError: there is no such run or checkpoint, it is corrupt, or its networks are not those of `config`.
+        CheckpointError: there is no such run or checkpoint, it is corrupt, it trained no part of a base, or mel, noise
+            schedules or the trained networks are not those of `config`; other networks may differ.
         DatasetError: the data that a scaling factor is measured on are gone.
     """
     folder, step_folder = locate(path, ITEMS)
     run = run_folder.open_pretraining(folder)
-    run_folder.require_same_networks(config, run.config, f"run {folder}")
     objective = make_objective(run.part, run.config)
+    _require_same_part(objective, config, run)
     here = SingleDeviceSharding(jax.local_devices()[0])
 
     shapes: Params = {}
@@ -96,6 +110,20 @@ def with_factors(config: Config, factors: Mapping[str, float]) -> Config:
         for name, vae in vars(config.model.vae).items()
     }
     return replace(config, model=replace(config.model, vae=PerModality(**vaes)))
+
+
+def _require_same_part(objective: Objective, config: Config, run: run_folder.PretrainingRun) -> None:
+    """Raises CheckpointError unless what `run` trained is a part of a base of `config`."""
+    if not SETTINGS.keys() >= set(objective.trains):
+        raise CheckpointError(f"run {run.folder} trained {run.part}, which is no part of a base")
+    needed = ("mel.", "schedule.", *(f"{SETTINGS[name]}." for name in objective.trains))
+    found = changes(to_dict(run.config), to_dict(config))
+    # Measured scaling factors are no settings of the run's own.
+    different = [
+        line for path, line in found.items() if path.startswith(needed) and not path.endswith(".scaling_factor")
+    ]
+    if different:
+        raise CheckpointError(f"run {run.folder} belongs to another config: {some(different, '; ')}")
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, sharding: SingleDeviceSharding) -> jax.ShapeDtypeStruct:

@@ -19,6 +19,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import latent_shapes, text_shapes
 from con360av_jax.data.transforms import collate
 from con360av_jax.denoiser import DenoiserInputs
+from con360av_jax.errors import CheckpointError
 from con360av_jax.models.functional import Params, flatten
 from con360av_jax.models.joint import joint_model
 from con360av_jax.scenes.sources import SceneStills
@@ -186,6 +187,15 @@ def assert_rest_is(wanted: Params, found: dict[str, Any], trained: set[str]) -> 
     assert rest and len(rest) + len(trained) == len(found)
     for path, leaf in rest.items():
         np.testing.assert_array_equal(found[path], leaf)
+
+
+def test_a_part_fits_bases_whose_other_networks_differ(small: Config, whole: Path):
+    other = with_part(small, "model.vocoder", resblock_kernels=(5,))
+    assert leaves_equal(open_trained(whole, other).params, open_trained(whole, small).params)
+    with pytest.raises(CheckpointError, match=r"another config: model\.unet_video\.norm_groups"):
+        open_trained(whole, with_part(small, "model.unet_video", norm_groups=4))
+    with pytest.raises(CheckpointError, match=r"another config: model\.text\.video\.mlp_width"):
+        open_trained(whole, with_part(small, "model.text.video", mlp_width=48))
 
 
 def test_two_runs_of_one_part_are_refused(small: Config, whole: Path, tmp_path: Path, capsys):
