@@ -38,7 +38,8 @@ class Pretrain:
     scenes: int | None = None
     """Seed of procedural scenes to train on; held-out scenes of the same seed are measured."""
     dataset: Path | None = None
-    """Folder of records with raw fields to train on, made by `python -m preprocess run --keep-raw`."""
+    """Folder of records with raw fields to train on, made by `python -m preprocess run --keep-raw` or
+    `con360av synth-dataset`."""
     validation: Path | None = None
     """With --dataset, folder of held-out records with raw fields, which are measured at every checkpoint."""
     config: str = ""

@@ -26,7 +26,8 @@ class SynthDataset:
     """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the base's config, or debug without
     a base. With a base, only the clip is taken from it: model and mel are those of the base."""
     base: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "none"
-    """Base (folder or packaged model) whose encoders make latents and embeddings, or none to keep raw video and audio."""
+    """Base (folder or name of a packaged model) whose encoders make latents and embeddings, or none to keep raw video
+    and audio."""
     keep_raw: bool = False
     """Keep video, audio and mel beside their encodings."""
     seed: int = 0

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import con360av_jax as c3
 from con360av_jax import cli
 from con360av_jax.base.parts import judge_factory
 from con360av_jax.config.settings import Config
@@ -96,7 +97,7 @@ def test_a_run_is_a_judge_that_its_file_repeats_within_float16(config: Config, l
         assert "run" not in again.card.origin and again.card.origin["step"] == 2
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-3), found.params, again.params)
     with pytest.raises(CheckpointError, match=r"pretrain judge_audio: give it to con360av evaluate --weights judge_a"):
-        run.load(tmp_path / "judge_audio", True, config.mesh, True, "float32")
+        c3.load(tmp_path / "judge_audio")
     assert cli.main(["export", str(tmp_path / "judge_audio"), "--out", str(tmp_path / "file")]) == 2
     # A judge is no part of a base.
     told = ["init", "--config", "debug", "--out", str(tmp_path / "base"), "--part", f"judge_video={tmp_path}"]
