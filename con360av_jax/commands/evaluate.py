@@ -39,7 +39,7 @@ class Evaluate:
     comparison.html."""
     protocol: str = "small"
     """Metrics and networks: paper, styleganv, videogpt, fadtk, small (FastGaze and YAMNet), or scenes (judges of
-    procedural scenes, which need --truth)."""
+    procedural scenes; the dataset is one of con360av synth-dataset, or --truth is given)."""
     options: Annotated[EvaluationOptions, tyro.conf.arg(name="")] = EvaluationOptions()
     """Options of every evaluation."""
     features: tuple[Path, Path] | None = None
@@ -94,8 +94,6 @@ class Evaluate:
         if unknown := self._published().keys() - (known := metric_names(protocol, self.truth is not None)):
             name = min(unknown)
             raise ConfigError(f"--paper {name}: no such metric here; give one of {', '.join(known)}")
-        if protocol.judge is not None and self.truth is None:
-            raise ConfigError(f"protocol {protocol.name} compares with the truth of scenes: give --truth SCENES")
         if self.truth is not None and not self.truth.is_dir():
             raise ConfigError(f"--truth {self.truth}: no such folder; give what con360av synth wrote")
 

@@ -20,10 +20,11 @@ from con360av_jax.evaluate.faults import FAULTS, fault_metrics, find_faults, wit
 from con360av_jax.evaluate.feature_metrics import Found, compute, measures
 from con360av_jax.evaluate.features import FeatureCard
 from con360av_jax.evaluate.generate import GENERATED, TARGETS, Share
-from con360av_jax.evaluate.judge_metrics import NAMES, judge_metrics, require_truth
+from con360av_jax.evaluate.judge_metrics import NAMES, judge_metrics
 from con360av_jax.evaluate.metrics.bootstrap import DRAWS
 from con360av_jax.evaluate.protocols import Protocol, parts
 from con360av_jax.evaluate.results import ClipScores, Metric, Results, write_results
+from con360av_jax.evaluate.scene_truths import check_truth, write_truth
 from con360av_jax.evaluate.selection import EvaluatedClip, read_clips
 from con360av_jax.evaluate.settings import Making, Weights, keep_to
 from con360av_jax.evaluate.training_data import trained_on
@@ -61,7 +62,7 @@ def metric_names(protocol: Protocol, truth: bool) -> tuple[str, ...]:
     names = ["s_kl"] if "saliency" in made else []
     for one in measures(protocol):
         names += [one.name, f"{one.name}_infinity", f"{one.part}_distance"]
-    names += NAMES if truth and protocol.judge is not None else []
+    names += NAMES if protocol.judge is not None else []
     names.append("av_align")
     names += ["share_in_view", "direction_error", "direction_error_all"] if truth and "saliency" in made else []
     names += ["class_agreement"] if truth and "classes" in made else []
@@ -100,7 +101,7 @@ def generate_all(evaluations: Sequence[Evaluation], load_model: Loader) -> bool:
     for one in evaluations:
         trajectories(one.making.weights.config.schedule, one.making.sampler)
         if one.protocol.judge is not None:
-            require_truth(one.truth, [entry.key for entry in one.entries])
+            check_truth(one.truth, one.making.dataset.manifest, one.entries)
     extracting = [one for one in evaluations if require_weights(one.folder, one.protocol, one.extraction)]
     if extracting and share.index == 0:
         check_networks(extracting[0].protocol, extracting[0].extraction)  # those of a study or a table are the same
@@ -151,8 +152,9 @@ def measure(one: Evaluation) -> tuple[Results, dict[str, Pair]]:
     with Console(stderr=True).status("measuring control"):
         control = control_metrics(one.folder, one.truth, config, faults, *draw)
     judged = Found()
-    if one.protocol.judge is not None and one.truth is not None:
-        judged = judge_metrics(one.folder, one.truth, config, one.protocol.judge, faults, *draw)
+    if one.protocol.judge is not None:
+        truth = one.truth or write_truth(one.folder, one.making.dataset.manifest, one.entries)
+        judged = judge_metrics(one.folder, truth, config, one.protocol.judge, faults, *draw)
     for more in (judged, control, fault_metrics(faults, names, *draw)):
         found.add(more)
     cards = {part: generated.card for part, (generated, _) in features.items()}

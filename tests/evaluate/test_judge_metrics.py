@@ -15,6 +15,7 @@ from con360av_jax.evaluate.results import Exclusion, Metric
 from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.views import seen_objects
 from tests.support.judged_clips import CONFIG, INTACT, SURE, Judged, N, evaluation, judged
+from tests.support.scene_clips import value
 
 CLIPS = 12
 MIDDLE = 1.0
@@ -75,7 +76,7 @@ def test_a_turned_view_has_the_error_of_its_turn(clips: Sequence[Judged], tmp_pa
         wanted = [np.degrees(2 * np.arcsin(np.sin(angle / 2) * np.cos(latitude))) for latitude in latitudes]
         assert min(wanted) - 0.05 <= error <= max(wanted) + 0.05
     error = metrics["judge_direction_error"]
-    assert 4.5 < error.low <= error.value <= error.high < 6.1  # pyright: ignore[reportOptionalOperand]
+    assert 4.5 < value(error.low) <= value(error.value) <= value(error.high) < 6.1
     assert error.target == pytest.approx(0, abs=0.05)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import con360av_jax as c3
 from con360av_jax import cli
 from con360av_jax.base.parts import judge_factory
 from con360av_jax.config.settings import Config
@@ -18,10 +19,15 @@ from con360av_jax.evaluate.judges import Judge, JudgeCard, open_judge, write_jud
 from con360av_jax.evaluate.judging import PARTS, judge_clips, judge_frames, judge_mel, sounds_of, view_of
 from con360av_jax.evaluate.protocols import SCENES
 from con360av_jax.evaluate.results import read_results
+from con360av_jax.evaluate.scene_truths import check_truth
+from con360av_jax.evaluate.scene_truths import write_truth as write_scene_truth
 from con360av_jax.models import functional
+from con360av_jax.scenes.ground_truth import scene_clip
+from con360av_jax.scenes.records import SceneSet, scene_of, write_scene_records
 from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.textures import PALETTES
 from con360av_jax.scenes.version_2 import make_scene_2
+from con360av_jax.scenes.views import seen_objects
 from con360av_jax.train.pretrain import pretrain
 from con360av_jax.train.pretraining_data import SceneData
 from tests.support import tiny_world
@@ -91,7 +97,7 @@ def test_a_run_is_a_judge_that_its_file_repeats_within_float16(config: Config, l
         assert "run" not in again.card.origin and again.card.origin["step"] == 2
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-3), found.params, again.params)
     with pytest.raises(CheckpointError, match=r"pretrain judge_audio: give it to con360av evaluate --weights judge_a"):
-        run.load(tmp_path / "judge_audio", True, config.mesh, True, "float32")
+        c3.load(tmp_path / "judge_audio")
     assert cli.main(["export", str(tmp_path / "judge_audio"), "--out", str(tmp_path / "file")]) == 2
     # A judge is no part of a base.
     told = ["init", "--config", "debug", "--out", str(tmp_path / "base"), "--part", f"judge_video={tmp_path}"]
@@ -157,7 +163,7 @@ def test_one_command_judges_both_sides_and_the_same_command_finds_the_same(
 @pytest.mark.parametrize(
     ("leave_out", "said"),
     [
-        ("--truth", "protocol scenes compares with the truth of scenes: give --truth"),
+        ("--truth", "make it with con360av synth-dataset, or give --truth"),
         ("--weights", "protocol scenes needs weights of judge_video and judge_audio"),
     ],
 )
@@ -185,3 +191,19 @@ def test_a_record_without_truth_is_told_before_anything_is_generated(
     assert cli.main(given) == 2
     assert "has no truth of record fake_00" in capsys.readouterr().err
     assert not (tmp_path / "eval").exists()
+
+
+def test_a_dataset_of_scenes_brings_its_own_truth(lean: Config, tmp_path: Path):
+    scenes = SceneSet(records=3, seed=6, split="validation")
+    manifest = write_scene_records(tmp_path / "data", lean, scenes)
+    entries = open_dataset(tmp_path / "data").samples
+    check_truth(None, manifest, entries)
+    folder = write_scene_truth(tmp_path, manifest, entries)
+    assert len(list(folder.iterdir())) == scenes.scenes
+    for entry in entries:
+        scene, viewpoint = scene_of(manifest, entry)
+        found = scene_clip(folder, entry.key, 0.0, np.tile(viewpoint, (lean.clip.frames, 1)), 4.0)
+        assert found is not None and found.place == scene.background.palette
+        assert found.sounding == {item.name for item in scene.objects}
+        shown = seen_objects(scene, 0.5, viewpoint)
+        assert (found.requested.name if found.requested else "") == (shown[0].name if shown else "")
