@@ -139,6 +139,7 @@ def _by_hand(batch: loss.Batch, drawn: loss.Draws) -> dict[str, np.ndarray]:
     for name, settings in (("audio", AUDIO_SCHEDULE), ("video", VIDEO_SCHEDULE)):
         a = np.cumprod(1 - schedule.betas(settings))
         t, s = drawn.timestep, drawn.connector_timesteps[name]
+        assert drawn.map_mask is not None and drawn.maps is not None
         x_0, eps = drawn.clean[name], drawn.noise[name]
         errors[name] = np.zeros(len(t))
         for i in range(len(t)):

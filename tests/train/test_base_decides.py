@@ -10,10 +10,9 @@ from con360av_jax.cli import main
 from con360av_jax.commands.bench import Bench
 from con360av_jax.commands.plan import Plan
 from con360av_jax.commands.train import Train
-from con360av_jax.config.files import config_of, load_config, save_config
+from con360av_jax.config.files import config_of, dataset_config, load_config, save_config
 from con360av_jax.config.settings import AUDIO_SCHEDULE, Config, TrainConfig
 from con360av_jax.errors import ConfigError
-from preprocess.commands.run import Run
 from tests.support import tiny_world
 from tests.support.tiny_world import with_part
 
@@ -128,7 +127,7 @@ def test_planning_benchmarks_and_preprocessing_follow_the_same_rule(config: Conf
     assert (plan.model, plan.clip, plan.train) == (config.model, config.clip, load_config("a100x64").train)
     bench = Bench(what="train", config="a100x64", dataset=dataset).starting_config()
     assert (bench.model, bench.clip, bench.train) == (large.model, large.clip, plan.train)
-    run = Run(videos=(), out=Path("dataset"), base=str(base), config="debug")._config()  # noqa: SLF001
+    run = dataset_config("debug", str(base))
     assert (run.model, run.mel, run.schedule.audio) == (
         config.model,
         config.mel,
