@@ -94,7 +94,10 @@ config = Config(
         compute_dtype="float32",
     ),
     pretrain=PretrainConfig(
-        vae_video=VideoVAEPretraining(recipe=Recipe(steps=15_000)),
+        # Crops around objects: on whole frames the error of objects falls half as fast.
+        vae_video=VideoVAEPretraining(
+            crop=32, object_share=0.7, object_weight=6.0, recipe=Recipe(steps=10_000, batch_size=32)
+        ),
         vae_audio=AudioVAEPretraining(recipe=Recipe(steps=8_000)),
         vocoder=VocoderPretraining(recipe=Recipe(steps=10_000)),
         unet_video=VideoUNetPretraining(recipe=Recipe(steps=25_000, batch_size=16)),
