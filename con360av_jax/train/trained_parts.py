@@ -56,8 +56,8 @@ def open_trained(path: Path, config: Config) -> TrainedPart:
     A scaling factor is measured as 1 / the standard deviation of all latents of the first training examples.
 
     Raises:
-        CheckpointError: there is no such run or checkpoint, it is corrupt, it trained no part of a base, or mel, noise
-            schedules or the trained networks are not those of `config`; other networks may differ.
+        CheckpointError: there is no such run or checkpoint, it is corrupt, or mel, noise schedules or the trained
+            networks are not those of `config`; other networks may differ.
         DatasetError: the data that a scaling factor is measured on are gone.
     """
     folder, step_folder = locate(path, ITEMS)
@@ -113,10 +113,8 @@ def with_factors(config: Config, factors: Mapping[str, float]) -> Config:
 
 
 def _require_same_part(objective: Objective, config: Config, run: run_folder.PretrainingRun) -> None:
-    """Raises CheckpointError unless what `run` trained is a part of a base of `config`."""
-    if not SETTINGS.keys() >= set(objective.trains):
-        raise CheckpointError(f"run {run.folder} trained {run.part}, which is no part of a base")
-    needed = ("mel.", "schedule.", *(f"{SETTINGS[name]}." for name in objective.trains))
+    """Raises CheckpointError unless the parts of a base that `run` trained are those of `config`."""
+    needed = ("mel.", "schedule.", *(f"{SETTINGS[name]}." for name in objective.trains if name in SETTINGS))
     found = changes(to_dict(run.config), to_dict(config))
     # Measured scaling factors are no settings of the run's own.
     different = [

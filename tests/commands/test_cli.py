@@ -72,7 +72,7 @@ def test_help_imports_nothing_heavy():
         (["init", "--config", "nothing", "--out", "x"], "no config is called 'nothing'"),
         (["init", "--config", "debug", "--out", "x", "--config.train.stepz", "3"], "--config.train.stepz"),
         (["init", "--config", "debug", "--out", "x", "--config.clip.height", "65"], "65x64"),
-        (["train", "--base", "x", "--dataset", "y", "--out", "z"], "is x the right folder"),
+        (["train", "--base", "x", "--dataset", "y", "--out", "z"], "x does not exist"),
         (["report", "nothing", "--out", "x.html"], "nothing"),
     ],
 )

@@ -157,7 +157,7 @@ def test_what_cannot_be_the_table_is_one_line_and_makes_nothing(
         (changed(given, con360av=tiny_world.base(lean)), "a base has not learnt from maps; give a training run"),
         (changed(given, baseline=stranger), f"--baseline {stranger} and --con360av {con360av} have other bases"),
         (changed(given, dataset=one_view), "all records have one viewpoint index: preprocess with --viewpoints 2"),
-        (changed(given, baseline="nothing"), "nothing does not exist: give a pretrained folder, a run"),
+        (changed(given, baseline="nothing"), "nothing does not exist: give a base, a run"),
         (given, "protocol paper needs weights of i3d and clap and tempsal: give --weights i3d=PATH"),
         ([*given, "--protocol", "small"], "protocol small needs weights of fastgaze and yamnet"),
         ([*given, "--protocol", "fadtk"], "--protocol fadtk: give one of paper, small"),
