@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32
 
 from con360av_jax.base.codecs import Codecs
-from con360av_jax.base.exported import require_kind
+from con360av_jax.base.exported import require_average
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.config.settings import Config, Dtype, MeshConfig, PerModality, SamplerConfig, require
 from con360av_jax.config.shapes import MODALITIES, maps_shape
@@ -279,7 +279,7 @@ def load(
     path, devices = find_model(path), make_mesh(mesh or MeshConfig(), local)
     if (path / "report.json").is_file():
         pretrained = open_pretrained(path)
-        require_kind(path, pretrained.report, ema)
+        require_average(path, pretrained.report, ema)
         params = _base(pretrained.config, pretrained, devices)
         return Con360AV(pretrained.config, params, pretrained, devices, pretrained.step, dtype)
     item = "ema" if ema else "trainable"

@@ -39,7 +39,7 @@ def is_exported(report: Mapping[str, object]) -> bool:
     return report.get("form") == FORM
 
 
-def require_kind(folder: Path, report: Mapping[str, object], ema: bool) -> None:
+def require_average(folder: Path, report: Mapping[str, object], ema: bool) -> None:
     """Raises CheckpointError if the weights of the last step are asked for (`ema` False), which no export holds."""
     if not ema and report.get("step"):
         raise CheckpointError(f"{folder} holds only the moving average of its run's weights: leave out --raw-weights")

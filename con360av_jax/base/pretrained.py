@@ -68,7 +68,7 @@ class Pretrained:
     def verify(self) -> None:
         """Reads all weights and compares them with report.json; raises CheckpointError naming the first difference."""
         if exported.is_exported(self.report):
-            return  # whose files were compared when it was opened
+            return  # Its files were compared when it was opened.
         for part in PARTS:
             hashes = {row["path"]: row["sha256"] for row in _rows(self.report, part)}
             for chunk in self._chunks(part):

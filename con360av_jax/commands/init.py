@@ -35,7 +35,6 @@ class Init:
 
     def execute(self, config: Config) -> None:
         """Writes the base; raises ConfigError if a part is not given as PART=RUN or twice."""
-        from con360av_jax.base.parts import PARTS
         from con360av_jax.base.pretrained import refuse_existing
         from con360av_jax.base.random import create_random
         from con360av_jax.models.functional import flatten, unflatten
@@ -58,8 +57,6 @@ class Init:
             found = open_trained(Path(path), config)
             if name != found.origin["part"]:
                 raise ConfigError(f"--part {given}: that run trained {found.origin['part']}, not {name}")
-            if outside := found.params.keys() - set(PARTS):
-                raise ConfigError(f"--part {given}: {min(outside)} is no part of a base")
             flat = flatten(found.params)
             if both := sorted(flat.keys() & trained.keys()):
                 raise ConfigError(f"--part {given}: {both[0]} was given by an earlier --part")

@@ -15,9 +15,10 @@ The onsets themselves are no truth for a generated clip: nothing that the model 
 Clips are left out only for a fault or a property of their target. Each metric is also computed for the targets.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -68,6 +69,7 @@ NAMES = tuple(metric.name for metric in _METRICS)
 
 Views = Mapping[Side, Mapping[str, View]]
 AllSounds = Mapping[Side, Mapping[str, Sounds]]
+Judgement = TypeVar("Judgement", View, Sounds)
 
 
 def judge_metrics(
@@ -86,8 +88,8 @@ def judge_metrics(
     clips = read_clips(folder)
     scenes = {clip.clip: _truth_of(truth, clip, config) for clip in clips}
     found = {metric.name: Measured(metric, median=metric.name.startswith("judge_direction")) for metric in _METRICS}
-    views, lacking = _views(folder, clips, faults)
-    sounds, silent = _sounds(folder, clips, faults)
+    views, lacking = _judgements(folder, "view", view_of, clips, faults)
+    sounds, silent = _judgements(folder, "sounds", sounds_of, clips, faults)
     _in_view(found, clips, scenes, views, lacking, protocol.threshold)
     _places(found["judge_place"], clips, scenes, views, lacking)
     _heard(found["judge_heard"], clips, scenes, sounds, silent, protocol.threshold)
@@ -118,23 +120,16 @@ def _truth_of(truth: Path, clip: EvaluatedClip, config: Config) -> SceneClip:
     return scene
 
 
-def _views(folder: Path, clips: Sequence[EvaluatedClip], faults: Faults) -> tuple[Views, dict[str, str]]:
-    """Judgements of both sides, and why clips are left out."""
-    features = features_by_clip(folder, "view", faults)
+def _judgements(
+    folder: Path, part: str, read: Callable[[np.ndarray], Judgement], clips: Sequence[EvaluatedClip], faults: Faults
+) -> tuple[Mapping[Side, Mapping[str, Judgement]], dict[str, str]]:
+    """Judgements of both sides from the rows of `part`, and why clips are left out."""
+    features = features_by_clip(folder, part, faults)
     if features is None:
         return {side: {} for side in SIDES}, {clip.clip: "no target was judged" for clip in clips}
     lacking = {clip.clip: reason for clip in clips if (reason := no_features(clip.clip, features))}
     kept = [clip.clip for clip in clips if clip.clip not in lacking]
-    return {side: {clip: view_of(features[side][clip]) for clip in kept} for side in SIDES}, lacking
-
-
-def _sounds(folder: Path, clips: Sequence[EvaluatedClip], faults: Faults) -> tuple[AllSounds, dict[str, str]]:
-    features = features_by_clip(folder, "sounds", faults)
-    if features is None:
-        return {side: {} for side in SIDES}, {clip.clip: "no target was judged" for clip in clips}
-    lacking = {clip.clip: reason for clip in clips if (reason := no_features(clip.clip, features))}
-    kept = [clip.clip for clip in clips if clip.clip not in lacking]
-    return {side: {clip: sounds_of(features[side][clip]) for clip in kept} for side in SIDES}, lacking
+    return {side: {clip: read(features[side][clip]) for clip in kept} for side in SIDES}, lacking
 
 
 def _in_view(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cattrs.errors import BaseValidationError
 
-from con360av_jax.base.exported import require_kind
+from con360av_jax.base.exported import require_average
 from con360av_jax.base.pretrained import base_hash, read_report
 from con360av_jax.config.files import changes, config_hash, load_config_json, structure, unstructure
 from con360av_jax.config.settings import Config, Dtype, PerModality, SamplerConfig
@@ -121,7 +121,7 @@ def find_weights(path: Path, ema: bool) -> Weights:
     path = find_model(path)
     if (path / "report.json").is_file():
         config, report = load_config_json(path / "config.json"), read_report(path)
-        require_kind(path, report, ema)
+        require_average(path, report, ema)
         step, digest = report.get("step", 0), base_hash(path)
         return Weights(path=path, folder=path, config=config, step=step, kind="pretrained", sha256=digest)
     run, step_folder = checkpoint.locate(path, ("ema" if ema else "trainable", "progress"))

@@ -52,6 +52,9 @@ class HeldOutMeasures:
         self._count = min(config.pretrain.validation_batches, max(1, count // self._size))
         self._measure = jax.jit(objective.measure)
         self._sample = jax.jit(objective.sample) if objective.sample else None
+        # As few rows as are shown, and at least one for each part of a batch on the mesh.
+        parts = config.mesh.data * config.mesh.fsdp
+        self._sampled = -(-SHOWN // parts) * parts // jax.process_count()
         self._batches: list[Any] = []
 
     def due(self, step: int) -> bool:
@@ -71,7 +74,8 @@ class HeldOutMeasures:
             if self._sample is None and len(examples) * each < SHOWN and jax.process_count() == 1:
                 examples.append({name: np.asarray(array)[:each] for name, array in jax.device_get(shown).items()})
         if self._sample is not None:
-            shown = jax.device_get(self._sample(params, self._place(self._held_out()[0])))
+            first = jax.tree.map(lambda rows: rows[: self._sampled], self._held_out()[0])
+            shown = jax.device_get(self._sample(params, self._place(first)))
             examples = [shown] if jax.process_count() == 1 else []
         self._keep(examples)
         measured = self._objective.summarise(totals)

@@ -107,6 +107,12 @@ class UNetObjective:
         )
 
 
+def paths(modality: str, train_text: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Paths that a U-Net's objective trains, with the text encoder if `train_text`, and those that it only reads."""
+    unet, text, vae = f"joint/unet/{modality}", f"text_{modality}", f"vae_{modality}"
+    return ((unet, text), (vae,)) if train_text else ((unet,), (vae, text))
+
+
 def summarise(sums: Mapping[str, float]) -> dict[str, float]:
     """Returns the mean squared error of the noise as "loss", and that of each quarter of the timesteps that occurs."""
     found = {"loss": sums["error"] / sums["rows"]}

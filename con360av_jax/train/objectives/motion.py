@@ -15,10 +15,10 @@ from con360av_jax.base.networks import frame_moments, vae_functions
 from con360av_jax.config.settings import Config
 from con360av_jax.models.functional import Params
 from con360av_jax.train.objectives.autoencoder import shown_frames
-from con360av_jax.train.objectives.denoising import UNITS, UNetObjective, summarise
+from con360av_jax.train.objectives.denoising import UNITS, UNetObjective, paths, summarise
 from con360av_jax.train.objectives.objective import Batch, Objective
 
-VAE, TEXT, UNET = "vae_video", "text_video", "joint/unet/video"
+VAE = "vae_video"
 
 
 def objective(config: Config) -> Objective:
@@ -45,11 +45,12 @@ def objective(config: Config) -> Objective:
             "output_frames": rearrange(shown_frames(made), strip),
         }
 
+    trains, reads = paths("video", train_text=False)
     return Objective(
         part="motion",
-        trains=(UNET,),
+        trains=trains,
         trainable=r".*/motion_modules/.*",
-        reads=(VAE, TEXT),
+        reads=reads,
         fields=("video",),
         scenes="videos",
         text="video",

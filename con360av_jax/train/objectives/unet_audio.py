@@ -12,10 +12,10 @@ from jaxtyping import Array
 from con360av_jax.base.networks import mel_moments, vae_functions
 from con360av_jax.config.settings import Config
 from con360av_jax.models.functional import Params
-from con360av_jax.train.objectives.denoising import UNITS, UNetObjective, summarise
+from con360av_jax.train.objectives.denoising import UNITS, UNetObjective, paths, summarise
 from con360av_jax.train.objectives.objective import Batch, Objective
 
-VAE, TEXT, UNET = "vae_audio", "text_audio", "joint/unet/audio"
+VAE = "vae_audio"
 
 
 def objective(config: Config) -> Objective:
@@ -32,11 +32,11 @@ def objective(config: Config) -> Objective:
         made = decode(params[VAE], unet.generate(params, batch))
         return {"input_mel": batch["mel"], "output_mel": made[..., 0]}
 
-    text = config.pretrain.unet_audio.train_text
+    trains, reads = paths("audio", config.pretrain.unet_audio.train_text)
     return Objective(
         part="unet_audio",
-        trains=(UNET, TEXT) if text else (UNET,),
-        reads=(VAE,) if text else (VAE, TEXT),
+        trains=trains,
+        reads=reads,
         fields=("mel",),
         scenes="audio",
         text="audio",

@@ -11,11 +11,11 @@ from con360av_jax.base.networks import frame_moments, vae_functions
 from con360av_jax.config.settings import Config
 from con360av_jax.models.functional import Params
 from con360av_jax.train.objectives.autoencoder import shown_frames
-from con360av_jax.train.objectives.denoising import UNITS, UNetObjective, summarise
+from con360av_jax.train.objectives.denoising import UNITS, UNetObjective, paths, summarise
 from con360av_jax.train.objectives.objective import Batch, Objective
 from con360av_jax.train.objectives.vae_video import frame
 
-VAE, TEXT, UNET = "vae_video", "text_video", "joint/unet/video"
+VAE = "vae_video"
 # A still is used twice: rendering it takes half as long as a step on it.
 EXAMPLES_PER_SCENE = 2
 
@@ -35,12 +35,12 @@ def objective(config: Config) -> Objective:
         made = decode(params[VAE], unet.generate(params, batch)[:, 0])
         return {"input_frames": batch["frames"], "output_frames": shown_frames(made)}
 
-    text = config.pretrain.unet_video.train_text
+    trains, reads = paths("video", config.pretrain.unet_video.train_text)
     return Objective(
         part="unet_video",
-        trains=(UNET, TEXT) if text else (UNET,),
+        trains=trains,
         trainable=r"(?!.*/motion_modules/).*",
-        reads=(VAE,) if text else (VAE, TEXT),
+        reads=reads,
         fields=("video",),
         scenes="stills",
         text="video",
