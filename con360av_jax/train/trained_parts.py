@@ -56,8 +56,8 @@ def open_trained(path: Path, config: Config) -> TrainedPart:
     A scaling factor is measured as 1 / the standard deviation of all latents of the first training examples.
 
     Raises:
-        CheckpointError: there is no such run or checkpoint, it is corrupt, or mel, noise schedules or the trained
-            networks are not those of `config`; other networks may differ.
+        CheckpointError: there is no such run or checkpoint, it is corrupt, or mel, the trained networks or, for a
+            U-Net, the noise schedules are not those of `config`; other networks may differ.
         DatasetError: the data that a scaling factor is measured on are gone.
     """
     folder, step_folder = locate(path, ITEMS)
@@ -114,7 +114,10 @@ def with_factors(config: Config, factors: Mapping[str, float]) -> Config:
 
 def _require_same_part(objective: Objective, config: Config, run: run_folder.PretrainingRun) -> None:
     """Raises CheckpointError unless the parts of a base that `run` trained are those of `config`."""
-    needed = ("mel.", "schedule.", *(f"{SETTINGS[name]}." for name in objective.trains if name in SETTINGS))
+    needed = ("mel.", *(f"{SETTINGS[name]}." for name in objective.trains if name in SETTINGS))
+    # Codecs and judges know no timesteps.
+    if any(name.startswith("joint/") for name in objective.trains):
+        needed = (*needed, "schedule.")
     found = changes(to_dict(run.config), to_dict(config))
     # Measured scaling factors are no settings of the run's own.
     different = [
