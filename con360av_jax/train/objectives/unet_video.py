@@ -16,8 +16,8 @@ from con360av_jax.train.objectives.objective import Batch, Objective
 from con360av_jax.train.objectives.vae_video import frame
 
 VAE = "vae_video"
-# A still is used twice: rendering it takes half as long as a step on it.
-EXAMPLES_PER_SCENE = 2
+# A still is used four times, with other noise and captions: rendering it takes half as long as a step on it.
+EXAMPLES_PER_SCENE = 4
 
 
 def objective(config: Config) -> Objective:
