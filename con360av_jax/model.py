@@ -18,6 +18,8 @@ from con360av_jax.config.settings import Config, Dtype, MeshConfig, PerModality,
 from con360av_jax.config.shapes import MODALITIES, maps_shape
 from con360av_jax.data.transforms import stack_maps
 from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
+from con360av_jax.diffusion.process import convert
+from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality, predictions
 from con360av_jax.errors import ConfigError, GeometryError
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
@@ -69,7 +71,7 @@ class Con360AV:
         modalities: Sequence[str] = MODALITIES,
         **conditions: Any,
     ) -> Latents:
-        """One prediction of the noise in `latents`, of the same shapes.
+        """One prediction of the noise in `latents`, of the same shapes, also by a model that predicts the velocity.
 
         The arguments are the fields of `DenoiserInputs`, which says what each of them means; `conditions` are its
         optional ones: clean_estimates, connector_timesteps, connector_latents, maps, map_mask.
@@ -79,7 +81,13 @@ class Con360AV:
         inputs = DenoiserInputs(
             latents=latents, timesteps=timesteps, text=text, modalities=tuple(modalities), **conditions
         )
-        return self._denoise(self.params, inputs)
+        made = self._denoise(self.params, inputs)
+        a = {
+            name: jnp.asarray(alphas_cumprod(schedule))[jnp.asarray(inputs.timesteps[name])]
+            for name, schedule in by_modality(self.config.schedule).items()
+            if name in made
+        }
+        return convert(predictions(self.config.schedule), "epsilon", made, {name: latents[name] for name in made}, a)
 
     def encode_text(self, captions: Sequence[str]) -> Text:
         """Embeddings of captions: audio (batch channel) of CLAP, video (batch token channel) of CLIP."""

@@ -7,6 +7,7 @@ For modality m with clean latent x_0 = mean + std z, noise eps, a = alpha_bar of
     (3) c   = x_0 predicted by the model with c = 0, without gradient, for a share of the samples; else 0
     (4) L   = sum_m lambda_m mean(omega_m(t) |model(x_t, t; x_s, s, c) - eps|^2)
 
+In (4) v of diffusion/process.py takes the place of eps for a modality whose schedule says so (`prediction`).
 lambda_m (`loss_weight`) and omega_m (`min_snr_gamma`, see `min_snr_weights`) are 1 unless the config says otherwise.
 
 Source: Ishii et al. 2024 (arXiv 2409.17550) and the training loop of its public code, from which (2) keeps the shared
@@ -26,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig, require
 from con360av_jax.denoiser import Denoiser, DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.diffusion.process import add_noise, convert, draw_noise, named_key
-from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality, min_snr_weights
+from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality, min_snr_weights, predictions
 
 TIMESTEP_BUCKETS = 4
 
@@ -172,7 +173,7 @@ def denoising_errors(
     a_t = {name: alpha_bar[name][t[name]] for name in t}
     x_t = add_noise(drawn.clean, drawn.noise, a_t)
     x_s = add_noise(drawn.clean, drawn.noise, {name: alpha_bar[name][s[name]] for name in s})
-    zeros = jax.tree.map(jnp.zeros_like, x_t)
+    zeros, kinds = jax.tree.map(jnp.zeros_like, x_t), predictions(schedules)
     inputs = DenoiserInputs(
         latents=x_t,
         timesteps=t,
@@ -184,13 +185,12 @@ def denoising_errors(
         map_mask=drawn.map_mask,
     )
     if config.clean_estimate_share > 0:
-        eps = denoiser(jax.lax.stop_gradient(params), inputs)
-        found = convert("epsilon", "x0", eps, x_t, a_t)
+        found = convert(kinds, "x0", denoiser(jax.lax.stop_gradient(params), inputs), x_t, a_t)
         c = {name: _where(drawn.uses_estimate[name], found[name], zeros[name]) for name in zeros}
         inputs = replace(inputs, clean_estimates=c)
 
-    eps = denoiser(params, inputs)
-    squared = {name: jnp.square(eps[name].astype(jnp.float32) - noise) for name, noise in drawn.noise.items()}
+    wanted, made = convert("epsilon", kinds, drawn.noise, x_t, a_t), denoiser(params, inputs)
+    squared = {name: jnp.square(made[name].astype(jnp.float32) - wanted[name]) for name in drawn.noise}
     return {name: values.mean(axis=tuple(range(1, values.ndim))) for name, values in squared.items()}
 
 

@@ -50,19 +50,27 @@ def add_noise(x_0: Latents, eps: Latents, a: AlphaBars) -> Latents:
     return {name: noised(x_0[name], eps[name], a[name]) for name in x_0}
 
 
-def convert(given: Prediction, wanted: Prediction, prediction: Latents, x_t: Latents, a: AlphaBars) -> Latents:
-    """A model's `prediction` of kind `given` as kind `wanted`, for every modality, in float32.
+def convert(
+    given: Prediction | Mapping[str, Prediction],
+    wanted: Prediction | Mapping[str, Prediction],
+    prediction: Latents,
+    x_t: Latents,
+    a: AlphaBars,
+) -> Latents:
+    """A model's `prediction` of kind `given` as kind `wanted`, each for all modalities or by modality, in float32.
 
-    Undefined where the equations are: x_0 from eps at a = 0, eps from x_0 at a = 1.
+    A prediction that is of the wanted kind stays as it is. Undefined where the equations are: x_0 from eps at a = 0,
+    eps from x_0 at a = 1.
     """
-    if given == wanted:
-        return prediction
 
-    def converted(prediction: Array, x_t: Array, a: Array) -> Array:
-        from_x_t, from_prediction = CONVERSIONS[given, wanted](*_roots(a, x_t))
-        return from_x_t * x_t.astype(jnp.float32) + from_prediction * prediction.astype(jnp.float32)
+    def converted(name: str) -> Array:
+        one, other = (kind if isinstance(kind, str) else kind[name] for kind in (given, wanted))
+        if one == other:
+            return prediction[name]
+        from_x_t, from_prediction = CONVERSIONS[one, other](*_roots(a[name], x_t[name]))
+        return from_x_t * x_t[name].astype(jnp.float32) + from_prediction * prediction[name].astype(jnp.float32)
 
-    return {name: converted(prediction[name], x_t[name], a[name]) for name in x_t}
+    return {name: converted(name) for name in x_t}
 
 
 def named_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:

@@ -1,6 +1,7 @@
 """Guided DDIM over all modalities at once, as one scan that carries the latents and the last clean estimate.
 
-With a = alpha_bar at the current timestep, a' at the next one visited, and eps the guided prediction:
+With a = alpha_bar at the current timestep, a' at the next one visited, and eps the guided prediction, converted where
+the model predicts the velocity:
 
     (1) x_0 = (x_t - sqrt(1 - a) eps) / sqrt(a)
     (2) x_t' = sqrt(a') x_0 + sqrt(1 - a') eps
@@ -19,7 +20,7 @@ from con360av_jax.config.settings import NoiseSchedule, PerModality, SamplerConf
 from con360av_jax.denoiser import Denoise, Latents, Text
 from con360av_jax.diffusion.guidance import guided, pass_weights
 from con360av_jax.diffusion.process import add_noise, convert
-from con360av_jax.diffusion.schedule import ADJUSTMENT_POWER, Trajectory, by_modality, trajectory
+from con360av_jax.diffusion.schedule import ADJUSTMENT_POWER, Trajectory, by_modality, predictions, trajectory
 
 
 def trajectories(schedules: PerModality[NoiseSchedule], config: SamplerConfig) -> dict[str, Trajectory]:
@@ -55,13 +56,15 @@ def sample(
     config = config if maps is not None else without_map_guidance(config)
     predict = guided(denoise, text, negative_text, maps, map_mask, pass_weights(config))
 
+    given = predictions(schedules)
+
     def step(carry: tuple[Latents, Latents], now: dict[str, Trajectory]) -> tuple[tuple[Latents, Latents], None]:
         x_t, x_0 = carry
         t = {name: jnp.full(x.shape[:1], now[name].timesteps) for name, x in x_t.items()}
         a = {name: jnp.asarray(now[name].alpha_bar) for name in x_t}
         previous_a = {name: jnp.asarray(now[name].previous_alpha_bar) for name in x_t}
-        eps = predict(x_t, t, x_0)
-        x_0 = convert("epsilon", "x0", eps, x_t, a)
+        prediction = predict(x_t, t, x_0)
+        eps, x_0 = (convert(given, wanted, prediction, x_t, a) for wanted in ("epsilon", "x0"))
         return (add_noise(x_0, eps, previous_a), x_0), None
 
     x_t = jax.tree.map(lambda x: x.astype(jnp.float32), noise_latents)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, require
+from con360av_jax.diffusion.process import Prediction
 
 T = TypeVar("T")
 
@@ -54,12 +55,19 @@ def alphas_cumprod(schedule: NoiseSchedule) -> Float[np.ndarray, "train_step"]:
 
 
 def min_snr_weights(schedule: NoiseSchedule, gamma: float) -> Float[np.ndarray, "train_step"]:
-    """Weight min(SNR_t, gamma) / SNR_t of the noise's squared error at each timestep, SNR_t = a_t / (1 - a_t).
+    """Weight of a prediction's squared error at each timestep, with SNR_t = a_t / (1 - a_t).
 
-    Source: Hang et al. 2023 (arXiv 2303.09556), for a model that predicts the noise.
+    It is min(SNR_t, gamma) / SNR_t for a model that predicts the noise, and min(SNR_t, gamma) / (SNR_t + 1) for one
+    that predicts the velocity. Source: Hang et al. 2023 (arXiv 2303.09556), section 3.4.
     """
     a = np.cumprod(1.0 - betas(schedule))
-    return np.minimum(1.0, gamma * (1.0 - a) / a).astype(np.float32)
+    weights = np.minimum(1.0, gamma * (1.0 - a) / a)
+    return (weights * a if schedule.prediction == "v" else weights).astype(np.float32)
+
+
+def predictions(schedules: PerModality[NoiseSchedule]) -> dict[str, Prediction]:
+    """What the U-Net of each modality predicts."""
+    return {name: schedule.prediction for name, schedule in by_modality(schedules).items()}
 
 
 def sampling_timesteps(schedule: NoiseSchedule, steps: int) -> Int[np.ndarray, "step"]:

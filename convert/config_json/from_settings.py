@@ -153,5 +153,5 @@ def schedule_json(config: NoiseSchedule) -> dict[str, object]:
         "timestep_spacing": config.spacing,
         "set_alpha_to_one": config.set_alpha_to_one,
         "clip_sample": False,
-        "prediction_type": "epsilon",
+        "prediction_type": "v_prediction" if config.prediction == "v" else "epsilon",
     }

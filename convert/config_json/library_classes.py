@@ -211,10 +211,10 @@ _SCHEDULE_READ: Json = {
     "beta_schedule": "linear",
     "steps_offset": 0,
     "timestep_spacing": "leading",
+    "prediction_type": "epsilon",
 }
 _SCHEDULE_FIXED: Mapping[str, tuple[object, ...]] = {
     "trained_betas": (None,),
-    "prediction_type": ("epsilon",),
     "thresholding": (False,),
     "rescale_betas_zero_snr": (False,),
 }

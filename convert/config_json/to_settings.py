@@ -224,6 +224,7 @@ def schedule(config: Json) -> NoiseSchedule:
     options.only("clip_sample", False)
     options.only("beta_schedule", "linear", "scaled_linear")
     options.only("timestep_spacing", *_SPACINGS)
+    options.only("prediction_type", "epsilon", "v_prediction")
     return NoiseSchedule(
         beta_start=options.number("beta_start"),
         beta_end=options.number("beta_end"),
@@ -231,5 +232,6 @@ def schedule(config: Json) -> NoiseSchedule:
         train_steps=options.integer("num_train_timesteps"),
         steps_offset=options.integer("steps_offset", least=0),
         spacing=_SPACINGS[str(options["timestep_spacing"])],
+        prediction="v" if options["prediction_type"] == "v_prediction" else "epsilon",
         set_alpha_to_one=options.flag("set_alpha_to_one"),
     )

@@ -4,6 +4,7 @@ For a latent z = mu + s * noise of a frame, a clip or a log-mel, eps ~ N(0, I) a
 
 (1) forward         x_t = sqrt(a_t) z + sqrt(1 - a_t) eps                       t: uniform over all timesteps
 (2) loss            L = mean(omega(t) |unet(x_t, t, text) - eps|^2)             omega: `train.min_snr_gamma`
+                v of diffusion/process.py takes the place of eps where the schedule says so (`prediction`)
 (3) no caption      text is that of the empty caption for a share `train.text_dropout` of the rows
 
 (1), (2): Ho et al. 2020, equations 4 and 14, on latents (Rombach et al. 2022, equation 2). (3): Ho and Salimans 2022.
