@@ -11,6 +11,7 @@ import pytest
 import con360av_jax as c3
 from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.config.shapes import latent_shapes
+from con360av_jax.diffusion.schedule import betas
 from con360av_jax.errors import CheckpointError, ConfigError, GeometryError, MediaError
 from con360av_jax.media.files import probe, read_audio, read_frames
 from con360av_jax.model import Con360AV, sampler_settings
@@ -139,6 +140,19 @@ def test_denoise_takes_one_modality_alone(model: Con360AV):
     timesteps = {"audio": jnp.array([500], jnp.int32)}
     alone = model.denoise({"audio": noise["audio"]}, timesteps, text, modalities=("audio",))
     assert set(alone) == {"audio"} and alone["audio"].shape == noise["audio"].shape
+
+
+def test_denoise_gives_the_noise_of_a_model_that_predicts_velocity(model: Con360AV, monkeypatch):
+    """eps = sqrt(1 - a) x_t + sqrt(a) v, with what the network predicts as v."""
+    x_t, text = {"audio": model.noise([1])["audio"]}, model.encode_text(["a bell"])
+    timesteps = {"audio": jnp.array([500], jnp.int32)}
+    v = model.denoise(x_t, timesteps, text, modalities=("audio",))["audio"]
+    schedules = model.config.schedule
+    velocity = PerModality(audio=replace(schedules.audio, prediction="v"), video=schedules.video)
+    monkeypatch.setattr(model, "config", replace(model.config, schedule=velocity))
+    found = model.denoise(x_t, timesteps, text, modalities=("audio",))["audio"]
+    a = np.cumprod(1 - betas(schedules.audio))[500]
+    np.testing.assert_allclose(found, np.sqrt(1 - a) * x_t["audio"] + np.sqrt(a) * v, rtol=1e-4, atol=1e-5)
 
 
 def test_control_without_saliency_is_the_viewpoint_s_distance_map(model: Con360AV):

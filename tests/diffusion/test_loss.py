@@ -206,6 +206,23 @@ def test_without_weights_the_loss_and_its_gradient_are_those_of_the_plain_sum_bi
     assert leaves_equal(found, jax.jit(jax.value_and_grad(plain))(PARAMS))
 
 
+def test_the_error_of_velocity_is_that_of_noise_over_alpha_bar(many, errors):
+    """With x_t given, eps = sqrt(1 - a) x_t + sqrt(a) v, so that errors of v and eps differ by sqrt(a)."""
+    schedules = PerModality(audio=AUDIO_SCHEDULE, video=replace(VIDEO_SCHEDULE, prediction="v"))
+    alpha_bar = np.cumprod(1 - schedule.betas(VIDEO_SCHEDULE)).astype(np.float32)
+
+    def velocity(params, inputs):
+        made = _affine(params, inputs)
+        a = jnp.expand_dims(jnp.asarray(alpha_bar)[inputs.timesteps["video"]], tuple(range(1, made["video"].ndim)))
+        v = (made["video"] - jnp.sqrt(1 - a) * inputs.latents["video"]) / jnp.sqrt(a)
+        return {**made, "video": v}
+
+    drawn = jax.tree.map(jnp.asarray, many[1])
+    found = jax.jit(lambda params: loss.denoising_errors(velocity, params, drawn, schedules, RECIPE))(PARAMS)
+    np.testing.assert_allclose(found["audio"], errors["audio"], rtol=1e-3)
+    np.testing.assert_allclose(found["video"], errors["video"] / alpha_bar[many[1].timestep], rtol=1e-3)
+
+
 def test_buckets_split_the_loss_by_timestep(many, errors, metrics):
     bucket = many[1].timestep // 250
     np.testing.assert_array_equal(metrics["bucket_count"], np.bincount(bucket, minlength=4))

@@ -80,6 +80,34 @@ def test_ddim_of_normal_data_equals_its_closed_form():
         np.testing.assert_allclose(found[name], wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kinds", [("v", "v"), ("epsilon", "v")])
+def test_predicted_velocity_gives_the_samples_of_predicted_noise(kinds: tuple[Any, Any]):
+    """A model of v, sqrt(a) eps - sqrt(1 - a) x_0 with x_0 from its noise, gives the samples of that noise."""
+    audio, video = kinds
+    settings = {
+        "audio": replace(AUDIO_SCHEDULE, prediction=audio),
+        "video": replace(VIDEO_SCHEDULE, prediction=video),
+    }
+
+    def velocity(inputs: DenoiserInputs) -> Latents:
+        made = normal_data(inputs)
+        for name, eps in made.items():
+            if settings[name].prediction == "v":
+                x_t = inputs.latents[name]
+                a = jnp.asarray(ALPHA_BAR[name], jnp.float32)[inputs.timesteps[name]]
+                a = jnp.expand_dims(a, tuple(range(1, x_t.ndim)))
+                x_0 = (x_t - jnp.sqrt(1 - a) * eps) / jnp.sqrt(a)
+                made[name] = jnp.sqrt(a) * eps - jnp.sqrt(1 - a) * x_0
+        return made
+
+    config = SamplerConfig(steps=10, text_guidance=PerModality(audio=2.0, video=3.0))
+    schedules = PerModality(audio=settings["audio"], video=settings["video"])
+    found = jax.jit(lambda noise: sample(velocity, noise, TEXT, NEGATIVE, None, schedules, config))(NOISE)
+    wanted = _run(normal_data, config)
+    for name in SHAPES:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-3, atol=1e-3)
+
+
 def test_many_steps_turn_noise_into_the_data_distribution():
     """The flow of normal data maps noise z to mean + spread z, but for the noise that is left at both ends."""
     found = _run(normal_data, SamplerConfig(steps=500, text_guidance=ONE))

@@ -49,6 +49,14 @@ def test_min_snr_weights_are_one_at_noise_and_gamma_over_snr_near_data():
     assert weights[0] == pytest.approx(5.0 * 0.00085 / 0.99915, rel=1e-6)
 
 
+def test_min_snr_weights_of_velocity_weigh_clean_latents_as_those_of_noise_do():
+    """The error of x_0 is that of eps times (1 - a) / a, and that of v times (1 - a)."""
+    a = np.cumprod(1 - schedule.betas(VIDEO_SCHEDULE))
+    noise = schedule.min_snr_weights(VIDEO_SCHEDULE, 5.0)
+    velocity = schedule.min_snr_weights(replace(VIDEO_SCHEDULE, prediction="v"), 5.0)
+    np.testing.assert_allclose(velocity / (1 - a), noise * a / (1 - a), rtol=1e-6)
+
+
 def test_adjusted_timesteps_slow_down_at_opposite_ends():
     """Five steps with gamma 1.5 visit the timesteps that the public baseline's scheduler visits."""
     audio = schedule.trajectory(AUDIO_SCHEDULE, 5, exponent=1 / 1.5**0.5)

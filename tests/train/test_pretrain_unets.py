@@ -82,7 +82,13 @@ def test_the_error_on_the_trained_batch_falls_and_the_rest_stays(part: Part, sma
     step = compiled_step(config, objective, mesh, state)
     for _ in range(20):
         state, _ = step(state, frozen, batch, jax.random.key(0))
-    assert float(measure(merge(state.params, frozen), batch)[0]["error"]) < 0.9 * before
+    after = measure(merge(state.params, frozen), batch)[0]
+    assert float(after["error"]) < 0.9 * before
+    swapped = {**batch, "ids": batch["ids"][::-1], "mask": batch["mask"][::-1]}
+    swapped_error = float(measure(merge(state.params, frozen), swapped)[0]["error"])
+    assert float(after["other_error"]) == pytest.approx(swapped_error, rel=1e-5)
+    # Bit for bit equal if captions were not read.
+    assert swapped_error != float(after["error"])
     learnt = {path for path in flatten(state.params)}
     moving = {path for path in learnt if "/motion_modules/" in path}
     begins = {"unet_video": ("joint/unet/video/", "text_video/"), "motion": ("joint/unet/video/",)}
@@ -120,8 +126,8 @@ def test_a_still_has_the_captions_of_its_view_and_its_scene(small: Config, base:
     rows, _ = SCENES.rows(make_objective("unet_video", small), small, tokenise)
     kinds = []
     for number in range(16):
-        # Two examples of each still, in consecutive batches of two.
-        still, row = stills[number // 4 * 2 + number % 2], rows(number)
+        # Four examples of each still, in consecutive batches of two.
+        still, row = stills[number // 8 * 2 + number % 2], rows(number)
         ids = {name: tokenise(still[name])["video"]["ids"] for name in ("scene_caption", "view_caption")}
         kinds.append(next(name for name, wanted in ids.items() if np.array_equal(wanted, row["ids"])))
         np.testing.assert_array_equal(row["frames"], still["video"][0])

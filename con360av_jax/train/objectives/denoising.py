@@ -33,7 +33,7 @@ from con360av_jax.train.objectives.objective import Batch, Keys, Sums
 
 Moments = Callable[[Params, Batch], tuple[Array, Array]]
 """(params, batch) -> scaled mean and standard deviation of the latents."""
-UNITS = {f"loss_quarter_{number}": "" for number in range(1, TIMESTEP_BUCKETS + 1)}
+UNITS = {"loss_other_caption": ""} | {f"loss_quarter_{number}": "" for number in range(1, TIMESTEP_BUCKETS + 1)}
 
 
 class UNetObjective:
@@ -77,10 +77,14 @@ class UNetObjective:
         return loss, {"loss": loss}
 
     def measure(self, params: Params, batch: Batch) -> tuple[Sums, dict[str, Array]]:
-        """Sums of the errors of held-out rows with their captions, also by quarter of the timesteps."""
-        errors, timestep = self.errors(params, batch, held_out_keys(batch), 0.0)
+        """Sums of the errors of held-out rows with their captions, also by quarter of the timesteps, and with others."""
+        keys = held_out_keys(batch)
+        errors, timestep = self.errors(params, batch, keys, 0.0)
+        # Rows beside each other may show one scene.
+        other = {name: jnp.roll(batch[name], len(keys) // 2, axis=0) for name in ("ids", "mask")}
+        others, _ = self.errors(params, {**batch, **other}, keys, 0.0)
         by_quarter, count = bucket_sums(errors, timestep, self.total)
-        sums = {"error": jnp.sum(errors), "rows": jnp.float32(errors.size)}
+        sums = {"error": jnp.sum(errors), "other_error": jnp.sum(others), "rows": jnp.float32(errors.size)}
         for number in range(TIMESTEP_BUCKETS):
             sums |= {f"error_{number + 1}": by_quarter[number], f"rows_{number + 1}": count[number]}
         return sums, {}
@@ -115,8 +119,12 @@ def paths(modality: str, train_text: bool) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def summarise(sums: Mapping[str, float]) -> dict[str, float]:
-    """Returns the mean squared error of the noise as "loss", and that of each quarter of the timesteps that occurs."""
-    found = {"loss": sums["error"] / sums["rows"]}
+    """Returns the error (2) as "loss", that of each quarter of the timesteps that occurs, and that with wrong captions.
+
+    A model that pays no heed to captions has the same error with those of other rows ("loss_other_caption").
+    """
+    rows = sums["rows"]
+    found = {"loss": sums["error"] / rows, "loss_other_caption": sums["other_error"] / rows}
     for number in range(1, TIMESTEP_BUCKETS + 1):
         if sums[f"rows_{number}"]:
             found[f"loss_quarter_{number}"] = sums[f"error_{number}"] / sums[f"rows_{number}"]

@@ -121,7 +121,15 @@ def test_what_an_original_has_no_option_for_cannot_be_written():
         from_settings.vae_json(replace(to_settings.vae(AUDIO_VAE), norm_eps=1e-5))
 
 
-@pytest.mark.parametrize("config", [DDIM, PNDM, {**PNDM, "timestep_spacing": "linspace", "beta_schedule": "linear"}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        DDIM,
+        PNDM,
+        {**PNDM, "timestep_spacing": "linspace", "beta_schedule": "linear"},
+        {**DDIM, "prediction_type": "v_prediction"},
+    ],
+)
 def test_schedules_are_those_of_diffusers_both_ways(config: Json):
     schedule = to_settings.schedule(config)
     written = from_settings.schedule_json(schedule)
@@ -131,6 +139,7 @@ def test_schedules_are_those_of_diffusers_both_ways(config: Json):
     np.testing.assert_allclose(alphas_cumprod(schedule), theirs.alphas_cumprod.numpy(), rtol=1e-5)
     np.testing.assert_array_equal(theirs.alphas_cumprod, again.alphas_cumprod)
     assert theirs.final_alpha_cumprod == again.final_alpha_cumprod
+    assert theirs.config["prediction_type"] == again.config["prediction_type"]
     again.set_timesteps(20)
     np.testing.assert_array_equal(sampling_timesteps(schedule, 20), again.timesteps)
 

@@ -163,7 +163,7 @@ def test_an_adapter_that_does_not_fit_is_refused(option: str, value: object, mes
     [
         ("_class_name", "EulerDiscreteScheduler", "supported is DDIMScheduler or PNDMScheduler"),
         ("beta_schedule", "squaredcos_cap_v2", "supported is 'linear' or 'scaled_linear'"),
-        ("prediction_type", "v_prediction", "supported is 'epsilon'"),
+        ("prediction_type", "sample", "supported is 'epsilon' or 'v_prediction'"),
         ("clip_sample", True, "supported is False"),
         ("trained_betas", [0.1], "supported is None"),
         ("rescale_betas_zero_snr", True, "supported is False"),
