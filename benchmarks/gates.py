@@ -3,6 +3,7 @@ stage of training starts from them.
 
     python -m benchmarks.gates stills --base base --run unet_video --judge judge_video --guidance 1 2 4
     python -m benchmarks.gates motion --base base --run motion --judge judge_video
+    python -m benchmarks.gates captions --base base --run unet_video
     python -m benchmarks.gates codecs --base base --run vocoder --judge judge_audio
     python -m benchmarks.gates audio --base base --run unet_audio --judge judge_audio
 
@@ -11,11 +12,13 @@ class      share of those with an object in view whose nearest object to the cen
 empty      share of those with none in which the judge sees no object
 place      share in which the judge sees the right place, which is the palette
 flicker    mean absolute difference of neighbouring frames of views of no object, in values of 0 to 255 (clips)
+captions: the held-out error of the video U-Net on stills, by quarter of the timesteps, and with other captions.
 Of audio: F1 over clips and classes of the classes heard; codecs: the target's log-mel through VAE, and through VAE and
 vocoder; audio: sampled from captions.
 """
 
 import argparse
+import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +46,7 @@ from con360av_jax.scenes.sources import SceneAudio, SceneStills, SceneVideos
 from con360av_jax.scenes.textures import PALETTES
 from con360av_jax.train.encode import caption_tokens
 from con360av_jax.train.objectives.choose import make_objective
+from con360av_jax.train.pretraining_data import SceneData
 from con360av_jax.train.trained_parts import open_trained
 
 SEED = 4
@@ -60,7 +64,8 @@ def main() -> None:
     enable_compile_cache()
     base = open_pretrained(options.base)
     params = trained(base, options.run)
-    measure = {"stills": views, "motion": views, "codecs": codecs, "audio": audio}[options.gate]
+    gates = {"stills": views, "motion": views, "captions": captions, "codecs": codecs, "audio": audio}
+    measure = gates[options.gate]
     found = measure(options, base, params)
     harness.publish({"environment": harness.environment(base.config), options.gate: found}, options.out)
 
@@ -68,7 +73,7 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     """Returns the options."""
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("gate", choices=("stills", "motion", "codecs", "audio"))
+    found.add_argument("gate", choices=("stills", "motion", "captions", "codecs", "audio"))
     found.add_argument("--base", type=Path, required=True)
     found.add_argument("--run", type=Path, nargs="*", default=(), help="runs whose parts take those of the base")
     found.add_argument("--judge", type=Path, help="run or file of the judge; left out: the packaged one")
@@ -128,6 +133,18 @@ def views(options: argparse.Namespace, base: Pretrained, params: Params) -> Meas
     if options.pictures:
         write_pictures(options.pictures, shown)
     return found
+
+
+def captions(options: argparse.Namespace, base: Pretrained, params: Params) -> Measures:
+    """Held-out measures of the video U-Net on stills (train/objectives/denoising.py)."""
+    objective = make_objective("unet_video", base.config)
+    rows, _ = SceneData(SEED).held_out(objective, base.config, caption_tokens(base))
+    measure, totals = jax.jit(objective.measure), collections.Counter[str]()
+    for first in track(range(0, options.count, options.batch), "measuring"):
+        batch = collate([rows(number) for number in range(first, first + options.batch)])
+        sums, _ = measure(params, {**batch, "sample_id": batch["sample_id"].astype(np.int32)})
+        totals.update({name: float(value) for name, value in sums.items()})
+    return objective.summarise(totals)
 
 
 def codecs(options: argparse.Namespace, base: Pretrained, params: Params) -> Measures:
