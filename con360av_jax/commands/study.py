@@ -113,7 +113,7 @@ class Study:
         maps = guidance_study(out, con360av, "maps", tuning, (*options, "--text-guidance", own), scales)
         _run([maps], console, done)
         chosen = ("--text-guidance", own, "--map-guidance", best_map(out / "guidance" / "maps"))
-        every = (*options, *chosen)
+        every = ("--scenes", str(self.scenes), *options, *chosen)
         tables = [table(out / f"scenes_{number}", pair, held_out, "scenes", every, theirs)
                   for number, pair in enumerate(pairs)]  # fmt: skip
         _run(tables, console, done)
@@ -158,7 +158,8 @@ class Study:
         for place in ("baseline", "con360av", "viewpoints/viewpoint_0", "viewpoints/viewpoint_1"):
             share_clips(source / place, folder / place, "small")
         weights = ("--weights", *(f"{name}={models.resolve() / file}" for name, file in SMALL_NETWORKS.items()))
-        options = ("--draws", str(self.draws), "--steps", str(self.steps), *weights, *chosen)
+        sampling = ("--steps", str(self.steps), *chosen)
+        options = ("--scenes", str(self.scenes), "--draws", str(self.draws), *weights, *sampling)
         _run([table(folder, runs, dataset, "small", options, baseline_text)], console, done)
         return folder
 

@@ -12,6 +12,7 @@ from con360av_jax.commands.steps import Step
 from con360av_jax.commands.study_steps import last_stage, pretraining
 from con360av_jax.config.files import load_config, save_config
 from con360av_jax.config.settings import Config
+from con360av_jax.evaluate.results import read_results
 from con360av_jax.evaluate.study_summary import read_table
 from tests.support import tiny_world
 from tests.support.evaluation_stand_ins import Extractor
@@ -76,6 +77,8 @@ def test_the_study_goes_from_runs_to_a_table_and_keeps_what_is_finished(
     shared = [out / place / "con360av" / "generated" for place in ("scenes_0", "small")]
     names = [sorted(path.name for path in folder.iterdir()) for folder in shared]
     assert names[0] == names[1] and (shared[0] / names[0][0]).samefile(shared[1] / names[0][0])
+    first = [clip.clip for clip in read_results(out / "scenes_0" / "con360av").clips]
+    assert first[0][:-2] == first[1][:-2], "scene by scene, as galleries show them"
     tuned, evaluated = (
         json.loads((out / "datasets" / name / "manifest.json").read_text())["settings"]["scenes"]["seed"]
         for name in ("tuning", "held_out")
