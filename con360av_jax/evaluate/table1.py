@@ -247,7 +247,7 @@ def _training_differences(baseline: Weights, con360av: Weights) -> list[tuple[st
     """Settings of training that differ, with the step and the hash of the dataset."""
     told = []
     for weights in (baseline, con360av):
-        dataset = "" if weights.kind == "pretrained" else open_run(weights.folder).dataset_sha256
+        dataset = "" if weights.kind == "pretrained" else open_run(weights.folder).dataset.sha256
         settings = {"weights": weights.kind, "trained steps": weights.step, "dataset sha256": dataset[:12]}
         told.append(settings | leaves(asdict(weights.config.train)))
     names = dict.fromkeys(name for one in told for name in one)
