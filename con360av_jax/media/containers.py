@@ -12,7 +12,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Disposition
-from av.video.reformatter import Colorspace, Interpolation
+from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from einops import rearrange
 from jaxtyping import Int16, Num, UInt8
@@ -27,7 +27,7 @@ PLAYABLE = "give a video that a player can open"
 # webm).
 JITTER_TOLERANCE = 0.02
 AUDIO_LAYOUTS = {1: "mono", 2: "stereo", 4: "quad"}
-# H.264's code for BT.709, written into the file so that players and `rgb` invert the same conversion.
+# H.264's code for BT.709, written into the file so that players and `presentation.rgb` invert the same conversion.
 BT709 = 1
 LIMITED_RANGE = 1
 # One thread and no vector code newer than SSE4.2: the output of libx264's AVX-512 code depends on more than the frames,
@@ -150,15 +150,6 @@ def _channels_last(frame: av.AudioFrame) -> Num[np.ndarray, "sample channel"]:
         return (block.astype(np.float32) - 128) / 128
     full_scale = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}.get(block.dtype, 1.0)
     return (block / full_scale).astype(np.float32)
-
-
-def rgb(frame: av.VideoFrame, name: str | Path, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """A decoded frame stretched to (height, width); raises MediaError if the decoder marked it as corrupt."""
-    if frame.is_corrupt:
-        raise MediaError(f"{name}: the frame at {frame.time or 0:.2f} s is corrupt; give an intact file")
-    shrinking = height <= frame.height and width <= frame.width
-    interpolation = Interpolation.AREA if shrinking else Interpolation.BICUBIC
-    return frame.reformat(width, height, "rgb24", interpolation=interpolation).to_ndarray()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from jaxtyping import Float32, Int16, Shaped, UInt8
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
 from con360av_jax.media.excerpt import AudioExcerpt
+from con360av_jax.media.presentation import rgb, shown_size
 from con360av_jax.media.spherical_metadata import spherical_metadata
 from con360av_jax.runtime.files import replacing
 
@@ -35,7 +36,9 @@ class MediaInfo:
     duration: float
     """Length from the first stream's start to the last stream's end, s."""
     width: int
+    """Width of the video as it is shown: turned by its display matrix, with square pixels."""
     height: int
+    """Height of the video as it is shown."""
     frames_per_second: float
     video_codec: str
     sample_rate: int
@@ -75,12 +78,14 @@ def probe(path: str | Path) -> MediaInfo:
         rate = (video.average_rate or video.guessed_rate or 0) if video else 0
         # First, for it may have to read all packets and rewind.
         duration = containers.duration(container)
-        projection, stereo = spherical_metadata(container, video) if video else ("", "")
+        first = next(iter(container.decode(video)), None) if video else None
+        projection, stereo = spherical_metadata(first)
+        height, width = shown_size(video, first, path) if video else (0, 0)
         return MediaInfo(
             path=Path(path),
             duration=duration,
-            width=video.codec_context.width if video else 0,
-            height=video.codec_context.height if video else 0,
+            width=width,
+            height=height,
             frames_per_second=float(rate),
             video_codec=video.codec_context.name if video else "",
             sample_rate=(audio.codec_context.sample_rate or 0) if audio else 0,
@@ -101,14 +106,14 @@ def read_frames(
     size: tuple[int, int] | None = None,
     longest_gap: float = math.inf,
 ) -> UInt8[np.ndarray, "frame height width 3"]:
-    """Reads RGB frames at times `start + k / frames_per_second`: each is the most recent frame of the file.
+    """Reads RGB frames at times `start + k / frames_per_second`: each is the most recent frame of the file, as shown.
 
     Args:
         path: a media file with video.
         frames_per_second: rate of the result, independent of the file's own.
         start: time of the first frame, s.
         seconds: length, s; None reads to the end. The first and last frame are repeated beyond the ends.
-        size: (height, width) to stretch to; None keeps the file's.
+        size: (height, width) to stretch to; None takes that of the video as shown, with square pixels.
         longest_gap: longest time within the excerpt without a new frame, s.
 
     Raises:
@@ -122,16 +127,17 @@ def read_frames(
         if stream is None:
             raise MediaError(f"{path}: has no video stream, but video is needed; give a video file")
         seconds = _checked_length(path, container, start, seconds)
-        height, width = size or (stream.codec_context.height, stream.codec_context.width)
         count = max(1, round(seconds * frames_per_second))
-        video = np.empty((count, height, width, 3), np.uint8)
-        filled, last_time, held = 0, -math.inf, None
+        video, filled, last_time, held = np.empty((0, 0, 0, 3), np.uint8), 0, -math.inf, None
         half_tick = float(stream.time_base or 0) / 2 + 1 / containers.MICROSECONDS
         for time, frame in containers.video_frames(container, stream, start):
             _check_gap(path, max(last_time, start), min(time, start + seconds), longest_gap)
             due = math.ceil((time - half_tick - start) * frames_per_second)
-            if held is not None and due > filled:
-                video[filled:due] = containers.rgb(held, path, height, width)
+            if held is None:
+                size = size or shown_size(stream, frame, path)
+                video = np.empty((count, *size, 3), np.uint8)
+            elif due > filled:
+                video[filled:due] = rgb(held, path, *video.shape[1:3])
                 filled = min(due, count)
             held, last_time = frame, time
             if filled == count:
@@ -141,7 +147,7 @@ def read_frames(
         slack = max(TAIL_TOLERANCE, 2 / float(stream.average_rate or frames_per_second))
         _check_tail(path, container, stream, "video", last_time, start + seconds, slack)
         _check_gap(path, max(last_time, start), start + seconds, longest_gap)
-        video[filled:] = containers.rgb(held, path, height, width)
+        video[filled:] = rgb(held, path, *video.shape[1:3])
         return video
 
 

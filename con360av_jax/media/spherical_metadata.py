@@ -6,11 +6,11 @@ StereoMode and from H.264's frame packing messages, and reports all of them with
 """
 
 import struct
-from typing import cast
 
-from av.container import InputContainer
-from av.sidedata.sidedata import SideData, SideDataContainer, Type
-from av.video.stream import VideoStream
+import av
+from av.sidedata.sidedata import SideData, Type
+
+from con360av_jax.media.presentation import side_data
 
 # In the order of FFmpeg's enums AVSphericalProjection and AVStereo3DType.
 PROJECTIONS = (
@@ -35,13 +35,11 @@ STEREO_MODES = (
 )
 
 
-def spherical_metadata(container: InputContainer, stream: VideoStream) -> tuple[str, str]:
-    """Returns (projection, stereo mode) by the names above, "" if not stated; decodes one frame and stays there."""
-    frame = next(iter(container.decode(stream)), None)
+def spherical_metadata(frame: av.VideoFrame | None) -> tuple[str, str]:
+    """Returns (projection, stereo mode) of a file's first decoded frame by the names above, "" if not stated."""
     if frame is None:
         return "", ""
-    # PyAV's stub types this as a dictionary by name; what iteration yields depends on PyAV's version.
-    sides = cast(SideDataContainer, cast(object, frame.side_data))
+    sides = side_data(frame)
     return _named(PROJECTIONS, sides.get(Type.SPHERICAL)), _named(STEREO_MODES, sides.get(Type.STEREO3D))
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float32, UInt8
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
 from con360av_jax.media.files import read_excerpt
+from con360av_jax.media.presentation import rgb, shown_size
 from con360av_jax.runtime.provenance import file_sha256
 from preprocess.inputs import VIDEO_SUFFIXES
 
@@ -20,7 +21,8 @@ MOST_BYTES = 2**30
 """Largest size of a clip's frames, which are all in memory at once, bytes."""
 RATE_TOLERANCE = 1e-3
 """Relative tolerance of a file's frame rate."""
-# Processing of what is read, as feature cards state it.
+# Processing of what is read, as feature cards state it. "As stored" means at the stored size: features of files that a
+# player turns or stretches are those of what it shows.
 VIDEO_SETTINGS: dict[str, object] = {"pictures": "as stored, RGB by FFmpeg", "black": "kept"}
 AUDIO_SETTINGS: dict[str, object] = {
     "channels": "one; two: their mean; four (ambisonics): the first, W",
@@ -145,16 +147,18 @@ def _read_video(path: Path, frames_per_second: float) -> Frames:
                 f"{path}: has {rate:g} frames per second, the protocol wants {frames_per_second:g}: make it again at "
                 "that rate"
             )
-        height, width = stream.codec_context.height, stream.codec_context.width
-        most, times, frames = max(1, MOST_BYTES // (3 * max(1, height * width))), [], []
+        most, times, frames, height, width = 0, [], [], 0, 0
         for time, frame in containers.video_frames(container, stream, 0.0):
+            if not frames:
+                height, width = shown_size(stream, frame, path)
+                most = max(1, MOST_BYTES // (3 * height * width))
             if max(len(frames) + 1, stream.frames) > most:
                 raise MediaError(
                     f"{path}: has more than {most} frames of {width}x{height}, {MOST_BYTES // 2**20} MiB: cut it "
                     "into shorter clips"
                 )
             times.append(time)
-            frames.append(containers.rgb(frame, path, height, width))
+            frames.append(rgb(frame, path, height, width))
         if not frames:
             raise MediaError(f"{path}: no frame could be decoded; the file is corrupt or cut off")
         end = containers.stream_end(container, stream)

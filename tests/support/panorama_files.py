@@ -36,10 +36,12 @@ def write_panorama(
     metadata: dict[str, str] | None = None,
     x264: str = "",
     height: int = 32,
+    matrix: Sequence[int] = (),
+    pixel_aspect: Fraction = Fraction(1),
 ) -> Path:
     """Pictures at `times` (s), H.264, and `sound` as float PCM from 0 s on; Matroska or QuickTime by the name.
 
-    Without `pictures`, they are `panorama`s of `height`.
+    Without `pictures`, they are `panorama`s of `height`. `matrix` is the display matrix, nine numbers in fixed point.
     """
     pictures = [panorama(number, height) for number in range(len(times))] if pictures is None else pictures
     height, width = pictures[0].shape[:2] if len(pictures) else (height, 64)
@@ -47,7 +49,9 @@ def write_panorama(
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=8, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.time_base, stream.codec_context.sample_aspect_ratio = Fraction(1, 1000), pixel_aspect
+        if matrix:
+            stream.set_display_matrix(matrix)
         stream.metadata.update(metadata or {})
         voices = None if sound is None else container.add_stream("pcm_f32le", rate=rate)
         if isinstance(voices, AudioStream):

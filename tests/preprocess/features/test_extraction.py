@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from con360av_jax.errors import ConfigError, MediaError, MetricError
 from con360av_jax.evaluate.features import open_features
 from con360av_jax.media.files import write_clip
 from preprocess.features.extraction import Extracted, extract
-from preprocess.features.material import find_clips
+from preprocess.features.material import find_clips, read_clip
 from preprocess.features.networks import Network
+from tests.support.panorama_files import write_panorama
 from tests.support.small_networks import looked_at, networks, pictures, sound, write_clips, write_flawed
 from tests.support.tiny_world import files_below
+from tests.support.turned_files import TURNS, corners, display_matrix, quarters
 
 PARTS = ("saliency", "video_8", "sound")
 
@@ -109,6 +112,17 @@ def test_unevenly_spaced_frames_are_rejected(videos: Path, tmp_path: Path, monke
     )
     with pytest.raises(MetricError, match="not spaced evenly at 8 per second"):
         extracted(videos, tmp_path / "features", networks()[:1])
+
+
+def test_frames_are_those_that_a_player_shows(tmp_path: Path):
+    matrix, undone = TURNS["90"]
+    stored = np.ascontiguousarray(undone(corners()))
+    path = tmp_path / "turned.mp4"
+    write_panorama(path, pictures=[stored] * 16, matrix=display_matrix(*matrix), pixel_aspect=Fraction(2))
+    (source,), _ = find_clips(path)
+    video = read_clip(source, video=True, audio=False, frames_per_second=8).video
+    assert video.shape == (16, 64, 64, 3)
+    np.testing.assert_array_equal(quarters(video[0]), quarters(corners()))
 
 
 def test_other_rates_are_taken_where_the_protocol_asks_for_none(tmp_path: Path):

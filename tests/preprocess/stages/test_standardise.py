@@ -1,7 +1,10 @@
 """How a file is read: its metadata, the stretch to 2:1, one eye, channel W, and one clock for picture and sound."""
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,9 +13,10 @@ from con360av_jax.errors import MediaError
 from con360av_jax.media.files import probe, read_audio
 from preprocess.stages.quality import FULL_SCALE, Limits
 from preprocess.stages.segment import cut, windows
-from preprocess.stages.standardise import read_mono, read_panorama, standardise
+from preprocess.stages.standardise import StandardClip, check_streams, read_mono, read_panorama, standardise
 from tests.support.panorama_files import RATE, hiss, write_panorama
 from tests.support.spherical_boxes import PART, WHOLE, add_metadata, first_version, projection, stereo
+from tests.support.turned_files import TURNS, corners, display_matrix, quarters
 
 EQUIRECTANGULAR = projection(b"equi", WHOLE)
 
@@ -88,6 +92,39 @@ def test_what_is_not_the_whole_sphere_in_equirectangular_projection_is_left_out(
     add_metadata(path, given)
     with pytest.raises(MediaError, match="by its metadata; convert it to an equirectangular panorama"):
         standardise(path, "a", tiny)
+
+
+@pytest.mark.parametrize("turn", list(TURNS))
+def test_a_panorama_is_judged_and_decoded_as_it_is_shown(tiny: Config, tmp_path: Path, turn: str):
+    matrix, undone = TURNS[turn]
+    stored = np.ascontiguousarray(undone(corners()))
+    path = write_panorama(tmp_path / "a.mov", pictures=[stored] * 16, sound=hiss(), matrix=display_matrix(*matrix))
+    clip = standardise(path, "a", tiny)
+    assert (clip.packing, clip.height) == ("mono", 32)
+    frame = cut(windows(clip, tiny.clip)[0], tiny).frames[0]
+    np.testing.assert_array_equal(quarters(frame), quarters(corners()))
+
+
+@pytest.mark.parametrize(
+    ("eyes", "size", "pixel_aspect", "packing", "height"),
+    [
+        ("one", (48, 48), Fraction(2), "mono", 48),
+        ("one", (48, 64), Fraction(3, 2), "mono", 48),
+        ("one", (36, 64), Fraction(9, 8), "mono", 36),
+        ("above", (36, 64), Fraction(9, 16), "top-bottom", 32),
+        ("beside", (36, 64), Fraction(9, 4), "side-by-side", 36),
+    ],
+)
+def test_eyes_are_counted_in_square_pixels(tiny: Config, tmp_path: Path, eyes, size, pixel_aspect, packing, height):
+    whole = {"one": corners(), "above": np.tile(corners(), (2, 1, 1)), "beside": np.tile(corners(), (1, 2, 1))}[eyes]
+    stored = cv2.resize(whole, size[::-1])
+    path = write_panorama(tmp_path / "a.mp4", pictures=[stored] * 16, pixel_aspect=pixel_aspect)
+    info = replace(probe(path), channels=1, audio_codec="aac")
+    assert check_streams(info, "auto") == packing
+    clip = StandardClip(name="a", path=path, packing=packing, height=height, duration=2, channels=1)
+    frame = read_panorama(clip, 0, 0.125, 8)[0]
+    assert frame.shape == (height, 2 * height, 3)
+    np.testing.assert_array_equal(quarters(frame), quarters(corners()))
 
 
 def test_eyes_that_alternate_cannot_be_separated(tiny: Config, tmp_path: Path):
