@@ -37,7 +37,7 @@ def require_formulas(source: Mapping[str, np.ndarray], table: Table) -> None:
 
 
 def difference(tensor: np.ndarray, entry: Skip) -> str:
-    """How a skipped tensor differs from its formula; "" if it does not."""
+    """Describes the difference of a skipped tensor from its formula; "" if there is none."""
     try:
         wanted = entry.formula(tensor.shape)
     except ValueError as error:

@@ -63,8 +63,7 @@ def pretrain(
         data: source of training examples and of held-out ones, which are measured at every checkpoint.
         out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
             then equal those of an uninterrupted run, bit for bit.
-        allowed: paths of settings, such as "train.learning_rate", that may differ in a resumed run, and "dataset" if
-            the dataset may.
+        allowed: settings such as "train.learning_rate", and "dataset", that may differ in a resumed run.
 
     Returns:
         None after the last step, or the signal (SIGTERM, SIGINT) that stopped the run after a checkpoint.
@@ -98,9 +97,7 @@ def pretrain(
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         return step(state, frozen, on_mesh(batch, mesh), key)
 
-    run_folder.write_pretraining(
-        out, config, base, part, with_earlier(data.describe(), None if run is None else run.data)
-    )
+    run_folder.write_pretraining(out, config, base, part, with_earlier(data.describe(), run.data if run else {}))
     for name in LOGS:
         drop_after(out / name, progress.step)
     measures = HeldOutMeasures(objective, config, *held_out, frozen, partial(on_mesh, mesh=mesh), out)

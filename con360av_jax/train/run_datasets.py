@@ -65,9 +65,9 @@ def dataset_entry(now: RunDataset, earlier: Iterable[RunDataset], path: str = "p
     return {**now.entry(path), **({EARLIER: kept} if kept else {})}
 
 
-def with_earlier(data: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Description of the data of a pretraining run, with the datasets that it had `before`, if it is resumed."""
-    if before is None or DATASET not in before:
+def with_earlier(data: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Description of the data of a pretraining run, with the datasets that it had `before`; that is {} for a new run."""
+    if DATASET not in before:
         return dict(data)
     old, now = (RunDataset.recorded(one, DATASET) for one in (before, data))
     return dataset_entry(now, earlier_datasets(old, recorded_earlier(before), now), DATASET)
@@ -98,14 +98,14 @@ def require_same_dataset(run: Path, before: RunDataset, given: RunDataset, allow
 
 
 def difference(run: Path, before: RunDataset, given: RunDataset) -> str:
-    """How the given dataset is another than the one before, in words."""
+    """Sentence that says that the given dataset is another than the one before."""
     if given.path.resolve() == before.path.resolve():
         return f"dataset {given.path} has changed since {run} was trained on it"
     return f"{given.path} is not the dataset that {run} was trained on, {before.path}"
 
 
 def change(before: RunDataset, given: RunDataset) -> str:
-    """What changed in the number of samples, in words."""
+    """Difference in the number of samples, in words."""
     if before.samples is None:
         return f"{given.samples} samples now; the run did not record how many it had"
     if before.samples == given.samples:

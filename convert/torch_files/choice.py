@@ -1,4 +1,4 @@
-"""Which of a folder's weight files is read: usual names, full precision and safetensors come first.
+"""Choice of the weight file that is read of a folder: usual names, full precision and safetensors come first.
 
 Libraries save the same network under several names: a variant ("fp16", "bf16") before the format, as .safetensors or as
 a pickle, whole or in shards with an index. diffusers and transformers write the variant of an index before ".json".

@@ -16,7 +16,7 @@ class Stranger:
     sign: str
     what: str
     instead: str
-    """What to do about it."""
+    """Advice: the file to give instead."""
 
 
 _WHOLE = "give the folder in diffusers' layout"

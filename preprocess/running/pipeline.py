@@ -32,7 +32,7 @@ from preprocess.stages.quality import Limits
 from preprocess.stages.records import make_sample, pulse_code
 from preprocess.stages.segment import Window, cut, windows
 from preprocess.stages.standardise import standardise
-from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
+from preprocess.stages.viewpoints import ViewpointSettings, choose_viewpoints
 from preprocess.stages.views import render_track
 from preprocess.stages.work import Stage, Work, Works, attempted, chained, each, there
 
@@ -142,8 +142,10 @@ def _opened(windows_of: Callable[[Input], tuple[Window, ...]], is_stored: Callab
 
 def _track(clip: ClipConfig, viewpoints: ViewpointSettings | GivenViewpoints, work: Work) -> Work:
     if isinstance(viewpoints, GivenViewpoints):
-        return replace(work, tracks=viewpoints(there(work.window), clip))
-    return replace(work, tracks=find_viewpoints(there(work.saliency), clip.frames_per_second, viewpoints))
+        tracks = viewpoints(there(work.window), clip)
+        return replace(work, tracks=tracks, peaks=(None,) * len(tracks))
+    found = choose_viewpoints(there(work.saliency), clip.frames_per_second, viewpoints)
+    return replace(work, tracks=tuple(one.track for one in found), peaks=tuple(one.peak for one in found))
 
 
 def _render(config: Config, previews: Path | None, work: Work) -> Work:
@@ -167,5 +169,6 @@ def _encode(encoder: Encoder, fields: tuple[str, ...], work: Work) -> Work:
     made = []
     for index, arrays in enumerate(work.arrays):
         encoded = encoder(arrays["video"], arrays["mel"], work.caption)
-        made.append(make_sample(there(work.window), index, work.caption, arrays | encoded, fields))
+        peak = work.peaks[index]
+        made.append(make_sample(there(work.window), index, work.caption, arrays | encoded, fields, peak))
     return replace(work.emptied(), samples=tuple(made))

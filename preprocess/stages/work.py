@@ -46,6 +46,8 @@ class Work:
     segment: Segment | None = None
     saliency: Float32[np.ndarray, "frame height width"] | None = None
     tracks: tuple[Float32[np.ndarray, "frame 4"], ...] = ()
+    peaks: tuple[float | None, ...] = ()
+    """Peak of each track's viewpoint (`Viewpoint.peak`), None where it is not known."""
     described: Any = None
     """Texts on the segment's cube faces, before a chat model joins them into a caption."""
     caption: str = ""

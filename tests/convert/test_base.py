@@ -262,22 +262,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(base: Path, pipeline: Path, 
     config = tmp_path / "tiny.json"
     shutil.copy(base / "config.json", config)
     for arguments in (["base", "--baseline", str(pipeline), "--config", str(config)], ["export", str(base)]):
-        done = subprocess.run(
-            [
-                "bash",
-                "-c",
-                'ulimit -f 64; exec "$@"',
-                "bash",
-                sys.executable,
-                "-m",
-                "convert",
-                *arguments,
-                "--out",
-                str(tmp_path / "out"),
-            ],
-            capture_output=True,
-            text=True,
-        )
+        limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", sys.executable, "-m", "convert", *arguments]
+        done = subprocess.run([*limited, "--out", str(tmp_path / "out")], capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
         # Threads of Orbax's storage layer complain as well when it gives up, even within the line.
         assert "convert: error: " in done.stderr
