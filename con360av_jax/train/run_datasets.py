@@ -66,7 +66,7 @@ def dataset_entry(now: RunDataset, earlier: Iterable[RunDataset], path: str = "p
 
 
 def with_earlier(data: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Description of the data of a pretraining run, with the datasets that it had `before`; that is {} for a new run."""
+    """Description of the data of a pretraining run, with the datasets that it had `before` ({} for a new run)."""
     if DATASET not in before:
         return dict(data)
     old, now = (RunDataset.recorded(one, DATASET) for one in (before, data))
