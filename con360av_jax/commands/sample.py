@@ -169,16 +169,11 @@ def read_scene(maps: str) -> Scene:
     """
     if not maps:
         return Scene()
-    folder, mark, key = maps.rpartition("#")
-    if mark:
-        from con360av_jax.data.source import open_dataset
+    if "#" in maps and not Path(maps).is_file():
+        from con360av_jax.data.source import read_record
 
-        dataset = open_dataset(Path(folder), verify="sizes")
-        if key not in dataset.keys:
-            known = ", ".join(dataset.keys[:3])
-            raise DatasetError(f"{folder} has no record {key!r}; it holds {len(dataset)}, the first of them {known}")
-        record = dataset[dataset.keys.index(key)]
-        return Scene(record.arrays["saliency"], record.caption, record.arrays["viewpoint"], key, maps)
+        record = read_record(maps)
+        return Scene(record.arrays["saliency"], record.caption, record.arrays["viewpoint"], record.key, maps)
 
     import numpy as np
 

@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Int16, Num, UInt8
 
 from con360av_jax.errors import MediaError
+from con360av_jax.runtime.files import readable
 
 MICROSECONDS = 1_000_000
 # Decoding starts this much before an excerpt, so that decoders that overlap packets have settled, s.
@@ -43,7 +44,9 @@ def opened(path: str | Path) -> Generator[InputContainer]:
     try:
         _check_file(Path(path))
         # Playlists may name remote files: only local ones are followed.
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+        options = {"protocol_whitelist": "file"}
+        # Tags are not read here, and may be in any encoding.
+        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
             yield container
     except PermissionError as error:
         raise MediaError(f"{path}: may not be read; change its permissions") from error
@@ -56,6 +59,9 @@ def opened(path: str | Path) -> Generator[InputContainer]:
 
 
 def _check_file(path: Path) -> None:
+    if readable(path) != str(path):
+        # Keys, tables and ledgers are UTF-8.
+        raise MediaError(f"{readable(path)}: its name is not UTF-8; rename it")
     if path.is_symlink() and not path.exists():
         raise MediaError(f"{path}: is a link to a file that is not there; correct the link")
     if not path.exists():

@@ -14,7 +14,7 @@ from con360av_jax.config.files import config_hash, to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.data.schema import Sample
-from con360av_jax.data.source import Dataset, open_dataset
+from con360av_jax.data.source import PREVIEWS, Dataset, open_dataset, preview_name
 from con360av_jax.errors import MediaError
 from con360av_jax.evaluate.metric_format import FILTERS
 from con360av_jax.evaluate.results import METRICS, read_results
@@ -211,7 +211,7 @@ def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:
 
 def _preview(dataset: Path | None, clip: str, segment: int, saliency: np.ndarray) -> np.ndarray:
     """Panorama of a segment, or plain grey if the dataset has no previews."""
-    file = dataset / "previews" / f"{clip}_{segment}.jpg" if dataset else None
+    file = dataset / PREVIEWS / preview_name(clip, segment) if dataset else None
     picture = cv2.imread(str(file)) if file and file.is_file() else None
     if picture is None:
         return np.full((512, 1024, 3), 96, np.uint8)
