@@ -2,16 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-OUT ?= out/demo
+OUT ?= out/$@
 # The torch extra holds the original libraries, which parity tests compare with; to leave it out:
 # EXTRAS=dev,docs,features,preprocess
 EXTRAS ?= dev,docs,features,preprocess,torch
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-dev demo test test-full docs lint types clean
+.PHONY: help setup setup-dev demo demo-train test test-full docs lint types clean
 
 help:
-	@echo "make demo [VIDEO=path/to/360.mp4]  the whole system on one video, in $(OUT); with MODELS=FOLDER evaluated, too"
+	@echo "make demo [VIDEO=path/to/360.mp4]  two views by the trained small model, in out/demo; CHECKPOINT=FOLDER for another"
+	@echo "make demo-train                    the whole system with a short training, in out/demo-train; MODELS=FOLDER evaluates"
 	@echo "make test                          lint, types and tests"
 	@echo "make test-full                     the same with the slow full-size tests"
 	@echo "make lint, make types              one of the checks alone"
@@ -32,9 +33,13 @@ setup: $(VENV)/.installed
 
 setup-dev: $(VENV)/.installed-dev
 
+demo: setup
+	$(BIN)/con360av demo --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
+		$(if $(WEIGHTS),--weights $(WEIGHTS))
+
 # Features are extracted by PyTorch and LiteRT, which setup alone leaves out.
-demo: $(if $(MODELS),setup-dev,setup)
-	$(BIN)/con360av demo --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(MODELS),--models "$(MODELS)")
+demo-train: $(if $(MODELS),setup-dev,setup)
+	$(BIN)/con360av demo-train --out "$(OUT)" $(if $(VIDEO),--video "$(VIDEO)") $(if $(MODELS),--models "$(MODELS)")
 
 # A dead link or an undocumented public name fails.
 docs: setup-dev

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 from con360av_jax.commands.bench import Bench
 from con360av_jax.commands.demo import Demo
+from con360av_jax.commands.demo_train import DemoTrain
 from con360av_jax.commands.evaluate import Evaluate
 from con360av_jax.commands.export import Export
+from con360av_jax.commands.gallery import Gallery
 from con360av_jax.commands.init import Init
 from con360av_jax.commands.plan import Plan
 from con360av_jax.commands.pretrain import Pretrain
@@ -21,6 +23,7 @@ from con360av_jax.commands.train import Train
 ABOUT = "Controllable audio-visual generation from 360° video: audio and video of one viewpoint."
 COMMANDS = {
     "demo": Demo,
+    "demo-train": DemoTrain,
     "synth": Synth,
     "synth-dataset": SynthDataset,
     "init": Init,
@@ -30,6 +33,7 @@ COMMANDS = {
     "sample": Sample,
     "evaluate": Evaluate,
     "table1": Table1,
+    "gallery": Gallery,
     "report": Report,
     "export": Export,
     "bench": Bench,

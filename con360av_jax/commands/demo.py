@@ -1,177 +1,124 @@
-"""con360av demo: the whole system at debug width on one 360° video, each step timed as a process of its own."""
+"""con360av demo: what a trained model makes of one scene, beside what it should have made, on one page."""
 
-import json
-import os
-import resource
-import shutil
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
-from rich.table import Table
 
+from con360av_jax.commands.demo_train import DemoTrain, clear
+from con360av_jax.commands.steps import TIMINGS, Step, check_files, run_demo
+from con360av_jax.config.files import config_of
 from con360av_jax.errors import ConfigError
-from con360av_jax.runtime.compile_flags import quick_compile_flags, user_flags
+from con360av_jax.runtime.packaged import find_model, packaged_models
 
-# How the programs of the steps are started, also where they are not on the PATH.
-PROGRAMS = {"con360av": ("-m", "con360av_jax.cli"), "python": ()}
-# Files of the networks of protocol small, as published.
-SMALL_NETWORKS = {"fastgaze": "fastgaze.vxm", "yamnet": "yamnet.tflite"}
+SMALL = "small"
+"""Name of the packaged model."""
 # Files and folders that a demo writes, and that the next one removes.
-PRODUCTS = ("scene", "pretrained", "dataset", "run", "timings.json", "report.html")
+PRODUCTS = ("scene", "dataset", "evaluation", TIMINGS, "report.html")
+SCENES_ONLY = (
+    "This model has only learnt procedural scenes. It has never seen a real recording, so what it makes of this one "
+    "says nothing about the method. The page shows what the model is given"
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One command of the demo."""
-
-    name: str
-    """Title of the step."""
-    arguments: tuple[str, ...]
-    """The program and its arguments."""
-
-    @property
-    def command(self) -> str:
-        """The command as a user would type it."""
-        return " ".join(self.arguments)
-
-    def run(self) -> None:
-        """Runs the command in a process of its own; raises CalledProcessError if it fails."""
-        program, *rest = self.arguments
-        flags = user_flags() or quick_compile_flags(1)
-        subprocess.run([sys.executable, *PROGRAMS[program], *rest], check=True, env={**os.environ, "XLA_FLAGS": flags})
-
-
-def demo_steps(out: Path, video: Path | None) -> tuple[Step, ...]:
-    """Steps up to the sampling of clips, in order."""
-    videos, captions = (video, "template") if video else (out / "scene", "file")
-    clip = video.stem if video else "scene_000000"
-    dataset, base, run = out / "dataset", out / "pretrained", out / "run"
-    scene = Step(
-        name="Procedural 360° scene", arguments=("con360av", "synth", "--out", str(out / "scene"), "--seed", "7")
-    )
+def demo_steps(
+    out: Path, checkpoint: str, config: Path, seconds: float, seed: int, weights: tuple[str, ...] = ()
+) -> tuple[Step, ...]:
+    """Steps for a held-out scene, up to the evaluation of two viewpoints of it; `weights` are those of the judges."""
+    scene, judges = out / "scene", ("--weights", *weights) if weights else ()
     return (
-        *(() if video else (scene,)),
-        Step(name="Random weights", arguments=("con360av", "init", "--config", "debug", "--out", str(base))),
         Step(
-            name="Preprocess to records",
+            name="Held-out 360° scene",
             arguments=(
-                *("python", "-m", "preprocess", "run", str(videos), "--out", str(dataset)),
-                *("--base", str(base), "--captions", captions, "--viewpoints", "2", "--keep-raw", "--previews"),
-                *("--workers", "0"),
+                *("con360av", "synth", "--out", str(scene), "--version", "2", "--split", "validation"),
+                *("--seed", str(seed), "--seconds", f"{seconds:g}"),
             ),
         ),
-        Step(
-            name="Train",
-            arguments=(
-                *("con360av", "train", "--base", str(base), "--dataset", str(dataset)),
-                *("--out", str(run)),
-            ),
-        ),
-        Step(
-            name="Sample two viewpoints",
-            arguments=(
-                *("con360av", "sample", "--checkpoint", str(run), "--out", str(out)),
-                *("--maps", f"{dataset}#{clip}/0/0", "--maps", f"{dataset}#{clip}/0/1"),
-            ),
-        ),
+        _preprocess(scene, out, config, ("--captions", "file", "--trajectories", str(scene / "viewpoints.csv"))),
+        _evaluate(out, checkpoint, ("--protocol", "scenes", "--truth", str(scene), *judges)),
     )
 
 
-def evaluation_step(out: Path, video: Path | None, models: Path) -> Step:
-    """Evaluation of the run with two small networks; only the procedural video has a ground truth."""
-    weights = [f"{name}={models / file}" for name, file in SMALL_NETWORKS.items()]
+def recording_steps(out: Path, checkpoint: str, config: Path, video: Path) -> tuple[Step, ...]:
+    """Steps for a recording, whose truth is not known."""
+    return (
+        _preprocess(video, out, config, ("--captions", "template", "--viewpoints", "2")),
+        _evaluate(out, checkpoint, ("--protocol", "plain")),
+    )
+
+
+def _preprocess(videos: Path, out: Path, config: Path, options: tuple[str, ...]) -> Step:
+    """Preprocessing without encoders: sampling needs maps and captions, the evaluation the views and the audio."""
     return Step(
-        name="Evaluate",
+        name="Preprocess to records",
         arguments=(
-            *("con360av", "evaluate", "--run", str(out / "run"), "--dataset", str(out / "dataset")),
-            *("--count", "4", "--protocol", "small", "--weights", *weights),
-            *(() if video else ("--truth", str(out / "scene"))),
+            *("python", "-m", "preprocess", "run", str(videos), "--out", str(out / "dataset")),
+            *("--config", str(config), *options, "--previews", "--workers", "0"),
         ),
     )
 
 
-def report_step(out: Path) -> Step:
+def _evaluate(out: Path, checkpoint: str, options: tuple[str, ...]) -> Step:
+    """One batch of two clips, which are generated and measured in the same process."""
+    return Step(
+        name="Sample two viewpoints and measure them",
+        arguments=(
+            *("con360av", "evaluate", "--run", checkpoint, "--dataset", str(out / "dataset"), "--scenes", "1"),
+            *("--out", str(out / "evaluation"), "--batch-size", "2", *options),
+        ),
+    )
+
+
+def page_step(out: Path, note: str) -> Step:
     """Page about everything that the other steps made."""
     return Step(
-        name="Report",
+        name="Page",
         arguments=(
-            *("con360av", "report", str(out / "run"), "--dataset", str(out / "dataset")),
-            *("--clip", str(out / "viewpoint_1.mp4"), "--clip", str(out / "viewpoint_2.mp4")),
-            *("--timings", str(out / "timings.json"), "--out", str(out / "report.html")),
+            *("con360av", "gallery", str(out / "evaluation"), "--timings", str(out / TIMINGS)),
+            *(("--note", note) if note else ()),
+            *("--out", str(out / "report.html")),
         ),
     )
-
-
-def clear(out: Path) -> None:
-    """Removes the products of an earlier demo from `out`, and nothing else."""
-    for path in (*(out / name for name in PRODUCTS), *out.glob("viewpoint_*")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
-            path.unlink()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Run the whole system at debug width on one 360° video, each step as a process of its own.
+    """Show what a trained model makes of one scene: two viewpoints beside their targets, with audio and numbers.
 
-    Every step is a command that can be typed, and is shown before it runs. The last one writes OUT/report.html.
+    Renders a procedural scene that the model was not trained on, preprocesses it, generates two viewpoints, measures
+    them and writes OUT/report.html. Every step is a command that can be typed, and is shown before it runs.
     """
 
     out: Path = Path("out/demo")
-    """Folder for everything that the demo makes. What an earlier demo left there is removed."""
+    """Folder for everything that the demo makes. What an earlier one left there is removed."""
     video: Path | None = None
-    """360° video to use. Left out: a procedural one."""
-    models: Path | None = None
-    """Folder with fastgaze.vxm and yamnet.tflite, to evaluate the run, too."""
+    """360° video to use instead of a procedural scene; the packaged model has only learnt procedural scenes."""
+    checkpoint: str = SMALL
+    """Exported model, base, training run or name of a packaged model."""
+    weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH ...")] = ()
+    """Runs or files of judge_video and judge_audio. Left out: those of the package."""
+    seed: int = 7
+    """Seed of the procedural scene."""
 
     def execute(self) -> int:
         """Runs all steps; returns 0, or the exit code of the step that failed."""
-        video, models = self.video and self.video.resolve(), self.models and self.models.resolve()
-        given = [*([video] if video else ()), *(models / name for name in SMALL_NETWORKS.values() if models)]
-        missing = [str(file) for file in given if not file.is_file()]
-        if missing:
-            raise ConfigError(f"no such file: {', '.join(missing)}")
-        try:
-            run_demo(self.out.resolve(), video, models, Console())
-        except subprocess.CalledProcessError as failure:
-            # The step has said on stderr what went wrong.
-            return failure.returncode
-        return 0
-
-
-def run_demo(out: Path, video: Path | None, models: Path | None, console: Console) -> None:
-    """Runs all steps, timed; raises CalledProcessError when one fails."""
-    out.mkdir(parents=True, exist_ok=True)
-    clear(out)
-    timings: list[dict[str, str | float]] = []
-
-    def timed(step: Step) -> None:
-        console.print(f"\n[bold]{step.name}[/bold]\n[dim]$ {step.command}[/dim]", soft_wrap=True, highlight=False)
-        start = time.perf_counter()
-        step.run()
-        timings.append({"name": step.name, "command": step.command, "seconds": time.perf_counter() - start})
-
-    for step in demo_steps(out, video):
-        timed(step)
-    if models:
-        timed(evaluation_step(out, video, models))
-    (out / "timings.json").write_text(json.dumps(timings, indent=2))
-    timed(report_step(out))
-    (out / "timings.json").write_text(json.dumps(timings, indent=2))
-
-    table = Table(title="Time of each step")
-    table.add_column("step")
-    table.add_column("seconds", justify="right")
-    for row in timings:
-        table.add_row(str(row["name"]), f"{row['seconds']:.1f}")
-    table.add_row("[bold]all", f"[bold]{sum(float(row['seconds']) for row in timings):.1f}")
-    console.print(table)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    console.print(
-        f"{os.cpu_count()} cores, largest process {peak:.1f} GiB. Open {out / 'report.html'}", highlight=False
-    )
+        out, video, console = self.out.resolve(), self.video and self.video.resolve(), Console()
+        check_files([video] if video else [])
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: give 0 or more")
+        if self.checkpoint == SMALL and SMALL not in packaged_models():
+            console.print("No trained model is packaged yet: running con360av demo-train, which trains one briefly.")
+            return DemoTrain(out=self.out, video=self.video).execute()
+        seconds, config = config_of(self.checkpoint).clip.seconds, find_model(self.checkpoint) / "config.json"
+        out.mkdir(parents=True, exist_ok=True)
+        clear(out / name for name in PRODUCTS)
+        if video:
+            steps = recording_steps(out, self.checkpoint, config, video)
+        else:
+            steps = demo_steps(out, self.checkpoint, config, seconds, self.seed, self.weights)
+        code = run_demo(out, steps, page_step(out, SCENES_ONLY if video else ""), console)
+        if code == 0:
+            console.print(f"Open {out / 'report.html'}", highlight=False, soft_wrap=True)
+        return code

@@ -38,8 +38,8 @@ class Evaluate:
     """Folder of the evaluation. Left out: RUN/evaluation/PROTOCOL. With --compare, the page to write (.html); left out:
     comparison.html."""
     protocol: str = "small"
-    """Metrics and networks: paper, styleganv, videogpt, fadtk, small (FastGaze and YAMNet), or scenes (judges of
-    procedural scenes; the dataset is one of con360av synth-dataset, or --truth is given)."""
+    """Metrics and networks: paper, styleganv, videogpt, fadtk, small (FastGaze and YAMNet), scenes (judges of
+    procedural scenes; the dataset is one of con360av synth-dataset, or --truth is given), or plain (no network)."""
     options: Annotated[EvaluationOptions, tyro.conf.arg(name="")] = EvaluationOptions()
     """Options of every evaluation."""
     features: tuple[Path, Path] | None = None
@@ -71,7 +71,7 @@ class Evaluate:
             raise ConfigError("--text-scales and --map-scales are for --study guidance")
 
         from con360av_jax.evaluate.protocols import named_protocol
-        from con360av_jax.evaluate.selection import choose
+        from con360av_jax.evaluate.selection import choose_records
         from con360av_jax.evaluate.settings import default_folder
 
         protocol, extraction = named_protocol(self.protocol), self.options.extraction(self.features)
@@ -83,7 +83,8 @@ class Evaluate:
         if self.study != "none":
             self._study(making, folder, extraction)
             return
-        entries = choose(making.dataset.samples, self.options.count, self.options.seed)
+        chosen = self.options.count, self.options.scenes, self.options.seed
+        entries = choose_records(making.dataset.samples, *chosen)
         self._evaluate(making, self._evaluation(making, folder, entries, extraction))
 
     def _check(self, protocol: "Protocol") -> None:
@@ -131,7 +132,9 @@ class Evaluate:
 
         if self.study == "none" or self.features is not None:
             raise ConfigError("--features belongs to one evaluation: a study extracts those of each variant")
-        variants = study_variants(self.study, making, self.options.count, self.text_scales, self.map_scales)
+        variants = study_variants(
+            self.study, making, self.options.count, self.text_scales, self.map_scales, self.options.scenes
+        )
         evaluations = {
             name: self._evaluation(one, folder / name, entries, extraction) for name, (one, entries) in variants.items()
         }

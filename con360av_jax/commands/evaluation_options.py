@@ -24,6 +24,8 @@ class EvaluationOptions:
 
     count: int | None = None
     """Number of records, chosen by their keys and --seed. Left out: all."""
+    scenes: int | None = None
+    """Number of segments, chosen likewise, each with the records of all its viewpoints; in place of --count."""
     weights: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=PATH ...")] = ()
     """Files of the protocol's networks fastgaze, yamnet, tempsal, i3d and clap, such as fastgaze=fastgaze.vxm; runs or
     files of judge_video and judge_audio."""

@@ -108,17 +108,17 @@ def example(clip: ClipScores, folder: Path, page: Path, maps: Mapping[str, Maps]
         try:
             if clip.clip in maps.get(side, {}):
                 stills[side] = _still(path, maps[side][clip.clip])
-            mels[side] = _mel(path)
+            mels[side] = clip_mel(path)
         except MediaError as error:
             problems[side].append(str(error))
-    mel_images = _mel_images(mels)
+    images = mel_images(mels)
     return tuple(
         Video(
             name=side,
             file=file,
             href=link(folder / file, page),
             still=stills.get(side, ""),
-            mel=mel_images.get(side, ""),
+            mel=images.get(side, ""),
             problems=tuple(problems[side]),
         )
         for side, file in files.items()
@@ -159,14 +159,21 @@ def _at_most(picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
     return cv2.resize(picture, (min(width, size[0]), min(height, size[1])), interpolation=cv2.INTER_AREA)
 
 
-def _mel(path: Path) -> Float32[np.ndarray, "time mel"]:
+def clip_mel(path: Path) -> Float32[np.ndarray, "time mel"]:
+    """Log-mel spectrogram of a clip's first channel; raises MediaError if it cannot be read."""
     config = MelConfig()
     return log_mel(read_audio(path, config.sample_rate)[:, 0], config)
 
 
-def _mel_images(mels: Mapping[str, np.ndarray]) -> dict[str, str]:
+def mel_images(mels: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Mel spectrograms in one colour scale, as data URIs."""
     if not mels:
         return {}
-    low, high = np.percentile(np.concatenate([mel.ravel() for mel in mels.values()]), (_FLOOR, _CEILING))
-    pictures = {side: mel_image(mel, float(low), float(high)) for side, mel in mels.items()}
+    pictures = mel_pictures(mels)
     return {side: image_uri(_at_most(picture, _MEL)) for side, picture in pictures.items()}
+
+
+def mel_pictures(mels: Mapping[str, np.ndarray]) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
+    """Mel spectrograms in one colour scale, as pixels."""
+    low, high = np.percentile(np.concatenate([mel.ravel() for mel in mels.values()]), (_FLOOR, _CEILING))
+    return {side: mel_image(mel, float(low), float(high)) for side, mel in mels.items()}

@@ -217,6 +217,11 @@ SCENES = Protocol(
     sources=("judges that con360av pretrain trains on procedural scenes of other seeds",),
     left_open=("all of it is this project's choice: its distances are no FVD and no FAD",),
 )
+PLAIN = Protocol(
+    name="plain",
+    sources=("AV-Align and the counts of silent and black clips, which every protocol has",),
+    left_open=(),
+)
 ModelName: TypeAlias = Literal["fastgaze", "yamnet", "tempsal", "i3d", "clap"]
 MODELS: dict[str, ModelName] = {
     "i3d_torchscript": "i3d",
@@ -226,7 +231,7 @@ MODELS: dict[str, ModelName] = {
     "YAMNet": "yamnet",
 }
 """Name of a network in `--weights` by the beginning of a protocol's `extractor`."""
-PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STYLEGANV, VIDEOGPT, FADTK, SMALL, SCENES)}
+PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STYLEGANV, VIDEOGPT, FADTK, SMALL, SCENES, PLAIN)}
 
 
 def named_protocol(name: str) -> Protocol:

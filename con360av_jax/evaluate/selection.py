@@ -97,6 +97,25 @@ def choose_scenes(
     }
 
 
+def choose_records(
+    entries: Iterable[SampleEntry], count: int | None, scenes: int | None, seed: int
+) -> tuple[SampleEntry, ...]:
+    """`count` records as `choose`, or all viewpoints of `scenes` segments as `choose_scenes`, segment by segment.
+
+    Raises ConfigError if both are given, and as those do.
+    """
+    if scenes is None:
+        return choose(entries, count, seed)
+    if count is not None:
+        raise ConfigError(f"--count {count} and --scenes {scenes}: give one of them")
+    views = complete_scenes(entries)
+    there = len(next(iter(views.values())))
+    if not 1 <= scenes <= there:
+        raise ConfigError(f"--scenes {scenes}, but {there} are seen from every viewpoint: give 1 to that many")
+    views = choose_scenes(views, scenes, seed)
+    return tuple(entry for segment in zip(*views.values(), strict=True) for entry in segment)
+
+
 def clip_name(key: str) -> str:
     """File name of a record's clip, without suffix."""
     recording = recording_of(key)

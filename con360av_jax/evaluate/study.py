@@ -23,7 +23,7 @@ from con360av_jax.evaluate.extraction import FEATURES, Pair, take_features
 from con360av_jax.evaluate.generate import TARGETS
 from con360av_jax.evaluate.results import Metric
 from con360av_jax.evaluate.run import Evaluation, Loader, generate_all, measure
-from con360av_jax.evaluate.selection import choose, choose_scenes, complete_scenes
+from con360av_jax.evaluate.selection import choose_records, choose_scenes, complete_scenes
 from con360av_jax.evaluate.settings import ABLATION, Making, sampler_of
 from con360av_jax.evaluate.viewpoint_distances import Between, viewpoint_distances
 
@@ -32,20 +32,26 @@ STUDY = "study"
 
 
 def study_variants(
-    study: Study, making: Making, count: int | None, text: Sequence[str] = (), maps: Sequence[str] = ()
+    study: Study,
+    making: Making,
+    count: int | None,
+    text: Sequence[str] = (),
+    maps: Sequence[str] = (),
+    scenes: int | None = None,
 ) -> dict[str, tuple[Making, tuple[SampleEntry, ...]]]:
     """Settings and records of each variant of a study, by name.
 
+    `count` and `scenes` choose records as `choose_records` does; for "viewpoints" either is a number of segments.
     `text` and `maps` are guidance scales for "guidance", as `scales` reads them.
 
     Raises ConfigError or DatasetError if the study is not possible with these settings or this dataset.
     """
     entries = making.dataset.samples
     if study == "viewpoints":
-        views = choose_scenes(complete_scenes(entries), count, making.seed)
+        views = choose_scenes(complete_scenes(entries), count if scenes is None else scenes, making.seed)
         shared = replace(making, noise="scene")
         return {f"viewpoint_{number}": (shared, chosen) for number, chosen in views.items()}
-    chosen = choose(entries, count, making.seed)
+    chosen = choose_records(entries, count, scenes, making.seed)
     if study == "ablation":
         makings = {name: replace(making, conditions=conditions) for name, conditions in ABLATION.items()}
     else:

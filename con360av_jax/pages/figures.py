@@ -1,6 +1,8 @@
 """Images for pages as data URIs: panoramas with saliency and viewpoints, BASD maps, mel spectrograms."""
 
 import base64
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -40,6 +42,23 @@ def saliency_overlay(
     colours = colormaps["inferno"](heat)[..., :3] * 255.0
     opacity = strength * np.sqrt(heat)[..., None]
     return np.clip(panorama * (1.0 - opacity) + colours * opacity, 0, 255).astype(np.uint8)
+
+
+def scene_images(
+    preview: Path | None,
+    saliency: Float[np.ndarray, "map_height map_width"],
+    viewpoints: Sequence[tuple[int, Float[np.ndarray, "4"]]],
+) -> tuple[str, str]:
+    """Panorama of a segment, and the same with saliency and the outlines of numbered viewpoints, as data URIs.
+
+    The panorama is plain grey without a readable file `preview`.
+    """
+    picture = cv2.imread(str(preview)) if preview is not None and preview.is_file() else None
+    panorama = np.full((512, 1024, 3), 96, np.uint8) if picture is None else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    overlay = saliency_overlay(panorama, saliency)
+    for number, viewpoint in viewpoints:
+        overlay = draw_footprint(overlay, viewpoint, number)
+    return image_uri(panorama), image_uri(overlay)
 
 
 def mel_image(mel: Float[np.ndarray, "time mel"], low: float, high: float) -> UInt8[np.ndarray, "height width 3"]:

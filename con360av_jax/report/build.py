@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from con360av_jax.config.files import config_hash, to_dict
@@ -193,26 +192,16 @@ def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:
             segments.setdefault((view["record"].clip, view["record"].segment), []).append(view)
     scenes = []
     for (clip, segment), members in segments.items():
-        panorama = _preview(dataset, clip, segment, members[0]["saliency"])
-        overlay = figures.saliency_overlay(panorama, members[0]["saliency"])
-        for view in members:
-            overlay = figures.draw_footprint(overlay, view["track"], view["number"])
+        preview = dataset / PREVIEWS / preview_name(clip, segment) if dataset else None
+        marked = [(view["number"], view["track"]) for view in members]
+        panorama, overlay = figures.scene_images(preview, members[0]["saliency"], marked)
         scenes.append(
             {
                 "clip": clip,
                 "start": members[0]["record"].start,
                 "caption": members[0]["record"].caption,
-                "panorama": figures.image_uri(panorama),
-                "overlay": figures.image_uri(overlay),
+                "panorama": panorama,
+                "overlay": overlay,
             }
         )
     return scenes
-
-
-def _preview(dataset: Path | None, clip: str, segment: int, saliency: np.ndarray) -> np.ndarray:
-    """Panorama of a segment, or plain grey if the dataset has no previews."""
-    file = dataset / PREVIEWS / preview_name(clip, segment) if dataset else None
-    picture = cv2.imread(str(file)) if file and file.is_file() else None
-    if picture is None:
-        return np.full((512, 1024, 3), 96, np.uint8)
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -33,7 +33,7 @@ def test_the_baseline_s_own_protocols_sample_with_its_negative_caption():
 
 
 def test_protocols_are_found_by_name():
-    assert sorted(PROTOCOLS) == ["fadtk", "paper", "scenes", "small", "styleganv", "videogpt"]
+    assert sorted(PROTOCOLS) == ["fadtk", "paper", "plain", "scenes", "small", "styleganv", "videogpt"]
     assert all(named_protocol(name).name == name for name in PROTOCOLS)
     with pytest.raises(MetricError, match="give one of paper, styleganv, videogpt, fadtk, small, scenes"):
         named_protocol("fvd")
