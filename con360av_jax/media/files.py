@@ -48,7 +48,8 @@ class MediaInfo:
     layout: str = ""
     """FFmpeg's name of the channel layout, such as "stereo", "quad" or "ambisonic 1"; ambisonics are often "quad"."""
     projection: str = ""
-    """Projection of the sphere in the file's metadata, one of `spherical_metadata.PROJECTIONS`; empty if not stated."""
+    """Projection of the sphere in the file's metadata: one of `spherical_metadata.PROJECTIONS`, "mesh" or what else the
+    file calls it; empty if not stated."""
     stereo: str = ""
     """Stereo mode in the file's metadata, one of `spherical_metadata.STEREO_MODES`; empty if not stated."""
     streams: tuple[str, ...] = ()
@@ -79,7 +80,7 @@ def probe(path: str | Path) -> MediaInfo:
         # First, for it may have to read all packets and rewind.
         duration = containers.duration(container)
         first = next(iter(container.decode(video)), None) if video else None
-        projection, stereo = spherical_metadata(first)
+        projection, stereo = spherical_metadata(Path(path), first)
         height, width = shown_size(video, first, path) if video else (0, 0)
         return MediaInfo(
             path=Path(path),
