@@ -59,6 +59,13 @@ def test_tags_in_any_encoding_leave_a_file_usable(tmp_path: Path):
     assert len(read_frames(given, 8)) == 2
 
 
+@pytest.mark.parametrize(("name", "form"), [("a.MP4", "isom"), ("a.mov", "qt  ")])
+def test_the_container_is_that_of_the_ending(tmp_path: Path, name: str, form: str):
+    write_clip(tmp_path / name, grey_ramp(4), 4, tone(1, 16_000), 16_000)
+    assert (tmp_path / name).read_bytes()[8:12] == form.encode()
+    assert numbers_of(read_frames(tmp_path / name, 4)) == [0, 1, 2, 3]
+
+
 def test_lossless_sound_comes_back_bit_for_bit_in_channel_order(ramp):
     read = read_audio(ramp, 16_000)
     assert read.dtype == np.float32
