@@ -44,6 +44,14 @@ def write_text(path: str | Path, text: str, error: type[Con360Error] = Con360Err
         aside.write_text(text, encoding="utf-8")
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Makes `target` a hard link to `source`, or a copy if the file system has none; for `shutil.copytree`."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Removes what a killed process left of files or folders called `name` (a glob pattern) in `folder`.
 
