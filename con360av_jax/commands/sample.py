@@ -50,7 +50,7 @@ class Sample:
     the name of a packaged model."""
     out: Path
     """File NAME.mp4 or NAME.mov for one clip, or folder that receives viewpoint_1.mp4, viewpoint_2.mp4, ... All clips
-    of a command are one batch; in one of another size, arrays are the same within float32 rounding, and files may differ
+    of a command are one batch. In one of another size, arrays are the same within float32 rounding; files may differ
     more, for encoders round to whole pixel values and bits."""
     maps: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Saliency maps: FILE.npz with an array "saliency", or DATASET#KEY for those of a record. Several give one clip
