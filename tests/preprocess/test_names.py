@@ -1,5 +1,6 @@
 """File names as people have them: none stops a run, and each stays the name of its clip."""
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,6 @@ from con360av_jax.evaluate.selection import clip_name, recording_of_clip
 from preprocess.cli import main
 from preprocess.features.material import find_clips
 from preprocess.running.outcomes import Outcomes
-from tests.preprocess.test_listing import rows_of
 from tests.support.panorama_files import hiss, write_panorama
 
 LONG = ("walking in the old town " * 20)[:247]
@@ -46,7 +46,8 @@ def test_odd_names_are_taken_and_one_that_is_no_text_is_one_line(config_path: Pa
     for name in ODD:
         assert read_record(f"{out}#{name}/0/0").clip == name
     assert main(["list", str(videos), "--out", str(tmp_path / "list.csv")]) == 0
-    problems = {row["clip"]: row["problem"] for row in rows_of(tmp_path / "list.csv")}
+    with (tmp_path / "list.csv").open(newline="", encoding="utf-8") as file:
+        problems = {row["clip"]: row["problem"] for row in csv.DictReader(file)}
     assert {name for name, problem in problems.items() if problem} == {"caf\\xe9"}
     assert "Traceback" not in "".join(capfd.readouterr())
 
