@@ -30,7 +30,6 @@ class Export:
     def execute(self) -> None:
         """Exports the weights and shows the sizes of the files; raises CheckpointError if `out` exists."""
         import numpy as np
-        from rich.console import Console
         from rich.filesize import decimal
 
         from con360av_jax.base.exported import FILES, write_exported
@@ -40,12 +39,13 @@ class Export:
         from con360av_jax.evaluate.settings import find_weights
         from con360av_jax.model import load
         from con360av_jax.models.functional import flatten
+        from con360av_jax.runtime.terminal import plain_console
 
         refuse_existing(self.out)
         if (judge := trained_judge(self.source)) is not None:
             write_judge(judge, self.out)
             size = decimal(self.out.stat().st_size)
-            Console().print(f"{self.out}: {judge.card.name}, {size}", highlight=False, soft_wrap=True)
+            plain_console().print(f"{self.out}: {judge.card.name}, {size}", highlight=False, soft_wrap=True)
             return
         weights = find_weights(self.source, ema=True)
         model = load(weights.path)
@@ -56,7 +56,7 @@ class Export:
         sizes = {name: (self.out / name).stat().st_size for name in FILES}
         total = sum(path.stat().st_size for path in self.out.rglob("*") if path.is_file())
         shown = ", ".join(f"{name} {decimal(size)}" for name, size in sizes.items())
-        Console().print(f"{self.out}: {shown}, {decimal(total)} in all", highlight=False, soft_wrap=True)
+        plain_console().print(f"{self.out}: {shown}, {decimal(total)} in all", highlight=False, soft_wrap=True)
 
 
 def provenance(weights: "Weights", pretrained: "Pretrained") -> dict[str, object]:

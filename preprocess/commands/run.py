@@ -116,9 +116,9 @@ class Run:
 
         Raises a Con360Error if no input is usable.
         """
-        from rich.console import Console
-
+        from con360av_jax.runtime.terminal import plain_console
         from preprocess.inputs import search
+        from preprocess.listing import without_file
         from preprocess.running.assemble import make_dataset
         from preprocess.running.engine import Engine
         from preprocess.running.terminal import RecordingProgress, summarise
@@ -131,7 +131,7 @@ class Run:
             address=self.ray_address,
             gpus_per_stage=self.gpus_per_stage,
         )
-        pipeline, console = self._pipeline(), Console(stderr=True)
+        pipeline, console = self._pipeline(), plain_console(stderr=True)
         found = search(self.videos, self.split, self.split_list, self.max_clips, self.split_seed, self.published_split)
         with RecordingProgress(console) as bar:
             made = make_dataset(
@@ -149,6 +149,8 @@ class Run:
         if self.published_split is not None:
             console.print(f"{found.absent} clips of the published split are not here, {found.unlisted} of "
                           "the files are not in it")  # fmt: skip
+        for line in without_file(found):
+            console.print(line, highlight=False)
         too_many = self.max_rejected is not None and made.manifest.rejected > self.max_rejected
         return TOO_MANY_REJECTED if too_many else 0
 

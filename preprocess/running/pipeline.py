@@ -22,6 +22,7 @@ from con360av_jax.config.settings import ClipConfig, Config
 from con360av_jax.data.encoding import Encoder, record_fields
 from con360av_jax.data.schema import Sample
 from con360av_jax.media.mel import log_mel
+from con360av_jax.runtime.files import readable
 from preprocess.captions.contract import CaptionBackend, as_stages
 from preprocess.choices import Stereo
 from preprocess.inputs import Input
@@ -50,7 +51,7 @@ class Ledger:
         """Counts a finished or rejected piece of work."""
         if work.rejection is not None:
             line: dict[str, object] = {
-                "file": str(work.given.path),
+                "file": readable(work.given.path),
                 "stage": work.rejection.stage,
                 "reason": work.rejection.reason,
             }

@@ -112,7 +112,7 @@ def attempted(name: str, work: Work, function: Callable[[Work], Work]) -> Work:
     except (ConfigError, CheckpointError):
         raise
     except Exception as error:  # a malformed file can raise anything in a library; the other files go on
-        logger.warning("%s: stage %s failed", work.name, name, exc_info=error)
+        logger.debug("%s: stage %s failed", work.name, name, exc_info=error)
         return work.emptied(Rejection(name, f"{work.name}: {type(error).__name__}: {error}"))
 
 
