@@ -125,7 +125,7 @@ def training_of(weights: Weights) -> Training | None:
     """The training of a run, or of the run that an exported model comes from; None for a base."""
     if weights.kind != "pretrained":
         run = open_run(weights.folder)
-        return Training(run.base_sha256, run.dataset_sha256)
+        return Training(run.base_sha256, run.dataset.sha256)
     stages = [stage for stage in read_report(weights.folder).get("trained", []) if stage["part"] == "joint"]
     return Training(stages[-1]["base_sha256"], stages[-1]["data"]["sha256"]) if stages else None
 
