@@ -15,6 +15,7 @@ from con360av_jax.commands.pretrain import Pretrain
 from con360av_jax.commands.program import run_program
 from con360av_jax.commands.report import Report
 from con360av_jax.commands.sample import Sample
+from con360av_jax.commands.study import Study
 from con360av_jax.commands.synth import Synth
 from con360av_jax.commands.synth_dataset import SynthDataset
 from con360av_jax.commands.table1 import Table1
@@ -33,6 +34,7 @@ COMMANDS = {
     "sample": Sample,
     "evaluate": Evaluate,
     "table1": Table1,
+    "study": Study,
     "gallery": Gallery,
     "report": Report,
     "export": Export,

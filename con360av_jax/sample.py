@@ -24,7 +24,7 @@ from con360av_jax.denoiser import Latents, Text
 from con360av_jax.diffusion.process import draw_noise
 from con360av_jax.diffusion.sampler import sample, without_map_guidance
 from con360av_jax.errors import ConfigError, MediaError
-from con360av_jax.media.files import write_clip
+from con360av_jax.media.files import CLIP_SUFFIXES, write_clip
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
 from con360av_jax.runtime.files import replacing, write_text
@@ -55,9 +55,9 @@ class Clip:
     """Saliency and BASD that the model saw; None without control."""
 
     def save(self, path: str | Path) -> None:
-        """Writes video and audio to one .mp4 atomically; raises MediaError for another suffix."""
-        if Path(path).suffix != ".mp4":
-            raise MediaError(f"{path}: a clip is written as .mp4; give a name that ends in .mp4")
+        """Writes video and audio to one .mp4 or .mov atomically; raises MediaError for another suffix."""
+        if Path(path).suffix.lower() not in CLIP_SUFFIXES:
+            raise MediaError(f"{path}: a clip is written as .mp4 or .mov; give a name that ends in one of them")
         write_clip(path, self.video, self.frames_per_second, self.audio, self.sample_rate)
 
     def save_control(self, path: str | Path) -> None:

@@ -30,8 +30,9 @@ def convert_base(sources: Sources, out: Path, dtype: np.dtype | None = None, con
         config: settings that no published file holds (clip, training, Map Encoder); the defaults are the paper's.
 
     Raises:
-        CheckpointError: tensors and tables do not fit (all problems at once), a tensor is corrupt or holds NaN or
-            infinity, `out` exists, or it cannot be written (then nothing of it is left).
+        CheckpointError: tensors and tables do not fit (all problems at once), a skipped tensor is not what the model
+            computes in its place, a tensor is corrupt or holds NaN or infinity, `out` exists, or it cannot be written
+            (then nothing of it is left).
         ConfigError: a config.json asks for something that the models do not have.
     """
     made = make_config(sources, out.name, config)
@@ -39,6 +40,8 @@ def convert_base(sources: Sources, out: Path, dtype: np.dtype | None = None, con
     tokenizers = {name: load_tokenizer(sources.tokenizers[name], name) for name in MODALITIES}
     # All parts are checked before the first tensor is read: gigabytes are not written in vain.
     parts = {part: PartSource(part, sources, made, dtype) for part in PARTS}
+    for part in parts.values():
+        part.require_formulas()
     write_pretrained(
         out,
         made,

@@ -1,5 +1,6 @@
 """Config of a pretrained folder: the networks' settings come from the config.json files of its sources."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
@@ -14,9 +15,9 @@ from con360av_jax.config.settings import (
     PerModality,
     require,
 )
-from con360av_jax.errors import CheckpointError
+from con360av_jax.errors import CheckpointError, some
 from convert.config_json import to_settings
-from convert.torch_files.folders import Sources
+from convert.torch_files.folders import Component, Sources
 
 # Structure of the published baseline, assumed where its config omits it; tensors of another structure fit no rule.
 PUBLISHED_CONNECTORS: dict[str, object] = {
@@ -28,6 +29,9 @@ PUBLISHED_CONNECTORS: dict[str, object] = {
 }
 
 
+# Length of positional encodings where a file has none: the default of diffusers' MotionAdapter.
+MOTION_FRAMES = 32
+
 # Written by our export, because a U-Net's number of heads may differ from its connectors' width of a head.
 HEAD_WIDTH = "connector_head_width"
 
@@ -35,7 +39,8 @@ HEAD_WIDTH = "connector_head_width"
 def make_config(sources: Sources, name: str, given: Config | None) -> Config:
     """Config of a pretrained folder: networks from the sources' config.json files, the rest from `given` or defaults.
 
-    Raises ConfigError if the vocoder's sample rate or mel bands are not those of the config.
+    Raises ConfigError if the vocoder's sample rate or mel bands are not those of the config, CheckpointError if a
+    positional encoding is not as long as the config.json says.
     """
     files = {part: component.config for part, component in sources.components.items()}
     mel, map_encoder = (given.mel, given.model.map_encoder) if given else (MelConfig(), MapEncoderConfig())
@@ -56,6 +61,7 @@ def make_config(sources: Sources, name: str, given: Config | None) -> Config:
     schedule = PerModality(
         audio=to_settings.schedule(sources.schedulers["audio"]), video=to_settings.schedule(sources.schedulers["video"])
     )
+    require_table_lengths(sources, model.unet_video.motion_max_frames)
     if given:
         return replace(given, name=name, model=model, schedule=schedule)
     return Config(name=name, clip=ClipConfig(), mel=mel, model=model, schedule=schedule)
@@ -66,19 +72,53 @@ def motion_config(sources: Sources) -> Mapping[str, object] | None:
 
     AnimateDiff's original file has no config: its heads are those of its published inference settings, the rest
     follows from the file or is the U-Net's.
+
+    Raises CheckpointError if its positional encodings differ in length, or it is made for another number of levels.
     """
     motion = sources.components.get("motion")
-    if motion is None or motion.config:
-        return None if motion is None else motion.config
+    if motion is None:
+        return None
+    require_levels(motion, sources.components["unet_v"])
+    if motion.config:
+        return motion.config
     infos = motion.weights.infos
-    frames = {info.shape[1] for name, info in infos.items() if name.endswith(".pe")}
-    if len(frames) != 1:
-        raise CheckpointError(f"{motion.path}: no positional encoding in it, or several lengths: {sorted(frames)}")
+    # AnimateLCM's has no positional encodings, which are computed anyway.
+    frames = {info.shape[1:2] for name, info in infos.items() if name.endswith(".pe")} or {(MOTION_FRAMES,)}
+    if len(frames) != 1 or () in frames:
+        raise CheckpointError(f"{motion.path}: its positional encodings are of several lengths: {sorted(frames)}")
     return {
         "motion_num_attention_heads": 8,
-        "motion_max_seq_length": frames.pop(),
+        "motion_max_seq_length": frames.pop()[0],
         "use_motion_mid_block": any("mid_block" in name for name in infos),
     }
+
+
+def require_levels(motion: Component, unet: Component) -> None:
+    """Raises CheckpointError if motion modules are made for a U-Net of another number of levels, as that of SDXL."""
+    pattern = re.compile(r"(?:module\.)?down_blocks\.(\d+)\.")
+    found, wanted = (
+        len({match[1] for name in component.weights if (match := pattern.match(name))}) for component in (motion, unet)
+    )
+    if found != wanted:
+        made = "Stable Diffusion XL, whose U-Net has 3 levels" if found == 3 else f"a U-Net of {found} levels"
+        raise CheckpointError(
+            f"{motion.path} is made for {made}; this one has {wanted}: give motion modules for Stable Diffusion 1.5"
+        )
+
+
+def require_table_lengths(sources: Sources, frames: int) -> None:
+    """Raises CheckpointError naming the positional encodings of motion modules that are not for `frames` frames."""
+    others = [
+        f"{name} has the shape {info.shape}"
+        for component in ("unet_v", "motion")
+        if component in sources.components
+        for name, info in sources.components[component].weights.infos.items()
+        if name.endswith(".pe") and info.shape[1:2] != (frames,)
+    ]
+    if others:
+        raise CheckpointError(
+            f"motion_max_seq_length is {frames}, but positional encodings are of other lengths: {some(others, '; ')}"
+        )
 
 
 def connector_config(sources: Sources, default: ConnectorConfig) -> ConnectorConfig:

@@ -1,5 +1,6 @@
 """The program `python -m convert`: published PyTorch weights to the weights of this system, and back."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from con360av_jax.commands.program import run_program
 from con360av_jax.errors import ConfigError
+from con360av_jax.runtime.compile_flags import quick_compile_flags, user_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +101,9 @@ class Verify(_FromPublished):
 
     def execute(self) -> int:
         """Compares, shows the table, writes page and JSON; returns 1 if an error is above its tolerance, else 0."""
+        # Every program runs twice only. Before JAX, which reads it once.
+        os.environ["XLA_FLAGS"] = user_flags() or quick_compile_flags(0)
+
         from con360av_jax.runtime.compile_cache import enable_compile_cache
         from convert.verify.compare import passed, verify
         from convert.verify.report import environment, render, write_html, write_json

@@ -19,8 +19,10 @@ from convert.tables.motion import ANIMATEDIFF, MOTION_ADAPTER
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
 from convert.tables.vae import VAE
 from convert.tables.vocoder import VOCODER
+from convert.torch_files.choice import NAMED, weight_files
+from convert.torch_files.strangers import stranger
 from convert.torch_files.weight_norm import fold_weight_norm, folded_name
-from convert.torch_files.weights import NAMED, TensorInfo, Weights, open_weights, weight_files
+from convert.torch_files.weights import TensorInfo, Weights, open_weights
 
 OWN = "con360av-jax"
 UNKNOWN = "unknown"
@@ -57,7 +59,8 @@ class PartSummary:
     dtypes: Mapping[str, int]
     """Number of tensors by dtype."""
     family: str
-    """A key of FAMILIES; OWN if converted already, UNKNOWN if no table fits."""
+    """A key of FAMILIES; OWN if converted already, UNKNOWN if no table fits, or what the file is instead of a network
+    (torch_files/strangers.py)."""
     unmatched: tuple[str, ...] = ()
     """Names that match no entry or several entries of the family's table; all names if the family is unknown."""
     folded: int = 0
@@ -118,6 +121,8 @@ def _unmatched(names: Iterable[str], table: Table) -> tuple[str, ...]:
 def _network(name: str, weights: Weights) -> PartSummary:
     files = tuple(dict.fromkeys(info.file for info in weights.infos.values()))
     summary = _summary(name, files, [(info.shape, info.dtype) for info in weights.infos.values()], UNKNOWN)
+    if other := stranger(weights):
+        return replace(summary, family=other.what)
     family, unmatched = recognise(dict.fromkeys(map(folded_name, weights)))
     if family == UNKNOWN:  # and so are the axes that its weights may be normalised over
         return replace(summary, unmatched=tuple(weights))

@@ -19,6 +19,7 @@ from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.joint import additions
 from convert.rules import Table, to_jax, under
+from convert.skipped import require_formulas
 from convert.tables.joint import CONNECTORS, UNET
 from convert.tables.motion import ANIMATEDIFF, MOTION_ADAPTER
 from convert.tables.text import CLAP_TEXT, CLIP_TEXT
@@ -114,9 +115,14 @@ class PartSource:
         wanted = flatten(functional.abstract(part_factory(part, config))[1])
         self.shapes = {path: leaf.shape for path, leaf in wanted.items()}
         self.tensors = Tensors(part_components(part, sources))
+        self.table = part_table(part, sources)
         self.dtype = dtype
-        self.filled = to_jax(self.tensors, part_table(part, sources), self.shapes, optional=_optional(part, sources))
+        self.filled = to_jax(self.tensors, self.table, self.shapes, optional=_optional(part, sources))
         self.fresh = FreshAdditions(config.model)
+
+    def require_formulas(self) -> None:
+        """Raises CheckpointError naming every skipped tensor that the model would not compute (convert/skipped.py)."""
+        require_formulas(self.tensors, self.table)
 
     def params(self) -> Params:
         """Parameter tree for `write_pretrained`: leaves are functions that read or draw a tensor."""

@@ -54,10 +54,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Skip:
-    """Names that match `pattern` are left out of the parameter tree, for the stated reason."""
+    """Names that match `pattern` are left out of the parameter tree, for the stated reason.
+
+    `formula` computes from a tensor's shape the values that the model has in its place; convert/skipped.py compares the
+    two. It raises ValueError for a shape that such a tensor cannot have.
+    """
 
     pattern: str
     because: str = field(kw_only=True)
+    formula: Callable[[Shape], np.ndarray] = field(kw_only=True)
 
 
 Table = Sequence[Rule | Skip]
@@ -164,12 +169,17 @@ def to_torch(params: Mapping[str, np.ndarray], table: Table, wanted: Mapping[str
     }
 
 
+def entries_for(name: str, table: Table) -> list[Rule | Skip]:
+    """The entries of a table whose pattern matches the whole name; a table that fits has one for each name."""
+    return [entry for entry in table if re.fullmatch(entry.pattern, name)]
+
+
 def place(names: Iterable[str], table: Table) -> tuple[dict[str, tuple[str, Layout]], list[str]]:
     """Path and layout of every name that is not skipped, and the names that no entry or several entries apply to."""
     placed: dict[str, tuple[str, Layout]] = {}
     problems: list[str] = []
     for name in names:
-        entries = [entry for entry in table if re.fullmatch(entry.pattern, name)]
+        entries = entries_for(name, table)
         if len(entries) != 1:
             patterns = ", ".join(entry.pattern for entry in entries)
             problems.append(f"{name}: {f'several entries apply: {patterns}' if entries else 'no entry applies'}")

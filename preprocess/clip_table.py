@@ -8,10 +8,12 @@ columns are ignored.
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from con360av_jax.errors import MediaError
 from con360av_jax.runtime.files import replacing
+from con360av_jax.runtime.text_files import read_text
 
 SPLITS = ("train", "validation", "test")
 
@@ -33,14 +35,12 @@ def read_rows(path: Path) -> tuple[Row, ...]:
         MediaError: the file is no readable CSV in UTF-8, has no column `file` or no rows; or a row has no file, more
             cells than there are columns, or an unknown split. The message names the line.
     """
+    reader = csv.DictReader(StringIO(read_text(path, MediaError), newline=""), strict=True)
     try:
-        # utf-8-sig, because spreadsheets write a byte order mark.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            if "file" not in (reader.fieldnames or ()):
-                raise MediaError(f"{path}: has no column 'file' in its first line; add one, separated by commas")
-            rows = tuple(_row(path, reader.line_num, cells) for cells in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if "file" not in (reader.fieldnames or ()):
+            raise MediaError(f"{path}: has no column 'file' in its first line; add one, separated by commas")
+        rows = tuple(_row(path, reader.line_num, cells) for cells in reader)
+    except csv.Error as error:
         raise MediaError(f"{path}: cannot be read as a CSV file ({error}); give one in UTF-8") from error
     if not rows:
         raise MediaError(f"{path}: holds no rows; name at least one file")

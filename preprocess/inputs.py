@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
-from con360av_jax.errors import MediaError
+from con360av_jax.errors import MediaError, some
+from con360av_jax.runtime.files import readable
+from con360av_jax.runtime.text_files import read_text, split_lines
 from preprocess.choices import SplitName
 from preprocess.clip_table import read_rows
 
@@ -43,6 +46,8 @@ class Found:
     """Number of ids of the published split without a given file."""
     unlisted: int = 0
     """Number of given files that are in neither list of the published split."""
+    absent_names: tuple[str, ...] = ()
+    """Names in the lists without a given file: those of the published split, then those of the list of clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,7 @@ def search(
     Args:
         places: files; folders, whose videos are found at any depth; CSV files, see `clip_table`.
         split: split to keep.
-        listed: text file with one clip name per line; only these clips are kept.
+        listed: text file with one clip or file name per line; only these clips are kept.
         most: largest number of inputs.
         seed: seed of the train/validation split of source videos, if neither a CSV nor a published split states it.
         published: folder with train.txt and test.txt, which hold clip names, as Sphere360's. It has no validation part:
@@ -88,17 +93,22 @@ def search(
     for entry in chain.from_iterable(_at(place, seed) for place in places):
         first.setdefault(entry.path, entry)
     given = list(first.values())
-    absent = unlisted = 0
+    absent, unlisted, lacking = [], 0, []
     if published is not None:
         given, absent, unlisted = _as_published(given, published)
         split = "test" if split == "validation" else split
     kept = [entry for entry in given if split in ("all", entry.split)]
     if listed is not None:
         names = _listed(listed)
-        kept = [entry for entry in kept if entry.name in names]
+        kept = [entry for entry in kept if _names(entry) & names.keys()]
+        there = set().union(*map(_names, given))
+        lacking = [name for name in names if name not in there]
     if not kept:
-        raise MediaError(f"none of {len(given)} videos is in split {split!r}{f' and in {listed}' if listed else ''}")
-    return Found(inputs=_apart(kept[:most]), absent=absent, unlisted=unlisted)
+        raise MediaError(
+            f"none of {len(given)} videos is in split {split!r}{f' and in {listed}' if listed else ''}"
+            + (f"; the list names {some(lacking)}, of which there is no file" if lacking else "")
+        )
+    return Found(inputs=_apart(kept[:most]), absent=len(absent), unlisted=unlisted, absent_names=(*absent, *lacking))
 
 
 def source_of(name: str) -> str:
@@ -151,27 +161,39 @@ def _at(place: Path, seed: int) -> list[Input]:
 
 
 def _file(path: Path, seed: int) -> Input:
-    return Input(path=path, name=path.stem, source=source_of(path.stem), split=split_of(path.stem, seed))
+    name = readable(path.stem)
+    return Input(path=path, name=name, source=source_of(name), split=split_of(name, seed))
 
 
-def _as_published(given: list[Input], folder: Path) -> tuple[list[Input], int, int]:
-    """Inputs with their published split, the number of ids without a file, and that of files without an id."""
+def _as_published(given: list[Input], folder: Path) -> tuple[list[Input], list[str], int]:
+    """Inputs with their published split, the ids without a file, and the number of files without an id."""
     train, test = (_listed(folder / f"{part}.txt") for part in ("train", "test"))
-    if both := sorted(train & test):
+    if both := sorted(train.keys() & test.keys()):
         raise MediaError(
             f"{folder}: {both[0]!r} is in both train.txt and test.txt ({len(both)} are); correct the lists"
         )
     splits = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
-    inputs = [replace(entry, split=splits.get(entry.name, "")) for entry in given]
-    absent = len(splits.keys() - {entry.name for entry in given})
-    return inputs, absent, sum(not entry.split for entry in inputs)
+    inputs = [
+        replace(entry, split=next((splits[name] for name in _names(entry) if name in splits), "")) for entry in given
+    ]
+    there = set().union(*map(_names, given))
+    return inputs, [name for name in splits if name not in there], sum(not entry.split for entry in inputs)
 
 
-def _listed(path: Path) -> set[str]:
-    try:
-        return set(path.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise MediaError(f"{path}: the list of clips cannot be read ({error}); give a text file") from error
+def _listed(path: Path) -> dict[str, None]:
+    """Names in a list, one per line, in order."""
+    lines = (_alike(line) for line in split_lines(read_text(path, MediaError)))
+    return dict.fromkeys(line for line in lines if line)
+
+
+def _names(entry: Input) -> set[str]:
+    """Names by which a list may mean an input."""
+    return {_alike(entry.name), _alike(readable(entry.path.name))}
+
+
+def _alike(name: str) -> str:
+    """The name in composed characters: macOS stores accents apart from their letters."""
+    return normalize("NFC", name.strip())
 
 
 def _apart(inputs: Sequence[Input]) -> tuple[Input, ...]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from con360av_jax.errors import MediaError
+from con360av_jax.errors import MediaError, some
 from con360av_jax.media.files import probe
+from con360av_jax.runtime.files import readable
 from preprocess.choices import Stereo
 from preprocess.inputs import Found, Input, leak
 from preprocess.stages.standardise import check_streams
@@ -38,7 +39,7 @@ def describe(given: Input, folder: Path, stereo: Stereo) -> dict[str, object]:
     path, beside = given.path.absolute(), folder.absolute()
     row: dict[str, object] = dict.fromkeys(COLUMNS, "")
     row |= {
-        "file": str(path.relative_to(beside) if path.is_relative_to(beside) else path),
+        "file": readable(path.relative_to(beside) if path.is_relative_to(beside) else path),
         "clip": given.name,
         "source": given.source,
         "split": given.split,
@@ -91,4 +92,10 @@ def leak_report(found: Found) -> str:
         lines.append(f"{found.absent} clips of the published split are not among the files")
     if found.unlisted:
         lines.append(f"{found.unlisted} files are in neither list of the published split")
-    return "\n".join(lines)
+    return "\n".join([*lines, *without_file(found)])
+
+
+def without_file(found: Found) -> list[str]:
+    """One line that counts and names what lists name without a file; none if they name nothing of the kind."""
+    names = found.absent_names
+    return [f"{len(names)} names in lists have no file: {some(names)}"] if names else []

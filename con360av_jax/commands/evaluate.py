@@ -52,13 +52,15 @@ class Evaluate:
 
     compare: tuple[Path, ...] = ()
     """Folders of finished evaluations to compare."""
-    study: Literal["none", "viewpoints", "guidance", "ablation"] = "none"
+    study: Literal["none", "viewpoints", "guidance", "ablation", "steps"] = "none"
     """viewpoints compares samples of one scene from different viewpoints; guidance evaluates every pair of text and map
-    scales; ablation leaves out saliency, BASD, the caption, or all control."""
+    scales; ablation leaves out saliency, BASD, the caption, or all control; steps evaluates each of --step-counts."""
     text_scales: tuple[str, ...] = ()
     """Values of --text-guidance for a guidance study."""
     map_scales: tuple[str, ...] = ()
     """Values of --map-guidance for a guidance study."""
+    step_counts: tuple[int, ...] = ()
+    """Values of --steps for a study of steps."""
 
     def execute(self) -> None:
         """Evaluates, compares or studies, and shows the results."""
@@ -69,6 +71,8 @@ class Evaluate:
             raise ConfigError("give --run RUN --dataset DATASET, or --compare EVALUATION EVALUATION")
         if self.study != "guidance" and (self.text_scales or self.map_scales):
             raise ConfigError("--text-scales and --map-scales are for --study guidance")
+        if self.study != "steps" and self.step_counts:
+            raise ConfigError("--step-counts are for --study steps")
 
         from con360av_jax.evaluate.protocols import named_protocol
         from con360av_jax.evaluate.selection import choose_records
@@ -132,9 +136,8 @@ class Evaluate:
 
         if self.study == "none" or self.features is not None:
             raise ConfigError("--features belongs to one evaluation: a study extracts those of each variant")
-        variants = study_variants(
-            self.study, making, self.options.count, self.text_scales, self.map_scales, self.options.scenes
-        )
+        chosen, scales = self.options, (self.text_scales, self.map_scales)
+        variants = study_variants(self.study, making, chosen.count, *scales, chosen.scenes, self.step_counts)
         evaluations = {
             name: self._evaluation(one, folder / name, entries, extraction) for name, (one, entries) in variants.items()
         }

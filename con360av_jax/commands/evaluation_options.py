@@ -44,7 +44,8 @@ class EvaluationOptions:
     """Description of what clips should not contain, for audio and video. Left out: the protocol's, which is "bad
     quality, worse quality" for paper and styleganv and "" for others."""
     batch_size: int | None = None
-    """Clips generated at once. Left out: 4, rounded up to a multiple of the mesh's devices."""
+    """Clips generated at once. Left out: 4, rounded up to a multiple of the mesh's devices. With another number, arrays
+    are the same within float32 rounding; files may differ more, for encoders round to whole pixel values and bits."""
     dtype: Dtype | None = None
     """Data type that U-Nets, connectors and VAEs compute in. Left out: float32 on CPUs, bfloat16 on GPUs and TPUs."""
     mesh: MeshConfig = MeshConfig()

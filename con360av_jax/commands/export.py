@@ -30,7 +30,6 @@ class Export:
     def execute(self) -> None:
         """Exports the weights and shows the sizes of the files; raises CheckpointError if `out` exists."""
         import numpy as np
-        from rich.console import Console
         from rich.filesize import decimal
 
         from con360av_jax.base.exported import FILES, write_exported
@@ -40,12 +39,13 @@ class Export:
         from con360av_jax.evaluate.settings import find_weights
         from con360av_jax.model import load
         from con360av_jax.models.functional import flatten
+        from con360av_jax.runtime.terminal import plain_console
 
         refuse_existing(self.out)
         if (judge := trained_judge(self.source)) is not None:
             write_judge(judge, self.out)
             size = decimal(self.out.stat().st_size)
-            Console().print(f"{self.out}: {judge.card.name}, {size}", highlight=False, soft_wrap=True)
+            plain_console().print(f"{self.out}: {judge.card.name}, {size}", highlight=False, soft_wrap=True)
             return
         weights = find_weights(self.source, ema=True)
         model = load(weights.path)
@@ -56,7 +56,7 @@ class Export:
         sizes = {name: (self.out / name).stat().st_size for name in FILES}
         total = sum(path.stat().st_size for path in self.out.rglob("*") if path.is_file())
         shown = ", ".join(f"{name} {decimal(size)}" for name, size in sizes.items())
-        Console().print(f"{self.out}: {shown}, {decimal(total)} in all", highlight=False, soft_wrap=True)
+        plain_console().print(f"{self.out}: {shown}, {decimal(total)} in all", highlight=False, soft_wrap=True)
 
 
 def provenance(weights: "Weights", pretrained: "Pretrained") -> dict[str, object]:
@@ -66,6 +66,7 @@ def provenance(weights: "Weights", pretrained: "Pretrained") -> dict[str, object
         weights: weights of the run, or of the folder `pretrained` itself.
         pretrained: frozen base of the run.
     """
+    from con360av_jax.train.run_datasets import EARLIER
     from con360av_jax.train.run_folder import open_run
 
     report = pretrained.report
@@ -73,6 +74,7 @@ def provenance(weights: "Weights", pretrained: "Pretrained") -> dict[str, object
     trained = [*stages] if isinstance(stages, list) else []
     if weights.kind != "pretrained":
         run, step = open_run(weights.folder), weights.step
+        earlier = {EARLIER: [dataset.entry() for dataset in run.earlier]} if run.earlier else {}
         trained.append({
             "part": "joint",
             "trainable": run.config.train.trainable,
@@ -80,7 +82,7 @@ def provenance(weights: "Weights", pretrained: "Pretrained") -> dict[str, object
             "step": step,
             "batch_size": run.config.train.batch_size,
             "seed": run.config.train.seed,
-            "data": {"dataset": str(run.dataset), "sha256": run.dataset_sha256},
+            "data": {"dataset": str(run.dataset.path), "sha256": run.dataset.sha256, **earlier},
             "base_sha256": run.base_sha256,
             "commit": run.commit,
         })  # fmt: skip
@@ -91,6 +93,8 @@ def without_places(value: object) -> object:
     """Returns a JSON value with only the last name of every absolute path, which means nothing on other machines."""
     if isinstance(value, Mapping):
         return {name: without_places(inside) for name, inside in value.items()}
+    if isinstance(value, list):
+        return [without_places(inside) for inside in value]
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
     return value

@@ -33,8 +33,9 @@ def run_program(
         way_on = getattr(commands.get(words[0] if words else ""), "if_interrupted", "run the same command again")
         _complain(f"{name}: interrupted: {stop if stop.args else way_on}")
         return INTERRUPTED
-    except (Con360Error, OSError) as error:
-        _complain(f"{name}: error: {error}")
+    except (Con360Error, OSError, UnicodeError, MemoryError) as error:
+        # The last two: names and sizes in a user's files that no encoding and no memory holds.
+        _complain(f"{name}: error: {str(error) or 'not enough memory'}")
         return USER_ERROR
 
 

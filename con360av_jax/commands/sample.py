@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from con360av_jax.sphere.viewpoint import Viewpoint
 
 
+OTHER_VIDEOS = (".avi", ".m4v", ".mkv", ".webm")
+
+
 @dataclass(frozen=True)
 class Scene:
     """A scene as named by --maps."""
@@ -46,7 +49,9 @@ class Sample:
     """Training run (its newest checkpoint), RUN/checkpoints/STEP or RUN/checkpoints/best, a base, an exported model, or
     the name of a packaged model."""
     out: Path
-    """File NAME.mp4 for one clip, or folder that receives viewpoint_1.mp4, viewpoint_2.mp4, ..."""
+    """File NAME.mp4 or NAME.mov for one clip, or folder that receives viewpoint_1.mp4, viewpoint_2.mp4, ... All clips
+    of a command are one batch. In one of another size, arrays are the same within float32 rounding; files may differ
+    more, for encoders round to whole pixel values and bits."""
     maps: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Saliency maps: FILE.npz with an array "saliency", or DATASET#KEY for those of a record. Several give one clip
     each, from the viewpoint of their record."""
@@ -122,9 +127,11 @@ class Sample:
 
     def _paths(self, count: int) -> list[Path]:
         """The files to write, one for each clip."""
-        if self.out.suffix != ".mp4":
-            if self.out.is_file():
-                raise ConfigError(f"--out {self.out} is a file: give a folder or a name that ends in .mp4")
+        from con360av_jax.media.files import CLIP_SUFFIXES
+
+        if self.out.suffix.lower() not in CLIP_SUFFIXES:
+            if self.out.is_file() or self.out.suffix.lower() in OTHER_VIDEOS:
+                raise ConfigError(f"--out {self.out} is a file: give a folder or a name that ends in .mp4 or .mov")
             return [self.out / f"viewpoint_{number}.mp4" for number in range(1, count + 1)]
         if count > 1:
             raise ConfigError(f"--out {self.out} is one file, but there are {count} viewpoints: give a folder")
@@ -169,16 +176,11 @@ def read_scene(maps: str) -> Scene:
     """
     if not maps:
         return Scene()
-    folder, mark, key = maps.rpartition("#")
-    if mark:
-        from con360av_jax.data.source import open_dataset
+    if "#" in maps and not Path(maps).is_file():
+        from con360av_jax.data.source import read_record
 
-        dataset = open_dataset(Path(folder), verify="sizes")
-        if key not in dataset.keys:
-            known = ", ".join(dataset.keys[:3])
-            raise DatasetError(f"{folder} has no record {key!r}; it holds {len(dataset)}, the first of them {known}")
-        record = dataset[dataset.keys.index(key)]
-        return Scene(record.arrays["saliency"], record.caption, record.arrays["viewpoint"], key, maps)
+        record = read_record(maps)
+        return Scene(record.arrays["saliency"], record.caption, record.arrays["viewpoint"], record.key, maps)
 
     import numpy as np
 

@@ -21,16 +21,23 @@ class Table1:
     if_interrupted: ClassVar = "the same command goes on from here"
 
     baseline: Path
-    """Run trained without maps (config baseline), RUN/checkpoints/STEP, or a base with trained connectors."""
+    """Run trained without maps (config baseline), RUN/checkpoints/STEP, its export, or a base with trained
+    connectors."""
     con360av: Path
-    """Run trained with maps on the same base, or RUN/checkpoints/STEP."""
+    """Run trained with maps on the same base, RUN/checkpoints/STEP, or an exported model."""
     dataset: Path
     """Dataset made with --keep-raw and two viewpoints or more, of recordings that neither run was trained on."""
     out: Path
     """Folder of the table, of both evaluations and of the viewpoint comparison."""
-    protocol: Literal["paper", "small"] = "paper"
+    protocol: Literal["paper", "small", "scenes"] = "paper"
     """paper: the paper's networks (TempSAL, LAION-CLAP, I3D). small: FastGaze and YAMNet, whose numbers are not
-    comparable with the paper's, without FVD."""
+    comparable with the paper's, without FVD. scenes: judges of procedural scenes, with the scenes' truth."""
+    truth: Path | None = None
+    """Folder made by `con360av synth` that the dataset was made from, for protocol scenes. A dataset of `con360av
+    synth-dataset` needs none."""
+    baseline_text_guidance: str = ""
+    """Guidance scale of the caption for the baseline: NUMBER, or audio=NUMBER,video=NUMBER. Left out: as
+    --text-guidance."""
     options: Annotated[EvaluationOptions, tyro.conf.arg(name="")] = EvaluationOptions()
     """Options of every evaluation. With --count, the viewpoint comparison has about as many clips."""
 
@@ -38,7 +45,7 @@ class Table1:
         """Evaluates what is not yet evaluated, and shows the table."""
         from con360av_jax.evaluate.protocols import named_protocol
         from con360av_jax.evaluate.run import Evaluation, loader
-        from con360av_jax.evaluate.selection import choose, complete_scenes
+        from con360av_jax.evaluate.selection import choose_records, complete_scenes
         from con360av_jax.evaluate.study import study_variants
         from con360av_jax.evaluate.table1 import (
             BASELINE,
@@ -58,13 +65,17 @@ class Table1:
         options.check()
         extraction = options.extraction()
         options.start()
-        makings = [options.making(run, self.dataset, protocol) for run in (self.baseline, self.con360av)]
+        text = self.baseline_text_guidance or options.text_guidance
+        makings = [
+            replace(options, text_guidance=text).making(self.baseline, self.dataset, protocol),
+            options.making(self.con360av, self.dataset, protocol),
+        ]
         check_runs(makings[0].weights, makings[1].weights)
         warn_of(doubts(*makings))
         samples = makings[1].dataset.samples
-        entries = choose(samples, options.count, options.seed)
+        entries = choose_records(samples, options.count, options.scenes, options.seed)
         views = complete_scenes(samples)
-        scenes = scene_count(options.count, len(views), len(next(iter(views.values()))))
+        scenes = options.scenes or scene_count(options.count, len(views), len(next(iter(views.values()))))
         command = shlex.join(["con360av", "table1", *option_words(self)])
         first = Evaluation(
             folder=self.out / BASELINE,
@@ -73,6 +84,7 @@ class Table1:
             protocol=protocol,
             extraction=extraction,
             batch_size=options.clips_at_once(),
+            truth=self.truth,
             paper=published(BASELINE, protocol),
             command=command,
             draws=options.draws,

@@ -45,7 +45,8 @@ class Train:
     resume: bool = False
     """Go on from the newest checkpoint of the run."""
     allow: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """With --resume, the path of a setting that may differ from the run's, such as train.learning_rate."""
+    """With --resume, the path of a setting that may differ from the run's, such as train.learning_rate, or "dataset":
+    go on with a dataset that has grown or is another."""
     cluster: tyro.conf.OmitArgPrefixes[Cluster] = Cluster()
     """Options by which the processes of one run find each other."""
 

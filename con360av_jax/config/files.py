@@ -122,7 +122,7 @@ def load_run_config(run: str | Path) -> Config:
 def _from_json(path: Path, missing: Mapping[str, object]) -> Config:
     """Reads a config whose settings of training are `missing` where the file has none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
     except ValueError as error:

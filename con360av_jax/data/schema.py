@@ -79,6 +79,9 @@ class SampleEntry:
     """Number of the viewpoint in the segment (0-based)."""
     caption: str
     """Description of the whole scene."""
+    peak: float | None = field(default=None, kw_only=True)
+    """Highest saliency of the viewpoint's region above the mean, in standard deviations over the sphere; 0 for a
+    viewpoint that only fills up the number; None where it is not known, such as for given trajectories."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ class Sample(SampleEntry):
     @property
     def entry(self) -> SampleEntry:
         """Description of the sample without its arrays."""
-        return SampleEntry(self.key, self.clip, float(self.start), self.segment, self.viewpoint_index, self.caption)
+        return SampleEntry(
+            self.key, self.clip, float(self.start), self.segment, self.viewpoint_index, self.caption, peak=self.peak
+        )
 
 
 def sample_key(clip: str, segment: int, viewpoint_index: int) -> str:
@@ -104,10 +109,15 @@ def recording_of(key: str) -> str:
     return key.rsplit("/", 2)[0]
 
 
+def describe(entry: SampleEntry) -> dict[str, object]:
+    """Returns the JSON object of an entry, without what is not known."""
+    return {name: value for name, value in unstructure(entry).items() if value is not None}
+
+
 def to_bytes(sample: Sample) -> bytes:
     """Encodes `sample` as a safetensors byte string; equal samples give equal bytes."""
     # One metadata entry: safetensors writes several in an order that differs from call to call.
-    metadata = {"sample": json.dumps(unstructure(sample.entry), sort_keys=True)}
+    metadata = {"sample": json.dumps(describe(sample.entry), sort_keys=True)}
     arrays = {name: np.ascontiguousarray(array) for name, array in sorted(sample.arrays.items())}
     return safetensors.numpy.save(arrays, metadata=metadata)
 

@@ -22,16 +22,24 @@ from con360av_jax.data.schema import (
     validate,
 )
 from con360av_jax.errors import DatasetError
+from con360av_jax.runtime.files import file_stem
 from con360av_jax.runtime.provenance import file_sha256
+from con360av_jax.runtime.text_files import split_lines
 
 MANIFEST = "manifest.json"
 INDEX = "index.jsonl"
 REJECTED = "rejected.jsonl"
+PREVIEWS = "previews"
 
 
 def file_entry(path: Path, records: int) -> FileEntry:
     """Returns the manifest's entry for a file that is on disk."""
     return FileEntry(file=path.name, records=records, bytes=path.stat().st_size, sha256=file_sha256(path))
+
+
+def preview_name(clip: str, segment: int) -> str:
+    """Name of the panorama of a segment in the folder PREVIEWS of a dataset."""
+    return f"{file_stem(clip)}_{segment}.jpg"
 
 
 @dataclass
@@ -82,7 +90,7 @@ class Dataset:
         """All samples without their arrays, read from the index, in the order of the records."""
         path = self.folder / self.manifest.index.file
         try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [json.loads(line) for line in split_lines(path.read_text(encoding="utf-8"))]
             return tuple(structure(line, SampleEntry) for line in lines)
         except (OSError, ValueError) as error:
             raise DatasetError(f"index {path} cannot be read: {error}") from error
@@ -148,6 +156,23 @@ def open_dataset(folder: str | Path, verify: Literal["sizes", "hashes"] = "hashe
             f"{manifest.index.records}; write the dataset again"
         )
     return Dataset(folder, manifest)
+
+
+def read_record(place: str) -> Sample:
+    """The record that "DATASET#KEY" names, where folder and key may both hold "#"; the longest folder is tried first.
+
+    Raises DatasetError if there is no such dataset or record, or if it is corrupt.
+    """
+    halves = [(place[:at], place[at + 1 :]) for at, letter in enumerate(place) if letter == "#"]
+    there = [(folder, key) for folder, key in halves if (Path(folder) / MANIFEST).is_file()]
+    for folder, key in reversed(there):
+        dataset = open_dataset(folder, verify="sizes")
+        if key in dataset.keys:
+            return dataset[dataset.keys.index(key)]
+    folder, key = (there or halves or [(place, "")])[0]
+    dataset = open_dataset(folder, verify="sizes")
+    known = ", ".join(dataset.keys[:3])
+    raise DatasetError(f"{folder} has no record {key!r}; it holds {len(dataset)}, the first of them {known}")
 
 
 def _check_file(path: Path, entry: FileEntry, verify: Literal["sizes", "hashes"]) -> None:

@@ -21,7 +21,16 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from con360av_jax.config.files import to_dict, unstructure
 from con360av_jax.config.settings import Config
-from con360av_jax.data.schema import SCHEMA_VERSION, FileEntry, Manifest, Sample, SampleEntry, to_bytes, validate
+from con360av_jax.data.schema import (
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    Sample,
+    SampleEntry,
+    describe,
+    to_bytes,
+    validate,
+)
 from con360av_jax.data.source import INDEX, MANIFEST, REJECTED, file_entry
 from con360av_jax.data.writer_state import SETTINGS_FILE, Line, Shard, open_partial, read_finished, read_shards
 from con360av_jax.errors import DatasetError
@@ -168,7 +177,7 @@ class DatasetWriter:
             samples=len(entries),
             clips=len({entry.clip for entry in entries}),
             rejected=len(lines),
-            index=_write_lines(index, map(unstructure, entries)),
+            index=_write_lines(index, map(describe, entries)),
             shards=shards,
             tools={tool: package_version(tool) for tool in TOOLS},
             settings=self._made["settings"],

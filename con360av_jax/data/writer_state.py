@@ -12,6 +12,7 @@ from con360av_jax.data.schema import FileEntry, Manifest, SampleEntry
 from con360av_jax.data.source import REJECTED, open_dataset
 from con360av_jax.errors import ConfigError, DatasetError, some
 from con360av_jax.runtime.files import write_text
+from con360av_jax.runtime.text_files import split_lines
 
 SETTINGS_FILE = "begun.json"
 SHAPING = ("clip", "mel", "model")
@@ -46,7 +47,7 @@ def read_finished(
     manifest = dataset.manifest
     there = {"config": manifest.config, "fields": list(manifest.fields), "settings": manifest.settings}
     _require_same(folder, there, made)
-    lines = (folder / REJECTED).read_text(encoding="utf-8").splitlines()
+    lines = split_lines((folder / REJECTED).read_text(encoding="utf-8"))
     return manifest, dataset.samples, [json.loads(line) for line in lines]
 
 

@@ -6,7 +6,6 @@ Judges are networks of this package and run in this process (judging.py).
 
 import fcntl
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from con360av_jax.evaluate.judges import Judge, open_judge, packaged
 from con360av_jax.evaluate.judging import judge_clips
 from con360av_jax.evaluate.protocols import MODELS, Protocol, models, parts
 from con360av_jax.evaluate.selection import EvaluatedClip
-from con360av_jax.runtime.files import replacing
+from con360av_jax.runtime.files import link_or_copy, replacing
 from con360av_jax.runtime.provenance import file_sha256
 
 FEATURES = "features"
@@ -148,15 +147,8 @@ def take_features(source: Path, features: Path) -> None:
     if source.resolve() == features.resolve():
         return
     with replacing(features, MetricError) as aside:
-        shutil.copytree(source, aside, copy_function=_link)
+        shutil.copytree(source, aside, copy_function=link_or_copy)
         shutil.rmtree(features, ignore_errors=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _fits(features: Path, videos: Path, clips: Sequence[EvaluatedClip], extraction: Extraction) -> bool:

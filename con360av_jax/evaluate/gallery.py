@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from con360av_jax.data.source import MANIFEST, Dataset, open_dataset
+from con360av_jax.data.source import MANIFEST, PREVIEWS, Dataset, open_dataset, preview_name
 from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.examples import SIDES, angles, clip_mel, mel_images, ranked
 from con360av_jax.evaluate.faults import FAULTS
@@ -144,7 +144,7 @@ def _scenes(
     for position, one in enumerate(shown):
         clip = clips[one.clip]
         recording, segment, _ = clip.key.rsplit("/", 2)
-        preview = dataset.folder / "previews" / f"{recording}_{segment}.jpg"
+        preview = dataset.folder / PREVIEWS / preview_name(recording, int(segment))
         if preview.is_file():
             segments.setdefault(preview, []).append((position, clip))
     scenes = []

@@ -7,6 +7,8 @@ Audio is stored losslessly: AAC changes it by about a tenth and amplifies the ro
 that size, so that distances between audio features would measure the codec. Both sides use the same H.264 for video.
 """
 
+import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +21,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from con360av_jax.data.schema import Sample, SampleEntry
+from con360av_jax.errors import MetricError
 from con360av_jax.evaluate.selection import CLIPS, EvaluatedClip, clip_name, clip_seed, read_clips, write_clips
-from con360av_jax.evaluate.settings import Conditions, Making
+from con360av_jax.evaluate.settings import SETTINGS, Conditions, Making
 from con360av_jax.media.files import write_clip
 from con360av_jax.model import Con360AV
+from con360av_jax.runtime.files import link_or_copy, replacing, write_text
 from con360av_jax.sample import Clip, decode
 
 GENERATED, TARGETS = "generated", "targets"
@@ -81,6 +85,25 @@ def write_targets(folder: Path, entries: Sequence[SampleEntry], making: Making) 
             clips.append(_described(record, making))
     write_clips(folder, clips)
     return tuple(clips)
+
+
+def share_clips(source: Path, folder: Path, protocol: str) -> None:
+    """Gives `folder` the clips and targets of another evaluation, which was made alike but for its protocol.
+
+    A folder that is already an evaluation stays as it is. Raises MetricError if `source` has no clips.
+    """
+    if (folder / SETTINGS).is_file():
+        return
+    if not (source / SETTINGS).is_file():
+        raise MetricError(f"{source} is no evaluation (it has no {SETTINGS}): evaluate first")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder, MetricError) as aside:
+        aside.mkdir()
+        for side in (GENERATED, TARGETS):
+            shutil.copytree(source / side, aside / side, copy_function=link_or_copy)
+        shutil.copy2(source / CLIPS, aside / CLIPS)
+        settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
+        write_text(aside / SETTINGS, json.dumps(settings | {"protocol": protocol}, indent=2, ensure_ascii=False) + "\n")
 
 
 def _described(record: Sample, making: Making) -> EvaluatedClip:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 from rich.console import Console
+from rich.text import Text
 
 from con360av_jax.config.files import unstructure
 from con360av_jax.config.settings import Dtype, MeshConfig
@@ -82,7 +83,7 @@ def loader(mesh: MeshConfig) -> Loader:
 
     @lru_cache(maxsize=1)
     def loaded(weights: Weights, dtype: Dtype) -> Con360AV:
-        with Console(stderr=True).status(f"reading {weights.path}"):
+        with Console(stderr=True).status(Text(f"reading {weights.path}")):
             return load(weights.path, ema=weights.kind != "trained", mesh=mesh, local=True, dtype=dtype)
 
     return loaded

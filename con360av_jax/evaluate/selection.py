@@ -15,9 +15,10 @@ from typing import Literal, TypeAlias
 from cattrs.errors import BaseValidationError
 
 from con360av_jax.config.files import problems, structure, unstructure
-from con360av_jax.data.schema import SampleEntry
+from con360av_jax.data.schema import SampleEntry, recording_of
 from con360av_jax.errors import ConfigError, DatasetError, MetricError
-from con360av_jax.runtime.files import write_text
+from con360av_jax.runtime.files import file_stem, write_text
+from con360av_jax.runtime.text_files import split_lines
 
 CLIPS = "clips.jsonl"
 SEEDS = 2**32
@@ -117,7 +118,8 @@ def choose_records(
 
 def clip_name(key: str) -> str:
     """File name of a record's clip, without suffix."""
-    return key.replace("/", "_")
+    recording = recording_of(key)
+    return f"{file_stem(recording.replace('/', '_'))}{key[len(recording) :].replace('/', '_')}"
 
 
 def recording_of_clip(clip: str) -> str:
@@ -141,8 +143,8 @@ def read_clips(folder: Path) -> tuple[EvaluatedClip, ...]:
     """Clips of FOLDER/clips.jsonl; raises MetricError if it is missing or corrupt."""
     path = folder / CLIPS
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        return tuple(structure(json.loads(line), EvaluatedClip) for line in lines if line)
+        lines = split_lines(path.read_text(encoding="utf-8"))
+        return tuple(structure(json.loads(line), EvaluatedClip) for line in lines)
     except (OSError, ValueError) as error:
         raise MetricError(f"{path} cannot be read ({error}): delete it and evaluate again") from error
     except BaseValidationError as error:

@@ -3,6 +3,7 @@
 viewpoints  the same scenes, captions and noise from each viewpoint of the dataset; adds Fréchet distances between
             the clips of each two viewpoints, and one over all pairs of viewpoints (viewpoint_distances.py)
 guidance    each pair of a text and a map guidance scale
+steps       each number of sampling steps
 ablation    without saliency, BASD, caption or all control (`settings.Conditions`)
 """
 
@@ -27,7 +28,7 @@ from con360av_jax.evaluate.selection import choose_records, choose_scenes, compl
 from con360av_jax.evaluate.settings import ABLATION, Making, sampler_of
 from con360av_jax.evaluate.viewpoint_distances import Between, viewpoint_distances
 
-Study: TypeAlias = Literal["viewpoints", "guidance", "ablation"]
+Study: TypeAlias = Literal["viewpoints", "guidance", "ablation", "steps"]
 STUDY = "study"
 
 
@@ -38,11 +39,12 @@ def study_variants(
     text: Sequence[str] = (),
     maps: Sequence[str] = (),
     scenes: int | None = None,
+    steps: Sequence[int] = (),
 ) -> dict[str, tuple[Making, tuple[SampleEntry, ...]]]:
     """Settings and records of each variant of a study, by name.
 
     `count` and `scenes` choose records as `choose_records` does; for "viewpoints" either is a number of segments.
-    `text` and `maps` are guidance scales for "guidance", as `scales` reads them.
+    `text` and `maps` are guidance scales for "guidance", as `scales` reads them; `steps` is for "steps".
 
     Raises ConfigError or DatasetError if the study is not possible with these settings or this dataset.
     """
@@ -54,6 +56,12 @@ def study_variants(
     chosen = choose_records(entries, count, scenes, making.seed)
     if study == "ablation":
         makings = {name: replace(making, conditions=conditions) for name, conditions in ABLATION.items()}
+    elif study == "steps":
+        if not steps:
+            raise ConfigError("--study steps: give --step-counts, such as --step-counts 10 25 50")
+        makings = {
+            f"steps_{number}": replace(making, sampler=replace(making.sampler, steps=number)) for number in steps
+        }
     else:
         makings = _grid(making, text, maps)
     return {name: (one, chosen) for name, one in makings.items()}

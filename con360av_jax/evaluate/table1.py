@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from con360av_jax.base.pretrained import read_report
 from con360av_jax.config.files import changes, leaves, unstructure
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import ConfigError
 from con360av_jax.evaluate.compare import differences, write_differences
 from con360av_jax.evaluate.comparison_page import write_comparison
 from con360av_jax.evaluate.feature_metrics import measures, network
+from con360av_jax.evaluate.judge_metrics import NAMES
 from con360av_jax.evaluate.metric_format import DASH
 from con360av_jax.evaluate.protocols import PAPER, Protocol
 from con360av_jax.evaluate.results import Metric, Results
@@ -80,8 +82,9 @@ def published(row: str, protocol: Protocol) -> dict[str, float]:
 
 
 def columns_of(protocol: Protocol) -> tuple[str, ...]:
-    """Names of the metrics in the table: S_KL, FAD, and FVD for each number of frames."""
-    return (*(("s_kl",) if protocol.saliency else ()), *(measure_.name for measure_ in measures(protocol)))
+    """Names of the metrics in the table: S_KL, FAD, and FVD for each number of frames, or those of the judges."""
+    distances = (*(("s_kl",) if protocol.saliency else ()), *(measure_.name for measure_ in measures(protocol)))
+    return (*distances, *(NAMES if protocol.judge is not None else ()))
 
 
 def trained_without_maps(config: Config) -> bool:
@@ -92,8 +95,10 @@ def trained_without_maps(config: Config) -> bool:
 
 def check_runs(baseline: Weights, con360av: Weights) -> None:
     """Raises ConfigError unless the two can be the rows of the table: a run with maps, and another of the same base."""
-    if con360av.kind == "pretrained":
-        raise ConfigError(f"--con360av {con360av.path}: a base has not learnt from maps; give a training run")
+    if training_of(con360av) is None:
+        raise ConfigError(
+            f"--con360av {con360av.path}: a base has not learnt from maps; give a training run or its export"
+        )
     if trained_without_maps(con360av.config):
         raise ConfigError(
             f"--con360av {con360av.folder}: trained without maps, it is a baseline; give a run that was "
@@ -109,15 +114,32 @@ def check_runs(baseline: Weights, con360av: Weights) -> None:
         )
 
 
+class Training(NamedTuple):
+    """Origin of weights that learnt on a base."""
+
+    base_sha256: str
+    dataset_sha256: str
+
+
+def training_of(weights: Weights) -> Training | None:
+    """The training of a run, or of the run that an exported model comes from; None for a base."""
+    if weights.kind != "pretrained":
+        run = open_run(weights.folder)
+        return Training(run.base_sha256, run.dataset.sha256)
+    stages = [stage for stage in read_report(weights.folder).get("trained", []) if stage["part"] == "joint"]
+    return Training(stages[-1]["base_sha256"], stages[-1]["data"]["sha256"]) if stages else None
+
+
 def _base_sha256(weights: Weights) -> str:
-    return weights.sha256 if weights.kind == "pretrained" else open_run(weights.folder).base_sha256
+    training = training_of(weights)
+    return weights.sha256 if training is None else training.base_sha256
 
 
 def doubts(baseline: Making, con360av: Making) -> list[str]:
     """Reasons, known before anything is generated, why the rows may not be what they are called."""
     found: list[str] = []
     weights = baseline.weights
-    if weights.kind != "pretrained" and not trained_without_maps(weights.config):
+    if training_of(weights) is not None and not trained_without_maps(weights.config):
         found.append(
             f"{weights.folder} was trained with maps (train.map_dropout {weights.config.train.map_dropout:g}, not 1): "
             "it is not the audio-video baseline; here it is sampled without maps"
@@ -236,6 +258,8 @@ def _without_paper(protocol: Protocol) -> str:
         [network(part.extractor) for part in (of.saliency, of.sound, of.video) if part is not None]
         for of in (protocol, PAPER)
     )
+    if protocol.judge is not None:
+        networks = (["judges of procedural scenes"], list(networks)[1])
     mine, theirs = (" and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) for names in networks)
     return (
         f"the paper's numbers are left out: protocol {protocol.name} measures with {mine}, the paper with {theirs}, "
@@ -247,8 +271,9 @@ def _training_differences(baseline: Weights, con360av: Weights) -> list[tuple[st
     """Settings of training that differ, with the step and the hash of the dataset."""
     told = []
     for weights in (baseline, con360av):
-        dataset = "" if weights.kind == "pretrained" else open_run(weights.folder).dataset_sha256
-        settings = {"weights": weights.kind, "trained steps": weights.step, "dataset sha256": dataset[:12]}
+        training = training_of(weights)
+        dataset = "" if training is None else training.dataset_sha256[:12]
+        settings = {"weights": weights.kind, "trained steps": weights.step, "dataset sha256": dataset}
         told.append(settings | leaves(asdict(weights.config.train)))
     names = dict.fromkeys(name for one in told for name in one)
     rows = [(name, *(str(one.get(name, "")) for one in told)) for name in names]

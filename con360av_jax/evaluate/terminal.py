@@ -14,6 +14,7 @@ from con360av_jax.evaluate.results import Metric, Results
 from con360av_jax.evaluate.selection import recording_of_clip
 from con360av_jax.evaluate.study import Studied
 from con360av_jax.evaluate.table1 import BASELINE, CON360AV, TITLES, Table1, as_published, notes_of, two_digits
+from con360av_jax.runtime.terminal import plain_console
 
 
 def show_results(results: Results, folder: Path, page: Path) -> None:
@@ -33,7 +34,7 @@ def show_results(results: Results, folder: Path, page: Path) -> None:
         cells = [metric_value(metric), metric_interval(metric), str(metric.clips)]
         cells += [*(beside(metric, getattr(metric, attribute)) for _, attribute in more)]
         table.add_row(_title(metric), *cells)
-    console = Console()
+    console = plain_console()
     console.print(table)
     notes = [f"{metric.title}: {metric.note}" for metric in results.metrics if metric.note]
     # Below the table, because in it they would make the number columns narrow.
@@ -61,7 +62,7 @@ def exclusion_lines(results: Results) -> list[str]:
 
 def show_comparison(named: Sequence[NamedResults], found: Sequence[Difference], page: Path) -> None:
     """Prints the metrics of all evaluations, then the differences from the first that have an interval."""
-    console = Console()
+    console = plain_console()
     console.print(_side_by_side(named))
     for one in found:
         if one.low is not None and one.high is not None:
@@ -81,7 +82,7 @@ def show_study(study: str, found: Studied) -> None:
     if study != "viewpoints":
         show_comparison(found.named, found.differences, found.page)
         return
-    console = Console()
+    console = plain_console()
     console.print(_side_by_side(found.named))
     between = [metric for _, results in found.named for metric in results.metrics if "_to_viewpoint_" in metric.name]
     for metric in (*between, *found.between_viewpoints):
@@ -94,12 +95,12 @@ def show_study(study: str, found: Studied) -> None:
 def warn_of(doubts: Sequence[str]) -> None:
     """Prints warnings on standard error, before anything is generated."""
     for doubt in doubts:
-        _warning(Console(stderr=True), doubt)
+        _warning(plain_console(stderr=True), doubt)
 
 
 def show_table1(table: Table1, page: Path) -> None:
     """Prints Table 1, ours beside the paper's, then ratios, notes and warnings."""
-    console = Console()
+    console = plain_console()
     columns = [Column(_title(table.rows[BASELINE][name]), justify="right") for name in table.columns]
     title = f"Table 1 of Con360-AV, protocol {table.protocol}"
     shown = Table("", *columns, title=title, title_justify="left", show_lines=True)

@@ -8,6 +8,7 @@ from con360av_jax.data.schema import SampleEntry
 from con360av_jax.data.source import MANIFEST, Dataset, open_dataset
 from con360av_jax.errors import DatasetError
 from con360av_jax.evaluate.settings import Weights
+from con360av_jax.train.run_datasets import EARLIER
 from con360av_jax.train.run_folder import open_run
 
 
@@ -20,13 +21,15 @@ def trained_on(weights: Weights, dataset: Dataset, entries: Sequence[SampleEntry
     digest = hashlib.sha256((dataset.folder / MANIFEST).read_bytes()).hexdigest()
     if weights.kind == "pretrained":
         stages = read_report(weights.folder).get("trained", [])
-        known = digest in {stage["data"].get("sha256") for stage in stages}
+        data = [one for stage in stages for one in (stage["data"], *stage["data"].get(EARLIER, []))]
+        known = digest in {one.get("sha256") for one in data}
         return "this is a dataset that these weights were trained on" if known else ""
     run = open_run(weights.folder)
-    if digest == run.dataset_sha256:
+    if digest in {one.sha256 for one in (run.dataset, *run.earlier)}:
         return "this is the dataset that the run was trained on"
     try:
-        known = {entry.clip for entry in open_dataset(run.dataset, verify="sizes").samples}
+        folders = {one.path for one in (run.dataset, *run.earlier)}
+        known = {entry.clip for folder in folders for entry in open_dataset(folder, verify="sizes").samples}
     except DatasetError as error:
         return f"it is not known whether the run was trained on these recordings: {error}"
     here = {entry.clip for entry in entries}

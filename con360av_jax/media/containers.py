@@ -17,15 +17,20 @@ from av.video.stream import VideoStream
 from einops import rearrange
 from jaxtyping import Int16, Num, UInt8
 
-from con360av_jax.errors import MediaError
+from con360av_jax.errors import Con360Error, MediaError, first_line
+from con360av_jax.runtime.files import readable
 
 MICROSECONDS = 1_000_000
 # Decoding starts this much before an excerpt, so that decoders that overlap packets have settled, s.
 SEEK_MARGIN = 1.0
 PLAYABLE = "give a video that a player can open"
+# What corrupt numbers in a file lead to: sizes that no memory holds, divisions by zero, formats that nothing knows.
+UNREADABLE = (ArithmeticError, LookupError, MemoryError, NotImplementedError, RuntimeError, ValueError)
 # Audio packets this close to their expected position are joined without gap, s: container clocks are rounded (1 ms in
 # webm).
 JITTER_TOLERANCE = 0.02
+# A sample of corrupt floating-point audio beyond this counts as infinite; full scale is 1.
+LOUDEST = 1e6
 AUDIO_LAYOUTS = {1: "mono", 2: "stereo", 4: "quad"}
 # H.264's code for BT.709, written into the file so that players and `presentation.rgb` invert the same conversion.
 BT709 = 1
@@ -39,11 +44,13 @@ if platform.machine() in {"x86_64", "AMD64"}:
 
 @contextmanager
 def opened(path: str | Path) -> Generator[InputContainer]:
-    """Opens the container at `path`; FFmpeg errors inside the block become a MediaError that names the file."""
+    """Opens the container at `path`; errors that the file causes become MediaErrors that name it."""
     try:
         _check_file(Path(path))
         # Playlists may name remote files: only local ones are followed.
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+        options = {"protocol_whitelist": "file"}
+        # Tags are not read here, and may be in any encoding.
+        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
             yield container
     except PermissionError as error:
         raise MediaError(f"{path}: may not be read; change its permissions") from error
@@ -53,9 +60,16 @@ def opened(path: str | Path) -> Generator[InputContainer]:
         raise MediaError(f"{path}: cannot be decoded ({error.strerror}); {PLAYABLE}") from error
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path and the disk") from error
+    except Con360Error:
+        raise
+    except UNREADABLE as error:
+        raise MediaError(f"{path}: is corrupt ({type(error).__name__}: {first_line(error)}); {PLAYABLE}") from error
 
 
 def _check_file(path: Path) -> None:
+    if readable(path) != str(path):
+        # Keys, tables and ledgers are UTF-8.
+        raise MediaError(f"{readable(path)}: its name is not UTF-8; rename it")
     if path.is_symlink() and not path.exists():
         raise MediaError(f"{path}: is a link to a file that is not there; correct the link")
     if not path.exists():
@@ -149,14 +163,21 @@ def _channels_last(frame: av.AudioFrame) -> Num[np.ndarray, "sample channel"]:
     if block.dtype == np.uint8:
         return (block.astype(np.float32) - 128) / 128
     full_scale = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}.get(block.dtype, 1.0)
-    return (block / full_scale).astype(np.float32)
+    # NaN and infinity are judged by what uses the samples; without a limit, sums of finite ones could overflow there.
+    with np.errstate(invalid="ignore", over="ignore"):
+        block = (block / full_scale).astype(np.float32)
+        return np.where(np.abs(block) > LOUDEST, np.float32(np.inf), block)
 
 
 @contextmanager
 def created(aside: Path, name: str | Path) -> Generator[OutputContainer]:
-    """Opens an empty mp4 at `aside`; FFmpeg errors inside the block become a MediaError that names `name`."""
+    """Opens an empty mp4 at `aside`, or a QuickTime file if `name` ends in .mov.
+
+    FFmpeg errors inside the block become a MediaError that names `name`.
+    """
     try:
-        with av.open(f"file:{aside}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        form = "mov" if Path(name).suffix.lower() == ".mov" else "mp4"
+        with av.open(f"file:{aside}", "w", format=form, options={"movflags": "+faststart"}) as container:
             yield container
     except FFmpegError as error:
         raise MediaError(f"{name}: cannot be written ({error.strerror}); choose another place") from error

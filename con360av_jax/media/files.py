@@ -22,6 +22,8 @@ from con360av_jax.media.presentation import rgb, shown_size
 from con360av_jax.media.spherical_metadata import spherical_metadata
 from con360av_jax.runtime.files import replacing
 
+CLIP_SUFFIXES = (".mp4", ".mov")
+"""Endings of the files that `write_clip` writes, in any case."""
 # A stream may end this much before the end stated in its header, s; a larger gap means that data are missing.
 TAIL_TOLERANCE = 0.5
 # Extra audio on both sides of a resampled excerpt, s: the excerpt then equals that part of the whole file resampled.
@@ -48,7 +50,8 @@ class MediaInfo:
     layout: str = ""
     """FFmpeg's name of the channel layout, such as "stereo", "quad" or "ambisonic 1"; ambisonics are often "quad"."""
     projection: str = ""
-    """Projection of the sphere in the file's metadata, one of `spherical_metadata.PROJECTIONS`; empty if not stated."""
+    """Projection of the sphere in the file's metadata: one of `spherical_metadata.PROJECTIONS`, "mesh" or what else the
+    file calls it; empty if not stated."""
     stereo: str = ""
     """Stereo mode in the file's metadata, one of `spherical_metadata.STEREO_MODES`; empty if not stated."""
     streams: tuple[str, ...] = ()
@@ -79,7 +82,7 @@ def probe(path: str | Path) -> MediaInfo:
         # First, for it may have to read all packets and rewind.
         duration = containers.duration(container)
         first = next(iter(container.decode(video)), None) if video else None
-        projection, stereo = spherical_metadata(first)
+        projection, stereo = spherical_metadata(Path(path), first)
         height, width = shown_size(video, first, path) if video else (0, 0)
         return MediaInfo(
             path=Path(path),
@@ -209,12 +212,12 @@ def write_clip(
     sample_rate: int,
     lossless_audio: bool = False,
 ) -> None:
-    """Writes an mp4: H.264 video and AAC audio, or FLAC audio that `read_audio` returns bit for bit as int16.
+    """Writes H.264 video and AAC audio, or FLAC audio that `read_audio` returns bit for bit as int16.
 
     H.264's colour planes need even sizes: an odd height or width gains one repeated row or column.
 
     Args:
-        path: the file; replaced atomically when complete.
+        path: the file, an mp4, or QuickTime if it ends in .mov; replaced atomically when complete.
         video: RGB frames.
         frames_per_second: frame rate, Hz.
         audio: (sample,) or (sample, channel), int16 or floating point in [-1, 1]; None writes no audio stream.

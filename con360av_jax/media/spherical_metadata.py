@@ -6,11 +6,13 @@ StereoMode and from H.264's frame packing messages, and reports all of them with
 """
 
 import struct
+from pathlib import Path
 
 import av
 from av.sidedata.sidedata import SideData, Type
 
 from con360av_jax.media.presentation import side_data
+from con360av_jax.media.projection_boxes import unreported_projection
 
 # In the order of FFmpeg's enums AVSphericalProjection and AVStereo3DType.
 PROJECTIONS = (
@@ -35,12 +37,16 @@ STEREO_MODES = (
 )
 
 
-def spherical_metadata(frame: av.VideoFrame | None) -> tuple[str, str]:
-    """Returns (projection, stereo mode) of a file's first decoded frame by the names above, "" if not stated."""
+def spherical_metadata(path: Path, frame: av.VideoFrame | None) -> tuple[str, str]:
+    """Returns projection and stereo mode of the file at `path`, "" if not stated.
+
+    They are named as above, or as `unreported_projection` does; `frame` is the file's first decoded frame.
+    """
     if frame is None:
         return "", ""
     sides = side_data(frame)
-    return _named(PROJECTIONS, sides.get(Type.SPHERICAL)), _named(STEREO_MODES, sides.get(Type.STEREO3D))
+    projection = unreported_projection(path) or _named(PROJECTIONS, sides.get(Type.SPHERICAL))
+    return projection, _named(STEREO_MODES, sides.get(Type.STEREO3D))
 
 
 def _named(names: tuple[str, ...], side: SideData | None) -> str:

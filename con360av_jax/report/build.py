@@ -13,7 +13,7 @@ from con360av_jax.config.files import config_hash, to_dict
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.data.schema import Sample
-from con360av_jax.data.source import Dataset, open_dataset
+from con360av_jax.data.source import PREVIEWS, Dataset, open_dataset, preview_name
 from con360av_jax.errors import MediaError
 from con360av_jax.evaluate.metric_format import FILTERS
 from con360av_jax.evaluate.results import METRICS, read_results
@@ -192,7 +192,7 @@ def _scenes(views: list[dict], dataset: Path | None) -> list[dict]:
             segments.setdefault((view["record"].clip, view["record"].segment), []).append(view)
     scenes = []
     for (clip, segment), members in segments.items():
-        preview = dataset / "previews" / f"{clip}_{segment}.jpg" if dataset else None
+        preview = dataset / PREVIEWS / preview_name(clip, segment) if dataset else None
         marked = [(view["number"], view["track"]) for view in members]
         panorama, overlay = figures.scene_images(preview, members[0]["saliency"], marked)
         scenes.append(

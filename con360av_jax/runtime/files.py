@@ -1,5 +1,6 @@
 """Atomic writing: a file or folder is written aside in its own parent folder and moved into place when complete."""
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -8,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from con360av_jax.errors import Con360Error
+
+# Longest name of a recording or file, bytes in UTF-8, that becomes part of another file's name as it is. File systems
+# take 255, and endings, numbers of segments and marks of unfinished files are added to it.
+LONGEST_STEM = 200
+KEPT_BYTES = 160
 
 
 @contextmanager
@@ -20,7 +26,7 @@ def replacing(path: str | Path, error: type[Con360Error] = Con360Error) -> Gener
         Con360Error: of type `error`, in place of any OSError inside the block, such as a full disk.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    aside = path.with_name(f".{file_stem(path.name)}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -38,6 +44,14 @@ def write_text(path: str | Path, text: str, error: type[Con360Error] = Con360Err
         aside.write_text(text, encoding="utf-8")
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Makes `target` a hard link to `source`, or a copy if the file system has none; for `shutil.copytree`."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Removes what a killed process left of files or folders called `name` (a glob pattern) in `folder`.
 
@@ -45,6 +59,23 @@ def remove_leftovers(folder: Path, name: str = "*") -> None:
     """
     for aside in folder.glob(f".{name}.*.partial"):
         _remove(aside)
+
+
+def file_stem(name: str) -> str:
+    """`name` as the beginning of a file's name: as it is, or shortened with a hash if it is too long or holds a slash.
+
+    Different names give different files, and the result of this function stays as it is.
+    """
+    content = os.fsencode(name)
+    if len(content) <= LONGEST_STEM and "/" not in name:
+        return name
+    start = content[:KEPT_BYTES].decode("utf-8", "ignore").replace("/", "_")
+    return f"{start}~{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def readable(path: str | Path) -> str:
+    """The path as text that can be written to a file: bytes that are not UTF-8 become \\xHH."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _remove(path: Path) -> None:

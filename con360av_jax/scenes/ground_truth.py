@@ -177,7 +177,7 @@ def _loudness(truth: Truth, item: ObjectTruth, start: float, end: float) -> Floa
 def read_truth(path: Path) -> Truth:
     """Reads a file of ground truth; raises MetricError if it is missing, corrupt or of another version."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise MetricError(f"{path} cannot be read as ground truth ({error}): write the scenes again") from error
     version = data.get("version") if isinstance(data, dict) else None

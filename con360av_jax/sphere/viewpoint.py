@@ -7,6 +7,7 @@ view in radians, float32.
 import csv
 import math
 from dataclasses import dataclass, fields
+from io import StringIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from con360av_jax.errors import GeometryError
+from con360av_jax.runtime.text_files import read_text
 
 Track: TypeAlias = Float[np.ndarray, "frame 4"]
 
@@ -137,11 +139,10 @@ def read_trajectories(csv_path: str | Path, names: tuple[str, ...]) -> dict[tupl
 def _read_rows(path: Path, names: tuple[str, ...]) -> list[tuple[tuple[str, ...], float, Viewpoint]]:
     """Returns name, time and viewpoint of every line."""
     needed = (*names, "time", "yaw", "pitch", "fov")
+    reader = csv.reader(StringIO(read_text(path, GeometryError), newline=""))
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except csv.Error as error:
         raise GeometryError(f"{path}: cannot be read as a trajectory ({error}); give a CSV file") from error
     (_, header), *lines = cells or [(1, list[str]())]
     if not set(needed) <= set(header) <= {*needed, "vertical_fov"} or len(set(header)) != len(header):

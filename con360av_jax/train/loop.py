@@ -80,7 +80,8 @@ def train(
         out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
             then equal those of an uninterrupted run, bit for bit.
         resume: whether to continue the run in `out`.
-        allowed: paths of settings, such as "train.learning_rate", that may differ in a resumed run.
+        allowed: paths of settings, such as "train.learning_rate", that may differ in a resumed run, and "dataset" if
+            the dataset may.
 
     Returns:
         None after the last step, or the signal (SIGTERM, SIGINT) that stopped the run after a checkpoint.
@@ -116,7 +117,7 @@ def train(
     held_out = open_held_out(config, validation, records, pretrained, mesh, state, frozen, encode, out)
     step = compile_step(config, mesh, state, frozen, count=peak_flops(jax.devices()[0].device_kind) is not None)
     advance = make_advance(step, frozen, encode, step_constants(config, pretrained, mesh), mesh)
-    run_folder.write_run(out, config, base, dataset, validation)
+    run_folder.write_run(out, config, base, dataset, validation, run)
     log = open_log(config, out, progress.step, step.flops)
     return run_steps(config, out, loader, state, progress, advance, log, held_out)
 

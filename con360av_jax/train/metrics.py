@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.runtime.files import write_text
+from con360av_jax.runtime.text_files import split_lines
 from con360av_jax.train.nonfinite import is_finite
 from con360av_jax.train.run_folder import append_line
 from con360av_jax.train.throughput import memory_peak_gib, utilisation
@@ -117,7 +118,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in split_lines(path.read_text(encoding="utf-8")):
         try:
             lines.append(json.loads(line))
         except ValueError:

@@ -31,6 +31,7 @@ from con360av_jax.train.objectives.objective import Batch, Keys, Objective
 from con360av_jax.train.optimizer import make_optimizer, merge, select
 from con360av_jax.train.pretraining_data import TrainingData
 from con360av_jax.train.pretraining_measures import HeldOutMeasures
+from con360av_jax.train.run_datasets import with_earlier
 from con360av_jax.train.state import TrainState, init_state, state_shardings
 from con360av_jax.train.step import accumulated, make_update
 from con360av_jax.train.trackers import open_trackers
@@ -62,7 +63,7 @@ def pretrain(
         data: source of training examples and of held-out ones, which are measured at every checkpoint.
         out: run folder; new, or with `resume` a run to continue from its newest intact checkpoint. The steps
             then equal those of an uninterrupted run, bit for bit.
-        allowed: paths of settings, such as "train.learning_rate", that may differ in a resumed run.
+        allowed: settings such as "train.learning_rate", and "dataset", that may differ in a resumed run.
 
     Returns:
         None after the last step, or the signal (SIGTERM, SIGINT) that stopped the run after a checkpoint.
@@ -96,7 +97,7 @@ def pretrain(
     def advance(state: TrainState, batch: AnyExample) -> tuple[TrainState, dict[str, Array]]:
         return step(state, frozen, on_mesh(batch, mesh), key)
 
-    run_folder.write_pretraining(out, config, base, part, data.describe())
+    run_folder.write_pretraining(out, config, base, part, with_earlier(data.describe(), run.data if run else {}))
     for name in LOGS:
         drop_after(out / name, progress.step)
     measures = HeldOutMeasures(objective, config, *held_out, frozen, partial(on_mesh, mesh=mesh), out)

@@ -23,7 +23,7 @@ from con360av_jax.errors import DatasetError
 from con360av_jax.scenes.sources import SceneAudio, SceneSource, SceneStills, SceneVideos
 from con360av_jax.scenes.version_2 import SceneSplit
 from con360av_jax.train.objectives.objective import Objective, Rendered
-from con360av_jax.train.run_folder import dataset_hash
+from con360av_jax.train.run_datasets import DATASET, RunDataset
 
 Corrupt = Callable[[], Mapping[int, str]]
 SCENES_VERSION = 2
@@ -76,7 +76,7 @@ class RecordData:
 
     def describe(self) -> dict[str, object]:
         """See `TrainingData`."""
-        return {"dataset": str(self.folder.resolve()), "sha256": dataset_hash(self.folder)}
+        return RunDataset.of(self.folder).entry(DATASET)
 
     def rows(self, objective: Objective, config: Config, tokenise: Tokenise = no_tokens) -> tuple[Rows, Corrupt]:
         """See `TrainingData`."""

@@ -2,7 +2,7 @@
 
 RUN/config.json             settings; epochs are recorded as steps
 RUN/run.json                commit; paths and hashes of the frozen base, of the dataset and of the held-out one, if any;
-                            or what is pretrained on which data
+                            or what is pretrained on which data (train/run_datasets.py)
 RUN/metrics.jsonl           one line per log interval (train/metrics.py)
 RUN/validation.jsonl        two lines per validation (train/validation.py)
 RUN/samples/STEP/           sample clips of held-out records (train/samples.py)
@@ -24,9 +24,11 @@ from con360av_jax.config.files import changes, config_hash, leaves, load_run_con
 from con360av_jax.config.pretraining import JUDGES, Part
 from con360av_jax.config.settings import Config
 from con360av_jax.config.shapes import MODALITIES
-from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, some
+from con360av_jax.errors import CheckpointError, ConfigError, some
 from con360av_jax.runtime.files import write_text
-from con360av_jax.runtime.provenance import commit, file_sha256
+from con360av_jax.runtime.provenance import commit
+from con360av_jax.train import run_datasets
+from con360av_jax.train.run_datasets import DATASET, RunDataset
 
 # Settings that may differ in a resumed run without another option.
 FREE_SETTINGS = (
@@ -64,11 +66,11 @@ class AnyRun:
 class Run(AnyRun):
     """Contents of config.json and run.json of a run of `con360av train`."""
 
-    dataset: Path
-    dataset_sha256: str
-    """SHA-256 of manifest.json of the dataset."""
-    validation: tuple[Path, str] | None = None
-    """Held-out dataset and SHA-256 of its manifest.json; None if the run is not validated."""
+    dataset: RunDataset
+    validation: RunDataset | None = None
+    """Held-out dataset; None if the run is not validated."""
+    earlier: tuple[RunDataset, ...] = ()
+    """Datasets that the run was trained on before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +100,14 @@ def refuse_existing(folder: Path) -> None:
         raise CheckpointError(f"{folder} already exists: add --resume to continue it, or choose another folder")
 
 
-def write_run(folder: Path, config: Config, base: Path, dataset: Path, validation: Path | None = None) -> None:
-    """Writes config.json and then run.json of a new or resumed run, on process 0 only."""
-    datasets = {"dataset": dataset} if validation is None else {"dataset": dataset, "validation": validation}
-    more = {name: {"path": str(path.resolve()), "sha256": dataset_hash(path)} for name, path in datasets.items()}
-    _write(folder, config, base, more)
+def write_run(
+    folder: Path, config: Config, base: Path, dataset: Path, validation: Path | None = None, before: Run | None = None
+) -> None:
+    """Writes config.json and then run.json of a new run, or of the run `before` resumed, on process 0 only."""
+    now = RunDataset.of(dataset)
+    earlier = [] if before is None else run_datasets.earlier_datasets(before.dataset, before.earlier, now)
+    held_out = {} if validation is None else {"validation": RunDataset.of(validation).entry()}
+    _write(folder, config, base, {DATASET: run_datasets.dataset_entry(now, earlier), **held_out})
 
 
 def write_pretraining(folder: Path, config: Config, base: Path, part: str, data: Mapping[str, object]) -> None:
@@ -162,9 +167,13 @@ def open_any(folder: Path) -> Run | PretrainingRun:
         }
         if "pretraining" in description:  # of earlier versions, with the commit in it
             return PretrainingRun(**{**shared, **description["pretraining"]})
-        dataset, validation = description["dataset"], description.get("validation")
-        held_out = (Path(validation["path"]), validation["sha256"]) if validation else None
-        return Run(**shared, dataset=Path(dataset["path"]), dataset_sha256=dataset["sha256"], validation=held_out)
+        dataset, validation = description[DATASET], description.get("validation")
+        return Run(
+            **shared,
+            dataset=RunDataset.recorded(dataset),
+            validation=RunDataset.recorded(validation) if validation else None,
+            earlier=run_datasets.recorded_earlier(dataset),
+        )
     except ConfigError as error:
         raise CheckpointError(f"{folder} is corrupt: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -207,19 +216,18 @@ def require_same_run(
     A run without held-out dataset may get one. `allowed` as in `require_same`.
     """
     require_same(run, config, base, allowed)
-    if dataset_hash(dataset) != run.dataset_sha256:
-        raise CheckpointError(f"{dataset} is not the dataset that {run.folder} was trained on: that was {run.dataset}")
-    if run.validation is not None and (validation is None or dataset_hash(validation) != run.validation[1]):
-        given = "no held-out dataset" if validation is None else f"--validation {validation}"
-        raise CheckpointError(f"{given} is given, but {run.folder} was validated on another: {run.validation[0]}")
+    run_datasets.require_same_dataset(run.folder, run.dataset, RunDataset.of(dataset), allowed)
+    if run.validation is not None:
+        run_datasets.require_same_validation(run.folder, run.validation, validation)
 
 
 def require_same(run: AnyRun, config: Config, base: Path, allowed: Collection[str] = ()) -> None:
     """Raises CheckpointError unless `run` has the same settings and base.
 
-    `allowed` are paths of settings, such as "train.learning_rate", that may differ from here on. Raises
+    `allowed` are paths of settings, such as "train.learning_rate", that may differ from here on, and "dataset". Raises
     ConfigError if one is not a setting or is among FIXED_SETTINGS.
     """
+    allowed = [path for path in allowed if path != DATASET]
     known = {*leaves(to_dict(config)), *leaves(to_dict(run.config))}
     for path in allowed:
         if not any(_below(name, (path,)) for name in known):
@@ -257,16 +265,7 @@ def require_same_pretraining(
     if part != run.part:
         raise CheckpointError(f"{run.folder} pretrains {run.part}, not {part}")
     require_same(run, config, base, allowed)
-    if data != run.data:
-        raise CheckpointError(f"{run.folder} was trained on other data: {run.data}, not {dict(data)}")
-
-
-def dataset_hash(dataset: Path) -> str:
-    """Returns the SHA-256 of manifest.json of a dataset; raises DatasetError if it is missing."""
-    path = dataset / "manifest.json"
-    if not path.is_file():
-        raise DatasetError(f"{dataset} is not a dataset: it has no manifest.json")
-    return file_sha256(path)
+    run_datasets.require_same_data(run.folder, run.data, data, allowed)
 
 
 def _require_same(

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from con360av_jax.models.joint import SITES
-from convert.rules import Rule, Skip, Table, conv2d, linear, pointwise, under, vector
+from convert.rules import Rule, Table, conv2d, linear, pointwise, under, vector
+from convert.tables.motion import computed
 
 # The same numbers as `pointwise`, stored with three axes of length 1.
 pointwise3d = replace(pointwise, name="pointwise3d")
@@ -39,7 +40,7 @@ UNET: Table = (
         r"|proj_in|proj_out))\.bias",
         r"\1.bias",
     ),
-    Skip(r".*\.pos_embed\.pe", because="computed from its formula"),
+    computed(r".*\.pos_embed\.pe"),
 )
 
 CONNECTOR: Table = (

@@ -1,13 +1,29 @@
 """Motion modules alone: diffusers' MotionAdapter and AnimateDiff's own files, to paths of the joint model."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from con360av_jax.models.motion import frame_positions
 from convert.rules import Rule, Shape, Skip, Table, linear
 
 _PLACE = r"(?P<place>(?:(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+)"
-_COMPUTED = "computed from its formula, see `skipped`"
+
+
+def frame_encoding(shape: Shape) -> np.ndarray:
+    """The positional encoding (1, frames, width) that motion modules add, float32.
+
+    Raises ValueError for a shape of other axes or of an odd width.
+    """
+    if len(shape) != 3 or shape[0] != 1 or shape[2] % 2:
+        raise ValueError(f"the shape {shape}, wanted (1, frames, even width)")
+    return frame_positions(shape[1], shape[2])[None]
+
+
+def computed(pattern: str) -> Skip:
+    """The entry of a positional encoding's table of numbers under the names that match `pattern`."""
+    return Skip(pattern, because="computed from its formula (con360av_jax/models/motion.py)", formula=frame_encoding)
 
 
 def _at_every_place(prefix: str, inside: str, table: Table) -> Table:
@@ -15,7 +31,7 @@ def _at_every_place(prefix: str, inside: str, table: Table) -> Table:
     return tuple(
         Rule(f"{prefix}{_PLACE}{inside}{entry.pattern}", rf"unet.video.\g<place>.{entry.target}", entry.layout)
         if isinstance(entry, Rule)
-        else Skip(f"{prefix}{_PLACE}{inside}{entry.pattern}", because=entry.because)
+        else replace(entry, pattern=f"{prefix}{_PLACE}{inside}{entry.pattern}")
         for entry in table
     )
 
@@ -62,7 +78,7 @@ MOTION_ADAPTER: Table = _at_every_place(
         *_norm("norm1", "norm1"),
         *_norm("norm2", "norm2"),
         *_norm("norm3", "norm3"),
-        Skip(rf"{_BLOCK}\.pos_embed\.pe", because=_COMPUTED),
+        computed(rf"{_BLOCK}\.pos_embed\.pe"),
     ),
 )
 
@@ -78,7 +94,7 @@ ANIMATEDIFF: Table = _at_every_place(
         *_norm(r"norms\.0", "norm1"),
         *_norm(r"norms\.1", "norm2"),
         *_norm("ff_norm", "norm3"),
-        Skip(rf"{_BLOCK}\.attention_blocks\.[01]\.pos_encoder\.pe", because=_COMPUTED),
+        computed(rf"{_BLOCK}\.attention_blocks\.[01]\.pos_encoder\.pe"),
     ),
 )
 

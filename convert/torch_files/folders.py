@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from con360av_jax.errors import CheckpointError
+from convert.torch_files.strangers import refuse_other_models, refuse_strangers
 from convert.torch_files.weight_norm import fold_weight_norm
 from convert.torch_files.weights import Weights, open_weights
 
@@ -48,10 +49,13 @@ class Sources:
 
 
 def published(audioldm: Path, stable_diffusion: Path, motion: Path, connectors: Path | None) -> Sources:
-    """Opens the folders that the authors publish; raises CheckpointError naming what is missing."""
+    """Opens the folders that the authors publish; raises CheckpointError naming what is missing or another model."""
+    for folder in (audioldm, stable_diffusion):
+        refuse_other_models(folder)
     components = {name: component(audioldm / folder) for name, folder in AUDIOLDM.items()}
     components |= {name: component(stable_diffusion / folder) for name, folder in STABLE_DIFFUSION.items()}
     components["motion"] = component(motion)
+    refuse_strangers(motion, components["motion"].weights, motion=True)
     if connectors is not None:
         components["unet_svg"] = component(connectors)
     names = [audioldm.name, stable_diffusion.name, motion.name, *([] if connectors is None else [connectors.name])]
@@ -80,11 +84,16 @@ def baseline(folder: Path) -> Sources:
 
 
 def component(path: Path) -> Component:
-    """Opens a network's folder (config.json beside weights) or its weights file; folds weight normalisation."""
+    """Opens a network's folder (config.json beside weights) or its weights file; folds weight normalisation.
+
+    Raises CheckpointError if it is missing, corrupt, or no network but a LoRA or the like (strangers.py).
+    """
     config = path / "config.json" if path.is_dir() else path.with_name("config.json")
+    weights = open_weights(path)
+    refuse_strangers(path, weights)
     return Component(
         path=path,
-        weights=fold_weight_norm(open_weights(path)),
+        weights=fold_weight_norm(weights),
         config=read_json(config) if path.is_dir() or config.is_file() else {},
     )
 

@@ -4,9 +4,9 @@ import re
 from pathlib import Path, PurePosixPath
 
 from con360av_jax.errors import CheckpointError
+from convert.torch_files.choice import LOOSE, wanted
 
 TEXTS = (".json", ".txt")
-WEIGHTS = (".safetensors", ".bin", ".ckpt")
 
 
 def local(source: Path, from_hub: bool) -> Path:
@@ -33,15 +33,12 @@ def local(source: Path, from_hub: bool) -> Path:
 
 
 def wanted_files(files: list[str]) -> list[str]:
-    """Selects text files and one weight format per folder (safetensors if present), without half-precision copies."""
-    wanted = [name for name in files if name.endswith(TEXTS)]
-    weights: dict[PurePosixPath, list[str]] = {}
-    for name in files:
-        if name.endswith(WEIGHTS) and not re.search(r"\.(fp16|non_ema)[.-]", name):
-            weights.setdefault(PurePosixPath(name).parent, []).append(name)
-    for folder, names in weights.items():
-        # A pipeline's root may hold the whole model once more as one checkpoint.
-        if folder != PurePosixPath() or len(weights) == 1:
-            safe = [name for name in names if name.endswith(".safetensors")]
-            wanted += safe or names
-    return wanted
+    """Selects text files and the weights that would be read of each folder (choice.py)."""
+    texts = [name for name in files if name.endswith(TEXTS)]
+    folders: dict[PurePosixPath, list[str]] = {}
+    for path in map(PurePosixPath, files):
+        if path.suffix in LOOSE:
+            folders.setdefault(path.parent, []).append(path.name)
+    # A pipeline's root may hold the whole model once more as one checkpoint.
+    networks = [folder for folder in folders if folder != PurePosixPath() or len(folders) == 1]
+    return texts + [str(folder / name) for folder in networks for name in wanted(folders[folder])]

@@ -13,6 +13,8 @@ from con360av_jax.runtime.torch_files import read_torch_file
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Settings that AnimateDiff's trainings save among the tensors.
+SETTINGS = ("animatediff_config",)
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -31,7 +33,7 @@ def load_tensors(path: Path, dtypes: Collection[str], *, mapped: bool) -> "dict[
     except ImportError as error:
         raise CheckpointError(f"reading {path} needs torch: pip install -e '.[torch]'") from error
     content = read_torch_file(path, torch.load, "the file", mapped=mapped)
-    tensors = _state_dict(path, content)
+    tensors = {name: tensor for name, tensor in _state_dict(path, content).items() if name not in SETTINGS}
     problems = []
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
@@ -44,7 +46,7 @@ def load_tensors(path: Path, dtypes: Collection[str], *, mapped: bool) -> "dict[
             problems.append(f"{name} claims the shape {tuple(tensor.shape)}, which the file is too small for")
     if problems:
         raise CheckpointError(f"{path} holds more than plain tensors: {some(problems, '; ')}")
-    return dict(tensors)
+    return tensors
 
 
 def dtype_name(tensor: "Tensor") -> str:

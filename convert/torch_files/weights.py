@@ -21,19 +21,8 @@ from safetensors import SafetensorError, safe_open
 
 from con360av_jax.errors import CheckpointError, first_line, some
 from con360av_jax.runtime.files import replacing
+from convert.torch_files.choice import LOOSE, NAMED, VARIANTS, is_index, weight_files
 from convert.torch_files.pickled import PICKLES, dtype_name, load_tensors, to_numpy
-
-INDEX = ".index.json"
-
-# A component's folder is searched for these names, in this order ...
-NAMED = tuple(
-    f"{stem}{index}"
-    for stem in ("diffusion_pytorch_model.safetensors", "model.safetensors",
-                 "diffusion_pytorch_model.bin", "pytorch_model.bin")
-    for index in ("", INDEX)
-)  # fmt: skip
-# ... and then for a single file of any name with one of these endings.
-LOOSE = ("*.safetensors", "*.ckpt", "*.bin")
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(bool),
@@ -95,21 +84,16 @@ def open_weights(path: Path) -> Weights:
     Raises CheckpointError if there is nothing to open, or it is corrupt, refused or needs torch, which is missing.
     """
     if not path.is_dir():
-        return _open_index(path) if path.name.endswith(INDEX) else _open_file(path)
+        return _open_index(path) if is_index(path) else _open_file(path)
     files = weight_files(path)
     if len(files) != 1:
         found = [file.name for file in files] or sorted(entry.name for entry in path.iterdir())
         raise CheckpointError(
             f"{path} holds {'several weight files' if files else 'no weights'}: found {some(found) or 'nothing'}; "
-            f"looked for {', '.join(NAMED)}, then for a single {' or '.join(LOOSE)}; give the file itself"
+            f"looked for {', '.join(NAMED[:8])}, for the same with {' or '.join(filter(None, VARIANTS))}, then for a "
+            f"single file that ends in {' or '.join(LOOSE)}; give the file itself"
         )
     return replace(open_weights(files[0]), path=path)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The file or index that holds a component's weights; if none has a usual name, every loose weight file."""
-    named = [folder / name for name in NAMED if (folder / name).is_file()]
-    return named[:1] or sorted(file for pattern in LOOSE for file in folder.glob(pattern) if file.is_file())
 
 
 def require_finite(name: str, tensor: np.ndarray) -> None:
@@ -158,7 +142,9 @@ def _open_file(path: Path) -> Weights:
         with path.open("rb") as file:
             start = file.read(64)
             if path.suffix not in (".safetensors", *PICKLES):
-                raise CheckpointError(f"{path} is no weight file: wanted .safetensors, {', '.join(PICKLES)}, *{INDEX}")
+                raise CheckpointError(
+                    f"{path} is no weight file: wanted .safetensors, {', '.join(PICKLES)}, *.index.json"
+                )
             if not start:
                 raise CheckpointError(f"{path} is empty: get it again")
             if start.startswith(b"version https://git-lfs"):

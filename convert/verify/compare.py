@@ -8,9 +8,8 @@ gets the outputs of the original's earlier layers, so that errors do not accumul
 
 import gc
 import math
-import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,22 +18,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from rich.progress import track
 
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.errors import CheckpointError, ConfigError
 from con360av_jax.models import functional
-from con360av_jax.models.functional import Params
 from convert.base_config import make_config
 from convert.torch_files.folders import Sources
 from convert.verify import torch_networks
 from convert.verify.jax_networks import NETWORKS, Network
-from convert.verify.layers import Comparison, compare, compare_layers, layer_names
+from convert.verify.layers import Comparison, compare, layer_names, run_both_ways
 
 # Tolerances in float32, and for weights rounded to half precision.
 LAYER_TOLERANCE, NETWORK_TOLERANCE, ROUNDED_TOLERANCE = 1e-5, 1e-4, 2e-2
-TIMED_RUNS = 3
 NO_LIBRARY = "no library runs these connectors: compared with stored reference tensors in the tests, not here"
 
 
@@ -52,9 +48,9 @@ class PartResult:
     tolerance: float
     layer_tolerance: float
     original_seconds: float
-    """Median of three runs of the original."""
+    """Seconds of the original's run, its layers recorded."""
     converted_seconds: float
-    """Median of three runs of our compiled program."""
+    """Seconds of the run of our compiled program that compares the layers."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -134,9 +130,10 @@ def _verify_part(
     network, model = NETWORKS[component], pretrained.config.model
     inputs = network.inputs(model, np.random.default_rng((seed, list(NETWORKS).index(component))))
     original = torch_networks.build(component, network.part, sources)
+    start = time.perf_counter()
     with torch_networks.recording(original) as layers:
         wanted = torch_networks.run(component, original, inputs)
-    original_seconds = _median_seconds(partial(torch_networks.run, component, original, inputs))
+    original_seconds = time.perf_counter() - start
     names = layer_names(torch_networks.names_in_library(original, component, network.part, sources), network.below)
     # The two networks, 5 GB each at full size, must not be in memory together.
     del original
@@ -144,9 +141,7 @@ def _verify_part(
     given = {name: jnp.asarray(array) for name, array in inputs.items()}
     graphdef, _ = functional.abstract(partial(network.make, pretrained.config))
     params = network.params(pretrained)
-    rows = compare_layers(network, graphdef, params, given, layers, names)
-    converted = jax.jit(partial(_run, network, graphdef))
-    found = jax.device_get(converted(params, given))
+    found, rows, converted_seconds = run_both_ways(network, graphdef, params, given, layers, names)
     rounded = _rounded(component, network, sources, pretrained)
     library, kind = torch_networks.CLASSES[component]
     return PartResult(
@@ -158,15 +153,9 @@ def _verify_part(
         tolerance=tolerance if tolerance is not None else ROUNDED_TOLERANCE if rounded else NETWORK_TOLERANCE,
         layer_tolerance=ROUNDED_TOLERANCE if rounded else LAYER_TOLERANCE,
         original_seconds=original_seconds,
-        converted_seconds=_median_seconds(lambda: jax.block_until_ready(converted(params, given))),
+        converted_seconds=converted_seconds,
         notes=(f"weights were rounded to {rounded}, compared in float32",) if rounded else (),
     )
-
-
-def _run(
-    network: Network, graphdef: "nnx.GraphDef[nnx.Module]", params: Params, inputs: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-    return network.run(functional.merge(graphdef, params), inputs)
 
 
 def _not_run(part: str, why: str) -> PartResult:
@@ -192,12 +181,3 @@ def _above(error: float | None, tolerance: float) -> bool:
 def _largest(rows: Sequence[Comparison]) -> float | None:
     errors = [row.error for row in rows if row.error is not None]
     return max(errors, key=lambda error: (math.isnan(error), error), default=None)
-
-
-def _median_seconds(run: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(TIMED_RUNS):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)

@@ -25,7 +25,7 @@ from con360av_jax.models.unet import UNet
 Arrays = dict[str, np.ndarray]
 FLOAT32 = jnp.dtype(jnp.float32)
 # Small, not square, and with more than one of everything, so that a swapped axis is noticed.
-BATCH, FRAMES, LATENT = 2, 3, (16, 8)
+BATCH, LATENT = 2, (16, 8)
 CONTEXT_TOKENS, CAPTION_TOKENS, MEL_FRAMES = 7, 64, 12
 
 
@@ -56,7 +56,8 @@ def _unet(name: str) -> Network:
         frames, channels = 1, model.unet_audio.latent_channels
         text = (BATCH, model.unet_audio.class_width)
         if name == "video":
-            frames, channels = min(FRAMES, model.unet_video.motion_max_frames), model.unet_video.latent_channels
+            # All of them, since a positional encoding may differ at the last only.
+            frames, channels = model.unet_video.motion_max_frames, model.unet_video.latent_channels
             text = (BATCH, CONTEXT_TOKENS, model.unet_video.context_width)
         return {
             "x": _normal(random, BATCH, frames, *LATENT, channels),

@@ -5,11 +5,13 @@ Errors therefore do not accumulate, and every layer that differs is found, not o
 
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
@@ -41,7 +43,11 @@ def compare(name: str, found: np.ndarray, wanted: np.ndarray) -> Comparison:
     if found.shape != wanted.shape:
         return Comparison(name=name, error=None, note=f"shape {found.shape} here, {wanted.shape} there")
     difference, size = (float(np.linalg.norm(x.astype(np.float64).ravel())) for x in (found - wanted, wanted))
-    return Comparison(name=name, error=0.0 if difference == 0 else difference / size if size else math.inf)
+    return Comparison(name=name, error=_relative(difference, size))
+
+
+def _relative(difference: float, size: float) -> float:
+    return 0.0 if difference == 0 else difference / size if size else math.inf
 
 
 def layer_names(tensors: Mapping[str, str], below: Sequence[str]) -> dict[str, str]:
@@ -63,15 +69,15 @@ def layer_names(tensors: Mapping[str, str], below: Sequence[str]) -> dict[str, s
     return names
 
 
-def compare_layers(
+def run_both_ways(
     network: Network,
     graphdef: "nnx.GraphDef[nnx.Module]",
     params: Params,
     inputs: Mapping[str, jax.Array],
     wanted: Arrays,
     names: Mapping[str, str],
-) -> list[Comparison]:
-    """Compares all our layers, in the order in which they finish.
+) -> tuple[Arrays, list[Comparison], float]:
+    """Runs our module by itself, and again with every layer given the outputs of the original's earlier layers.
 
     Args:
         network: description of our module.
@@ -80,13 +86,20 @@ def compare_layers(
         inputs: inputs of our module.
         wanted: outputs of the original's layers by name, channels last.
         names: names of the original's layers by our paths; omitted layers have the same name on both sides.
+
+    Returns:
+        The outputs of our module by itself, the errors of all our layers in the order in which they finish, and the
+        seconds of the second run.
     """
     notes: dict[str, str] = {}  # by layer, in order; empty if it is compared
 
-    # Compiled as a whole: a U-Net's operations take three times as long to compile one by one.
+    # One program for both runs, compiled as a whole: compiling takes most of the time, and three times as long for
+    # operations one by one.
     @jax.jit
-    def layers(params: Params, inputs: Mapping[str, jax.Array], original: Mapping[str, jax.Array]) -> Any:
-        pairs: dict[str, tuple[jax.Array, jax.Array]] = {}
+    def run(
+        params: Params, inputs: Mapping[str, jax.Array], original: Mapping[str, jax.Array], given: jax.Array
+    ) -> Any:
+        norms: dict[str, jax.Array] = {}
 
         def visit(path: str, output: Any, options: Mapping[str, Any]) -> Any:
             name = names.get(path, path)
@@ -98,19 +111,32 @@ def compare_layers(
             theirs = in_our_layout(original[name], found.shape, path)
             if options.get("silu"):  # our norms include the activation that follows
                 theirs = jax.nn.silu(theirs)
-            pairs[name] = found, theirs
-            return output if isinstance(output, list) else theirs
+            norms[name] = _norms(found, theirs)
+            return output if isinstance(output, list) else jnp.where(given, theirs, output)
 
         module = functional.merge(graphdef, params)
         with watched(module, visit):
-            network.run(module, inputs)
-        return pairs
+            return network.run(module, inputs), norms
 
-    pairs = jax.device_get(layers(params, inputs, wanted))
-    return [
-        Comparison(name=name, error=None, note=note) if note else compare(name, *pairs[name])
+    outputs, _ = jax.device_get(run(params, inputs, wanted, jnp.asarray(False)))
+    start = time.perf_counter()
+    _, norms = jax.device_get(run(params, inputs, wanted, jnp.asarray(True)))
+    seconds = time.perf_counter() - start
+    rows = [
+        Comparison(name=name, error=None if note else _relative(*map(float, norms[name])), note=note)
         for name, note in notes.items()
     ]
+    return outputs, rows, seconds
+
+
+def _norms(found: jax.Array, wanted: jax.Array) -> jax.Array:
+    """L2 norms of the difference and of `wanted`, both divided by the largest of `wanted` so that squares don't vanish.
+
+    Computed with the network, because the outputs of all layers are too large to be kept.
+    """
+    largest = jnp.max(jnp.abs(wanted))
+    scale = jnp.where(largest == 0, 1.0, largest)
+    return jnp.stack([jnp.linalg.norm(jnp.ravel(x / scale)) for x in (found - wanted, wanted)])
 
 
 def _obstacle(name: str, path: str, shape: tuple[int, ...], wanted: Arrays) -> str:

@@ -16,6 +16,7 @@ from convert.base_config import motion_config
 from convert.config_json import from_settings, to_settings
 from convert.part_source import part_table
 from convert.rules import place
+from convert.skipped import require_formulas
 from convert.torch_files.folders import Component, Sources
 from convert.torch_files.weights import require_finite
 
@@ -82,19 +83,24 @@ def _config(component: str, sources: Sources) -> Mapping[str, object]:
 
 
 def _fill(model: "Module", component: str, pretrained_part: str, sources: Sources) -> None:
-    """Copies every source tensor; only buffers, which the library computes itself, may stay unfilled."""
+    """Copies every source tensor; only buffers, which the library computes itself, may stay unfilled.
+
+    Raises CheckpointError if something does not fit, or if a tensor that the library too would compute holds other
+    numbers (convert/skipped.py).
+    """
     import torch
 
     state = model.state_dict()
     today = names_in_library(model, component, pretrained_part, sources)
     paths = {key: path for path, key in _source_keys(component, pretrained_part, sources).items()}
-    filled, problems = set(), []
-    for source in _sources_of(component, sources).values():
+    filled, problems, computed = set(), [], {}
+    for prefix, source in _sources_of(component, sources).items():
         for key in source.weights:
             # Names of older library versions are translated by the table.
             name = key if key in state else today.get(paths.get((source.path, key), ""))
             if name is None and (source.path, key) not in paths:
-                continue  # skipped by the table, with its reason
+                computed[f"{prefix}.{key}"] = source.weights[key]
+                continue
             tensor = source.weights[key]
             if name is None or name in filled or tensor.size != state[name].numel():
                 problems.append(f"{key} {tensor.shape} has no place of its own")
@@ -102,6 +108,7 @@ def _fill(model: "Module", component: str, pretrained_part: str, sources: Source
             require_finite(f"{source.path}: {key}", tensor)
             state[name].copy_(torch.from_numpy(tensor.astype(np.float32)).reshape(state[name].shape))
             filled.add(name)
+    require_formulas(computed, part_table(pretrained_part, sources))
     buffers = dict(model.named_buffers())
     problems += [f"{name}: no tensor for it" for name in state if name not in filled and name not in buffers]
     if problems:

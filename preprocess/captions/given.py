@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from con360av_jax.errors import DatasetError
+from con360av_jax.runtime.text_files import read_text, split_lines
 from preprocess.captions.contract import Tracks
 from preprocess.stages.segment import Segment
 
@@ -18,11 +19,11 @@ def file_caption(segment: Segment, tracks: Tracks) -> str:
     text = path.with_suffix(".txt")
     listing = path.parent / "captions.jsonl"
     if text.is_file():
-        caption = text.read_text(encoding="utf-8")
+        caption = read_text(text, DatasetError)
     else:
         captions = _listed(listing) if listing.is_file() else {}
         caption = captions.get(path.name, captions.get(path.stem, ""))
-    caption = " ".join(caption.split())
+    caption = " ".join(caption.replace("\ufeff", " ").split())
     if not caption:
         raise DatasetError(f"{path}: has no caption; add {text.name}, a line in {listing}, or use --captions template")
     return caption
@@ -31,7 +32,7 @@ def file_caption(segment: Segment, tracks: Tracks) -> str:
 @lru_cache(maxsize=16)
 def _listed(path: Path) -> dict[str, str]:
     captions = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(split_lines(read_text(path, DatasetError)), start=1):
         try:
             entry = json.loads(line)
             captions[str(entry["file"])] = str(entry["caption"])

@@ -32,16 +32,15 @@ class Doctor:
         """
         import json
 
-        from rich.console import Console
-
         from con360av_jax.config.settings import require
         from con360av_jax.runtime.files import write_text
+        from con360av_jax.runtime.terminal import plain_console
         from preprocess.doctor.page import write_page
         from preprocess.doctor.terminal import examine_shown, summarise
 
         require(bool(self.datasets), "no dataset is given: name one or more dataset folders")
         require(self.samples >= 0, f"--samples is {self.samples}; give 0 or more")
-        console = Console(stderr=True)
+        console = plain_console(stderr=True)
         examination = examine_shown(self.datasets, self.samples, console)
         first = self.datasets[0].resolve()
         # Beside the folder: what lies in a dataset is named by its manifest.

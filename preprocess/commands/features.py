@@ -44,12 +44,12 @@ class Features:
 
         Raises a Con360Error if a setting, weights or the output do not fit, or if no clip is usable.
         """
-        from rich.console import Console
         from rich.progress import Progress
 
         from con360av_jax.evaluate.extraction import weights_by_name
         from con360av_jax.evaluate.protocols import named_protocol
         from con360av_jax.runtime.host_memory import keep_freed_memory
+        from con360av_jax.runtime.terminal import plain_console
         from preprocess.features.extraction import extract
         from preprocess.features.material import find_clips
         from preprocess.features.networks import Wanted, wanted_parts
@@ -70,7 +70,7 @@ class Features:
         if self.check_only:
             return
         sources, rejected = find_clips(self.videos)
-        console = Console(stderr=True)
+        console = plain_console(stderr=True)
         with Progress(console=console) as bar:
             task = bar.add_task("features", total=len(sources))
             extracted = extract(

@@ -37,10 +37,10 @@ class List:
             ConfigError: an option does not fit.
             MediaError: nothing is found, or a list cannot be read or written.
         """
-        from rich.console import Console
         from rich.progress import Progress
 
         from con360av_jax.config.settings import require
+        from con360av_jax.runtime.terminal import plain_console
         from preprocess.clip_table import write_rows
         from preprocess.inputs import search
         from preprocess.listing import COLUMNS, describe, leak_report, summary
@@ -50,10 +50,10 @@ class List:
         require(not self.out.exists(), f"{self.out} exists; give another name or delete it")
         require(self.max_clips is None or self.max_clips > 0, f"--max-clips is {self.max_clips}; give 1 or more")
         found = search(self.videos, self.split, self.split_list, self.max_clips, self.split_seed, self.published_split)
-        with Progress(console=Console(stderr=True)) as progress:
+        with Progress(console=plain_console(stderr=True)) as progress:
             inputs = progress.track(found.inputs, description="list")
             rows = [describe(given, self.out.parent, self.stereo) for given in inputs]
         write_rows(self.out, COLUMNS, rows)
-        console = Console()
+        console = plain_console()
         console.print(summary(found, [str(row["problem"]) for row in rows], str(self.out)))
         console.print(leak_report(found), highlight=False)

@@ -1,6 +1,7 @@
 """python -m preprocess run: makes a dataset from 360° videos."""
 
 import hashlib
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
-from con360av_jax.config.files import dataset_config
-from con360av_jax.config.settings import require
+from con360av_jax.config.files import dataset_config, load_config
+from con360av_jax.config.settings import Config, require
+from con360av_jax.data.source import MANIFEST, open_dataset
 from preprocess.choices import CaptionName, SaliencyDevice, SaliencyName, SplitName, Stereo
 from preprocess.stages.quality import Limits
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from preprocess.running.pipeline import Pipeline
 
 TOO_MANY_REJECTED = 1
+# Config without base: records of it fit bases that are converted from published weights.
+WITHOUT_BASE = "published"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +40,9 @@ class Run:
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the dataset. A dataset that exists, also an unfinished one, is continued."""
     config: str = ""
-    """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the base's config, or debug without
-    a base. With a base, only the clip is taken from it: model and mel are those of the base."""
+    """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the base's config; without a base,
+    that of the dataset in --out, if it exists, or else published, the sizes of the paper. With a base, only the clip is
+    taken from it: model and mel are those of the base."""
     base: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = "none"
     """Base whose encoders make latents and embeddings, or none to keep raw video and audio."""
     captions: CaptionName = "template"
@@ -65,6 +72,9 @@ class Run:
     """Device of SalViT360."""
     viewpoints: int = 3
     """Number of viewpoints per segment."""
+    min_peak: float = 0.0
+    """Leave out viewpoints whose saliency rises less than this above its mean over the sphere, in standard deviations.
+    0 keeps all; anything more leaves out those that only fill up the number of viewpoints, whose records say peak 0."""
     moving: bool = False
     """Let viewpoints follow their region through the segment instead of standing still."""
     trajectories: Path | None = None
@@ -106,9 +116,9 @@ class Run:
 
         Raises a Con360Error if no input is usable.
         """
-        from rich.console import Console
-
+        from con360av_jax.runtime.terminal import plain_console
         from preprocess.inputs import search
+        from preprocess.listing import without_file
         from preprocess.running.assemble import make_dataset
         from preprocess.running.engine import Engine
         from preprocess.running.terminal import RecordingProgress, summarise
@@ -121,7 +131,7 @@ class Run:
             address=self.ray_address,
             gpus_per_stage=self.gpus_per_stage,
         )
-        pipeline, console = self._pipeline(), Console(stderr=True)
+        pipeline, console = self._pipeline(), plain_console(stderr=True)
         found = search(self.videos, self.split, self.split_list, self.max_clips, self.split_seed, self.published_split)
         with RecordingProgress(console) as bar:
             made = make_dataset(
@@ -139,6 +149,8 @@ class Run:
         if self.published_split is not None:
             console.print(f"{found.absent} clips of the published split are not here, {found.unlisted} of "
                           "the files are not in it")  # fmt: skip
+        for line in without_file(found):
+            console.print(line, highlight=False)
         too_many = self.max_rejected is not None and made.manifest.rejected > self.max_rejected
         return TOO_MANY_REJECTED if too_many else 0
 
@@ -150,14 +162,14 @@ class Run:
         from preprocess.stages.given_viewpoints import GivenViewpoints
         from preprocess.stages.viewpoints import ViewpointSettings
 
-        config = dataset_config(self.config, self.base)
+        config = config_to_use(self.config, self.base, self.out)
         return Pipeline(
             config=config,
             saliency=open_saliency(self.saliency, self.saliency_folder, self.saliency_weights, self.saliency_device),
             captions=open_captions(self.captions, self._caption_settings(), config.clip.frames_per_second),
             viewpoints=GivenViewpoints.read(self.trajectories)
             if self.trajectories
-            else ViewpointSettings(count=self.viewpoints, moving=self.moving),
+            else ViewpointSettings(count=self.viewpoints, moving=self.moving, min_peak=self.min_peak),
             encoder=open_encoder(self.base, config),
             keep_raw=self.keep_raw,
             panorama_height=self.panorama_height,
@@ -205,7 +217,10 @@ class Run:
         return {
             name: value
             for name, value in asdict(self).items()
-            if name not in (*places, *ways) and not name.startswith("caption_")
+            if name not in (*places, *ways)
+            and not name.startswith("caption_")
+            # Datasets of earlier versions lack it: without a smallest peak they are continued.
+            and (name != "min_peak" or value)
         } | {
             "encoded": self.base != "none",
             "caption_models": caption_sources(pipeline.captions),
@@ -215,6 +230,25 @@ class Run:
             "split_list": self.split_list.name if self.split_list else "",
             "saliency_weights": self.saliency_weights.name if self.saliency_weights else "",
         }
+
+
+def config_to_use(name: str, base: str, out: Path) -> Config:
+    """Returns the config of the records; says on stderr which one it is and why if neither name nor base tell.
+
+    Raises as `dataset_config` does, and DatasetError if the dataset `out` is corrupt.
+    """
+    if name or base != "none":
+        return dataset_config(name, base)
+    if (out / MANIFEST).is_file():
+        config, why = open_dataset(out, verify="sizes").config, f"that of {out}, which is continued"
+    else:
+        config, why = load_config(WITHOUT_BASE), "the sizes of the paper, as neither --base nor --config says others"
+    clip = config.clip
+    logger.warning(
+        f"config {config.name}: {why} (views of {clip.width}x{clip.height} at {clip.frames_per_second} frames per "
+        f"second, segments of {clip.seconds} s)"
+    )
+    return config
 
 
 def _digest(path: Path) -> str:

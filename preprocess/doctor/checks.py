@@ -81,6 +81,12 @@ CHECKS: dict[str, Check] = {
     "saliency contrast": Check(
         "warning", "records", "saliency is not the same everywhere", "look at the maps; try another --saliency"
     ),
+    "joined edges": Check(
+        "warning",
+        "previews",
+        "the left and right edge of every panorama meet",
+        "look at the panoramas: they may be cropped or of another projection; convert them or leave the clip out",
+    ),
     "captions": Check(
         "warning", "records", "no caption is empty, and they are not all the same", "give captions: see --captions"
     ),

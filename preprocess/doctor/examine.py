@@ -9,9 +9,11 @@ import numpy as np
 from con360av_jax.config.files import changes
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import Manifest, Sample, SampleEntry, manifest_config
+from con360av_jax.data.source import PREVIEWS, preview_name
 from con360av_jax.errors import DatasetError
 from preprocess.doctor.across import Contents, DatasetSeen, Owner, content_hashes, shared_videos
 from preprocess.doctor.content import CONTENT, intact_fields
+from preprocess.doctor.edges import edge_fault
 from preprocess.doctor.files import check_counts, check_file, read_index, read_ledger, read_manifest, read_records
 from preprocess.doctor.findings import Findings
 from preprocess.doctor.sheet import Row, make_row
@@ -132,12 +134,20 @@ class _Examiner:
         first = examined.seen.add(sample.entry, where, track, findings)
         if first:
             examined.statistics.add_segment(sample.caption, arrays.get("sound"))
+            self._check_edges(sample.entry, where)
         if track is not None:
             examined.statistics.add_viewpoint(track)
         still = bool(failed & {"black picture", "frozen picture"})
         self._contents.add(Owner(name, sample.clip), content_hashes(arrays, "silent sound" in failed, still))
         if position in self._drawn and self._config is not None:
             examined.rows.append(make_row(sample.entry, arrays, self._config, examined.folder, sorted(failed)))
+
+    def _check_edges(self, entry: SampleEntry, where: str) -> None:
+        panorama = self._examined.folder / PREVIEWS / preview_name(entry.clip, entry.segment)
+        if panorama.is_file():
+            self._findings.looked("joined edges")
+            if fault := edge_fault(panorama):
+                self._findings.add("joined edges", self._examined.name, where, fault)
 
     def _check_arrays(self, sample: Sample, where: str) -> tuple[dict[str, np.ndarray], set[str]]:
         """Intact arrays of a sample, and the checks that found something in it."""

@@ -13,6 +13,7 @@ from scipy.io import wavfile
 
 from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import SampleEntry
+from con360av_jax.data.source import PREVIEWS, preview_name
 from con360av_jax.pages.figures import data_uri, draw_footprint, image_uri, saliency_overlay, viewpoint_colour
 from con360av_jax.sphere.geometry import basd
 from preprocess.doctor.content import loudness
@@ -81,7 +82,7 @@ def _panorama(
 ) -> Image | None:
     """The segment's panorama, or without previews its saliency, with the outline of the viewpoint."""
     size = (PANORAMA_WIDTH, PANORAMA_WIDTH // 2)
-    file = folder / "previews" / f"{entry.clip}_{entry.segment}.jpg"
+    file = folder / PREVIEWS / preview_name(entry.clip, entry.segment)
     preview = cv2.imread(str(file)) if file.is_file() else None
     if preview is not None:
         image = cv2.resize(cv2.cvtColor(preview, cv2.COLOR_BGR2RGB), size, interpolation=cv2.INTER_AREA)

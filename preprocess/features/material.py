@@ -1,6 +1,5 @@
 """Media files of an extraction: finding them, and reading their frames and audio as stored, or why that fails."""
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
 from con360av_jax.media.files import read_excerpt
 from con360av_jax.media.presentation import rgb, shown_size
+from con360av_jax.runtime.files import readable
 from con360av_jax.runtime.provenance import file_sha256
 from preprocess.inputs import VIDEO_SUFFIXES
 
@@ -67,18 +67,19 @@ def find_clips(place: Path) -> tuple[tuple[Source, ...], tuple[Line, ...]]:
 
     Raises MediaError if `place` does not exist or holds no media file.
     """
-    if not place.is_dir():
-        if not place.is_file():
-            raise MediaError(f"{place}: no such file or folder; check --videos")
-        return (Source(path=place, clip=place.stem, file=place.name),), ()
     suffixes = VIDEO_SUFFIXES | AUDIO_SUFFIXES
+    if place.is_dir():
+        inside = (path for path in sorted(place.rglob("*")) if path.suffix.lower() in suffixes)
+        files = [path for path in inside if not path.name.startswith(".") and not path.is_dir()]
+    elif place.is_file():
+        place, files = place.parent, [place]
+    else:
+        raise MediaError(f"{place}: no such file or folder; check --videos")
     named: dict[str, list[Source]] = defaultdict(list)
     rejected: list[Line] = []
-    for path in sorted(place.rglob("*")):
-        if path.suffix.lower() not in suffixes or path.name.startswith(".") or path.is_dir():
-            continue
+    for path in files:
         file = path.relative_to(place).as_posix()
-        shown = os.fsencode(file).decode("utf-8", "backslashreplace")
+        shown = readable(file)
         if shown != file:
             rejected.append({"clip": shown, "file": shown, "reason": "its name is not UTF-8: rename it"})
         else:

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from con360av_jax.data.schema import Manifest
+from con360av_jax.data.source import PREVIEWS
 from con360av_jax.data.writer import SHARD_RECORDS, DatasetWriter
 from con360av_jax.errors import DatasetError
-from con360av_jax.runtime.files import remove_leftovers
+from con360av_jax.runtime.files import file_stem, readable, remove_leftovers
 from preprocess.inputs import Input
 from preprocess.running.engine import Engine
 from preprocess.running.outcomes import SUFFIX, Outcomes
 from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.stages.work import Work
-
-PREVIEWS = "previews"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +120,12 @@ def _finish(writer: DatasetWriter, ledger: Ledger, inputs: Sequence[Input], new_
         for preview in (writer.partial / PREVIEWS).iterdir():
             os.replace(preview, writer.folder / PREVIEWS / preview.name)
     # A rejected file that was tried again has the new reason in the ledger, or no line.
-    again = {str(given.path) for given in inputs if given.name not in writer.clips_before}
+    again = {readable(given.path) for given in inputs if given.name not in writer.clips_before}
     return writer.finish(outdated=lambda line: line.get("file") in again)
 
 
 def _left_over(outcomes: Outcomes, finished: frozenset[str]) -> list[str]:
     """Segments of finished clips that a stopped run did not discard."""
     stored = [path.name.removesuffix(SUFFIX) for path in outcomes.folder.glob(f"*{SUFFIX}")]
-    return [segment for segment in stored if segment.rpartition("_")[0] in finished]
+    stems = {file_stem(clip) for clip in finished}
+    return [segment for segment in stored if segment.rpartition("_")[0] in stems]

@@ -9,7 +9,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from con360av_jax.data.schema import Sample, from_bytes, to_bytes
 from con360av_jax.data.writer import WRITER_OPTIONS
 from con360av_jax.errors import DatasetError
-from con360av_jax.runtime.files import replacing
+from con360av_jax.runtime.files import file_stem, replacing
 from preprocess.stages.work import Stage, Work, Works
 
 SUFFIX = ".arrayrecord"
@@ -24,8 +24,9 @@ class Outcomes:
     folder: Path
 
     def path(self, segment: str) -> Path:
-        """Path of a segment's file, named `<clip>_<number>`."""
-        return self.folder / f"{segment}{SUFFIX}"
+        """Path of the file of the segment `<clip>_<number>`."""
+        clip, _, number = segment.rpartition("_")
+        return self.folder / f"{file_stem(clip)}_{number}{SUFFIX}"
 
     def holds(self, segment: str) -> bool:
         """Whether all of the segment's samples are stored; false for a file that a power failure cut off."""

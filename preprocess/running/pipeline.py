@@ -22,6 +22,7 @@ from con360av_jax.config.settings import ClipConfig, Config
 from con360av_jax.data.encoding import Encoder, record_fields
 from con360av_jax.data.schema import Sample
 from con360av_jax.media.mel import log_mel
+from con360av_jax.runtime.files import readable
 from preprocess.captions.contract import CaptionBackend, as_stages
 from preprocess.choices import Stereo
 from preprocess.inputs import Input
@@ -32,7 +33,7 @@ from preprocess.stages.quality import Limits
 from preprocess.stages.records import make_sample, pulse_code
 from preprocess.stages.segment import Window, cut, windows
 from preprocess.stages.standardise import standardise
-from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
+from preprocess.stages.viewpoints import ViewpointSettings, choose_viewpoints
 from preprocess.stages.views import render_track
 from preprocess.stages.work import Stage, Work, Works, attempted, chained, each, there
 
@@ -50,7 +51,7 @@ class Ledger:
         """Counts a finished or rejected piece of work."""
         if work.rejection is not None:
             line: dict[str, object] = {
-                "file": str(work.given.path),
+                "file": readable(work.given.path),
                 "stage": work.rejection.stage,
                 "reason": work.rejection.reason,
             }
@@ -142,8 +143,10 @@ def _opened(windows_of: Callable[[Input], tuple[Window, ...]], is_stored: Callab
 
 def _track(clip: ClipConfig, viewpoints: ViewpointSettings | GivenViewpoints, work: Work) -> Work:
     if isinstance(viewpoints, GivenViewpoints):
-        return replace(work, tracks=viewpoints(there(work.window), clip))
-    return replace(work, tracks=find_viewpoints(there(work.saliency), clip.frames_per_second, viewpoints))
+        tracks = viewpoints(there(work.window), clip)
+        return replace(work, tracks=tracks, peaks=(None,) * len(tracks))
+    found = choose_viewpoints(there(work.saliency), clip.frames_per_second, viewpoints)
+    return replace(work, tracks=tuple(one.track for one in found), peaks=tuple(one.peak for one in found))
 
 
 def _render(config: Config, previews: Path | None, work: Work) -> Work:
@@ -167,5 +170,6 @@ def _encode(encoder: Encoder, fields: tuple[str, ...], work: Work) -> Work:
     made = []
     for index, arrays in enumerate(work.arrays):
         encoded = encoder(arrays["video"], arrays["mel"], work.caption)
-        made.append(make_sample(there(work.window), index, work.caption, arrays | encoded, fields))
+        peak = work.peaks[index]
+        made.append(make_sample(there(work.window), index, work.caption, arrays | encoded, fields, peak))
     return replace(work.emptied(), samples=tuple(made))

@@ -34,7 +34,8 @@ class RecordingProgress(Progress):
     """Progress bar over recordings."""
 
     def __init__(self, console: Console):
-        super().__init__(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), console=console)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Rate())
+        super().__init__(*columns, console=console)
         self._recordings = self.add_task("preprocess", total=None)
 
     def begin(self, recordings: int) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import DatasetError
 from con360av_jax.media.files import read_frames
+from con360av_jax.runtime.files import file_stem
 from con360av_jax.sphere.geometry import minmax
 from preprocess.stages.segment import Segment, Window
 
@@ -41,10 +42,12 @@ class FileSaliency:
         return minmax(np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in maps]))
 
     def _find(self, clip: str) -> Path:
-        candidates = [self.folder / f"{clip}{suffix}" for suffix in (".npy", ".npz", *VIDEO_SUFFIXES)]
+        candidates = [self.folder / f"{file_stem(clip)}{suffix}" for suffix in (".npy", ".npz", *VIDEO_SUFFIXES)]
         found = next((path for path in candidates if path.is_file()), None)
         if found is None:
-            raise DatasetError(f"{self.folder}: has no saliency for clip {clip!r}; add {clip}.npy, .npz or .mp4")
+            raise DatasetError(
+                f"{self.folder}: has no saliency for clip {clip!r}; add {file_stem(clip)}.npy, .npz or .mp4"
+            )
         return found
 
 

@@ -8,9 +8,14 @@ from preprocess.stages.segment import Window
 
 
 def make_sample(
-    window: Window, viewpoint_index: int, caption: str, arrays: dict[str, np.ndarray], fields: tuple[str, ...]
+    window: Window,
+    viewpoint_index: int,
+    caption: str,
+    arrays: dict[str, np.ndarray],
+    fields: tuple[str, ...],
+    peak: float | None = None,
 ) -> Sample:
-    """A sample that holds those of `arrays` that are named in `fields`."""
+    """A sample that holds those of `arrays` that are named in `fields`; `peak` is that of its viewpoint, if known."""
     return Sample(
         key=sample_key(window.clip.name, window.index, viewpoint_index),
         clip=window.clip.name,
@@ -19,6 +24,7 @@ def make_sample(
         viewpoint_index=viewpoint_index,
         caption=caption,
         arrays={name: arrays[name] for name in fields},
+        peak=peak,
     )
 
 

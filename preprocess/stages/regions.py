@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,6 +22,8 @@ from con360av_jax.sphere.geometry import angles_from_direction, directions, rota
 SMALLEST_RESULTANT = 0.5
 # Weight of the preferences that break ties: the horizon over the poles, ahead over behind.
 EVEN_CHOICE = 1e-3
+# In place of a deviation of 0.
+TINY = 1e-30
 # Share of its peak's saliency at which a region ends, so that neighbouring peaks become regions of their own.
 PEAK_SHARE = 0.5
 
@@ -35,6 +37,8 @@ class Region:
     """Field of view, horizontally and vertically, rad."""
     mass: float
     """Integral of the saliency, sr."""
+    peak: float = 0.0
+    """Highest saliency above the mean, in standard deviations; 0 for a place that is no region of equation (2)."""
 
 
 def components(inside: Bool[np.ndarray, "height width"]) -> Int[np.ndarray, "height width"]:
@@ -57,7 +61,7 @@ def find_regions(
 ) -> tuple[Region, ...]:
     """Exactly `count` regions, the heaviest first, each `apart` from those before it.
 
-    If there are fewer such regions, the highest remaining peaks follow, with the smallest field of view.
+    If there are fewer such regions, the highest remaining places follow, with the smallest field of view and peak 0.
 
     Args:
         saliency: non-negative map of any scale.
@@ -68,7 +72,13 @@ def find_regions(
     weights = solid_angle_weights(height, width)
     mean = np.average(saliency, weights=weights)
     deviation = np.sqrt(np.average((saliency - mean) ** 2, weights=weights))
-    found = [_region(saliency, weights, inside, limits) for inside in summits(saliency, float(mean + deviation))]
+    found = [
+        replace(
+            _region(saliency, weights, inside, limits),
+            peak=float((saliency[inside].max() - mean) / max(deviation, TINY)),
+        )
+        for inside in summits(saliency, float(mean + deviation))
+    ]
     chosen: list[Region] = []
     for region in sorted(found, key=lambda region: -region.mass):
         if len(chosen) < count and all(apart(region, other) for other in chosen):

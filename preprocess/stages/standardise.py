@@ -27,6 +27,16 @@ PANORAMA_ASPECT = (1.6, 2.35)
 PLAIN_ASPECT = 1.9
 # Aspect of the stored frame divided by that of one eye.
 PACKED_ASPECT: dict[Packing, float] = {"mono": 1.0, "top-bottom": 0.5, "side-by-side": 2.0}
+# Parts of a projection's name, with the input of FFmpeg's filter v360 and what a reader has to know about it.
+CONVERSIONS = {
+    "mesh": ("eac", ", if it is an equi-angular cubemap as YouTube's"),
+    "eac": ("eac", ""),
+    "equi-angular": ("eac", ""),
+    "cubemap": ("c3x2", ", with the cube's layout in place of c3x2"),
+    "half equirectangular": ("hequirect", "; half of the sphere stays black"),
+    "equirectangular part": ("hequirect", ", if it is VR180; half of the sphere stays black"),
+    "fisheye": ("fisheye", ", with ih_fov and iv_fov of the lens"),
+}
 # Ambisonics of order 0, 1, 2 and 3 have a square number of channels, the first of which is W.
 AMBISONIC_CHANNELS = (4, 9, 16)
 # Largest loss at a clip's end that is put down to rounding in the container, s.
@@ -105,7 +115,7 @@ def packing_of(info: MediaInfo, stereo: Stereo) -> Packing:
     if info.projection not in ("", "equirectangular"):
         raise MediaError(
             f"{info.path}: its projection is {info.projection}, by its metadata; convert it to an equirectangular "
-            "panorama of the whole sphere"
+            f"panorama of the whole sphere: {_conversion(info.projection)}"
         )
     aspect = info.width / max(info.height, 1)
     credible = bool(info.projection) or aspect < PLAIN_ASPECT
@@ -127,6 +137,13 @@ def packing_of(info: MediaInfo, stereo: Stereo) -> Packing:
         f"{info.path}: is {info.width}x{info.height}, which is no 2:1 panorama ({meaning}); "
         "give an equirectangular video, 2:1 or stretched to 16:9"
     )
+
+
+def _conversion(projection: str) -> str:
+    """FFmpeg command that makes an equirectangular panorama of another projection, and a note on it."""
+    known = (told for part, told in CONVERSIONS.items() if part in projection.lower())
+    given, note = next(known, ("INPUT", ", with what its filter v360 calls this projection"))
+    return f"ffmpeg -i IN -vf v360={given}:e OUT.mp4{note}"
 
 
 def read_panorama(

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32
 from scipy.ndimage import gaussian_filter1d
 
 from con360av_jax.config.settings import require
+from con360av_jax.errors import MediaError
 from con360av_jax.sphere.geometry import angles_from_direction
 from preprocess.stages.regions import Region, angle_between, find_regions
 
@@ -35,9 +36,12 @@ class ViewpointSettings:
     """Largest field of view, degrees."""
     smoothing_seconds: float = 0.5
     """Standard deviation of the smoothing of moving viewpoints, s."""
+    min_peak: float = 0.0
+    """Smallest peak of a viewpoint's region (`Region.peak`, its mean over the frames of a moving one)."""
 
     def __post_init__(self):
         require(self.count > 0, f"viewpoints is {self.count}; ask for at least 1")
+        require(self.min_peak >= 0, f"min_peak is {self.min_peak}; give 0 or more")
         require(
             0 < self.smallest_fov <= self.largest_fov <= 170,
             f"the field of view's limits are {self.smallest_fov} to {self.largest_fov} degrees; keep within 0 to 170",
@@ -49,17 +53,50 @@ class ViewpointSettings:
         return float(np.radians(self.smallest_fov)), float(np.radians(self.largest_fov))
 
 
+@dataclass(frozen=True)
+class Viewpoint:
+    """A track and how salient it is."""
+
+    track: Float32[np.ndarray, "frame 4"]
+    """Yaw, pitch, horizontal and vertical field of view, rad."""
+    peak: float
+    """Peak of its region, see `Region`; the mean over the frames of a moving one. 0 for one that only fills up."""
+
+
 def find_viewpoints(
     saliency: Float[np.ndarray, "frame height width"], frames_per_second: float, settings: ViewpointSettings
 ) -> tuple[Float32[np.ndarray, "frame 4"], ...]:
-    """Exactly `settings.count` tracks of yaw, pitch, horizontal and vertical field of view, rad; the heaviest first."""
+    """Tracks of `choose_viewpoints`."""
+    return tuple(viewpoint.track for viewpoint in choose_viewpoints(saliency, frames_per_second, settings))
+
+
+def choose_viewpoints(
+    saliency: Float[np.ndarray, "frame height width"], frames_per_second: float, settings: ViewpointSettings
+) -> tuple[Viewpoint, ...]:
+    """The viewpoints of a segment, the heaviest first: `settings.count`, without those below `settings.min_peak`.
+
+    Raises MediaError if none is left.
+    """
+    found = _all_viewpoints(saliency, frames_per_second, settings)
+    if left := tuple(viewpoint for viewpoint in found if viewpoint.peak >= settings.min_peak):
+        return left
+    highest = max(viewpoint.peak for viewpoint in found)
+    raise MediaError(
+        f"no viewpoint has a peak of {settings.min_peak:g} standard deviations of the saliency above its mean, the "
+        f"highest has {highest:.2g}: lower --min-peak to keep it"
+    )
+
+
+def _all_viewpoints(
+    saliency: Float[np.ndarray, "frame height width"], frames_per_second: float, settings: ViewpointSettings
+) -> tuple[Viewpoint, ...]:
     if not settings.moving:
         still = find_regions(saliency.mean(axis=0), settings.count, settings.limits)
-        return tuple(_track([region] * len(saliency), 0.0) for region in still)
+        return tuple(Viewpoint(_track([region] * len(saliency), 0.0), region.peak) for region in still)
     offered = [list(find_regions(frame, settings.count + SPARE_REGIONS, settings.limits)) for frame in saliency]
     sigma = settings.smoothing_seconds * frames_per_second
     paths = [_take_best_path(offered) for _ in range(settings.count)]
-    return tuple(_track(path, sigma) for path in paths)
+    return tuple(Viewpoint(_track(path, sigma), float(np.mean([region.peak for region in path]))) for path in paths)
 
 
 def _take_best_path(offered: list[list[Region]]) -> list[Region]:

@@ -46,6 +46,8 @@ class Work:
     segment: Segment | None = None
     saliency: Float32[np.ndarray, "frame height width"] | None = None
     tracks: tuple[Float32[np.ndarray, "frame 4"], ...] = ()
+    peaks: tuple[float | None, ...] = ()
+    """Peak of each track's viewpoint (`Viewpoint.peak`), None where it is not known."""
     described: Any = None
     """Texts on the segment's cube faces, before a chat model joins them into a caption."""
     caption: str = ""
@@ -110,7 +112,7 @@ def attempted(name: str, work: Work, function: Callable[[Work], Work]) -> Work:
     except (ConfigError, CheckpointError):
         raise
     except Exception as error:  # a malformed file can raise anything in a library; the other files go on
-        logger.warning("%s: stage %s failed", work.name, name, exc_info=error)
+        logger.debug("%s: stage %s failed", work.name, name, exc_info=error)
         return work.emptied(Rejection(name, f"{work.name}: {type(error).__name__}: {error}"))
 
 

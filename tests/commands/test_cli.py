@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from con360av_jax import cli
+from con360av_jax.commands.sample import Sample
 from con360av_jax.config.files import save_config
 from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.errors import ConfigError
@@ -117,6 +118,16 @@ def test_wrong_sampling_is_one_line_and_writes_nothing(
     arguments = ["sample", "--checkpoint", run, "--caption", "a bell", "--out", tmp_path / "x.mp4", *options]
     assert words in fails(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_spelling_of_a_video_file_is_one(tmp_path: Path):
+    for name in ("clip.mp4", "clip.MP4", "clip.mov", "Clip.MoV"):
+        assert Sample(checkpoint=tmp_path, out=tmp_path / name)._paths(1) == [tmp_path / name]  # noqa: SLF001
+    for name in ("clip.mkv", "clip.AVI"):
+        with pytest.raises(ConfigError, match=r"is a file: give a folder or a name that ends in \.mp4 or \.mov"):
+            Sample(checkpoint=tmp_path, out=tmp_path / name)._paths(1)  # noqa: SLF001
+    folder = Sample(checkpoint=tmp_path, out=tmp_path / "clips")._paths(2)  # noqa: SLF001
+    assert folder == [tmp_path / "clips" / f"viewpoint_{number}.mp4" for number in (1, 2)]
 
 
 def test_no_caption_is_refused(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):

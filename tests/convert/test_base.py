@@ -174,6 +174,9 @@ def test_the_original_motion_module_file_needs_its_eight_heads(
 ):
     """It has no config: heads, which no tensor shows, are AnimateDiff's own eight, here too many for 16 channels."""
     audioldm, diffusion, _ = _split(base, pipeline, tmp_path)
+    # AnimateLCM's has the same layout without positional encodings.
+    state = torch.load(tmp_path / "mm.ckpt", weights_only=True)["state_dict"]
+    torch.save({name: tensor for name, tensor in state.items() if not name.endswith(".pe")}, tmp_path / "mm.ckpt")
     sources = published(audioldm, diffusion, tmp_path / "mm.ckpt", pipeline / "unet_svg")
     made = convert_base(sources, tmp_path / "base", config=tiny).model.unet_video
     assert made == replace(tiny.model.unet_video, motion_heads=8)
@@ -198,6 +201,25 @@ def test_damage_is_one_error_and_leaves_nothing(tiny: Config, copy: Path, tmp_pa
         "decoder.conv_in.gain": tensors[name],
         "surplus.weight": tensors[name],
     })  # fmt: skip
+
+
+def test_a_table_that_is_not_the_formula_s_is_refused_by_name(tiny: Config, copy: Path, tmp_path: Path):
+    weights = copy / "unet_v" / "diffusion_pytorch_model.safetensors"
+    tensors = dict(open_weights(weights))
+    tables = sorted(name for name in tensors if name.endswith(".pe"))
+
+    def refused(message: str, changed: dict[str, np.ndarray]):
+        write_weights(weights, tensors | changed, {})
+        with pytest.raises(CheckpointError, match=message) as caught:
+            convert_base(baseline(copy), tmp_path / "base", config=tiny)
+        assert {name for name in tables if name in str(caught.value)} == changed.keys()
+        assert_nothing_left(tmp_path, {"pipeline"})
+
+    stacked = {name: np.concatenate([tensors[name][:, :16]] * 2, axis=1) for name in tables[1:3]}
+    refused(r"2 tensors hold other numbers .*first at \[0, 16, 0\]: 0, wanted -0.2879", stacked)
+    refused(
+        "motion_max_seq_length is 32, but .* has the shape \\(1, 24, 16\\)", {tables[0]: tensors[tables[0]][:, :24]}
+    )
 
 
 def test_all_parts_are_known_to_fit_before_a_tensor_is_read(
@@ -240,22 +262,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(base: Path, pipeline: Path, 
     config = tmp_path / "tiny.json"
     shutil.copy(base / "config.json", config)
     for arguments in (["base", "--baseline", str(pipeline), "--config", str(config)], ["export", str(base)]):
-        done = subprocess.run(
-            [
-                "bash",
-                "-c",
-                'ulimit -f 64; exec "$@"',
-                "bash",
-                sys.executable,
-                "-m",
-                "convert",
-                *arguments,
-                "--out",
-                str(tmp_path / "out"),
-            ],
-            capture_output=True,
-            text=True,
-        )
+        limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", sys.executable, "-m", "convert", *arguments]
+        done = subprocess.run([*limited, "--out", str(tmp_path / "out")], capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
         # Threads of Orbax's storage layer complain as well when it gives up, even within the line.
         assert "convert: error: " in done.stderr

@@ -9,19 +9,17 @@ import pytest
 
 import con360av_jax as c3
 from con360av_jax import cli
-from con360av_jax.base.parts import judge_factory
 from con360av_jax.config.settings import Config
 from con360av_jax.data.source import open_dataset
 from con360av_jax.errors import CheckpointError, MetricError
 from con360av_jax.evaluate import judges, run
 from con360av_jax.evaluate.features import open_features
-from con360av_jax.evaluate.judges import Judge, JudgeCard, open_judge, write_judge
+from con360av_jax.evaluate.judges import open_judge, write_judge
 from con360av_jax.evaluate.judging import PARTS, judge_clips, judge_frames, judge_mel, sounds_of, view_of
 from con360av_jax.evaluate.protocols import SCENES
 from con360av_jax.evaluate.results import read_results
 from con360av_jax.evaluate.scene_truths import check_truth
 from con360av_jax.evaluate.scene_truths import write_truth as write_scene_truth
-from con360av_jax.models import functional
 from con360av_jax.scenes.ground_truth import scene_clip
 from con360av_jax.scenes.records import SceneSet, scene_of, write_scene_records
 from con360av_jax.scenes.scene import CLASSES
@@ -31,7 +29,7 @@ from con360av_jax.scenes.views import seen_objects
 from con360av_jax.train.pretrain import pretrain
 from con360av_jax.train.pretraining_data import SceneData
 from tests.support import tiny_world
-from tests.support.judged_clips import write_truth
+from tests.support.judged_clips import tiny_judges, write_judges, write_truth
 from tests.support.tiny_world import assert_same, files_below, with_part, with_train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "one_model")
@@ -40,21 +38,13 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def config(lean: Config) -> Config:
-    config = with_part(lean, "pretrain.judge_video", widths=(8, 16), size=16)
-    return with_part(config, "pretrain.judge_audio", widths=(8, 8, 8, 8), features=16)
+    return tiny_judges(lean)
 
 
 @pytest.fixture(scope="module")
 def files(config: Config, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A file of each judge with random weights."""
-    folder = tmp_path_factory.mktemp("judges")
-    found = {}
-    for number, name in enumerate(("judge_video", "judge_audio")):
-        params = functional.init(judge_factory(name, config.pretrain, config.mel.bands), jax.random.key(number))
-        card = JudgeCard(name=name, pretrain=config.pretrain, mel=config.mel, origin={"step": 3, "run": "/a/b"})
-        found[name] = folder / f"{name}.safetensors"
-        write_judge(Judge(card, params, ""), found[name])
-    return found
+    return write_judges(tmp_path_factory.mktemp("judges"), config)
 
 
 def test_a_file_gives_back_float16_weights_and_their_origin_and_is_the_same_again(

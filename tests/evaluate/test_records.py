@@ -62,3 +62,17 @@ def test_fewer_scenes_are_among_more_and_the_seed_decides(dataset: Path):
         choose_records(entries, None, 4, 0)
     with pytest.raises(ConfigError, match="--count 2 and --scenes 1: give one"):
         choose_records(entries, 2, 1, 0)
+
+
+def test_a_study_of_steps_has_an_evaluation_for_each_number(lean: Config, dataset: Path, tmp_path: Path, capsys):
+    words = ["--run", str(tiny_world.run(lean)), "--dataset", str(dataset), "--draws", "20", "--batch-size", "2"]
+    words += ["--out", str(tmp_path / "study"), "--scenes", "1", "--protocol", "plain", "--study", "steps"]
+    assert cli.main(["evaluate", *words]) == 2
+    assert "--study steps: give --step-counts" in capsys.readouterr().err
+    assert cli.main(["evaluate", *words, "--step-counts", "1", "3"]) == 0
+    for number in (1, 3):
+        made_from = read_results(tmp_path / "study" / f"steps_{number}").made_from
+        assert made_from["sampler"]["steps"] == number  # pyright: ignore[reportIndexIssue]
+    assert (tmp_path / "study" / "study.html").is_file()
+    assert cli.main(["evaluate", *words[:-1], "ablation", "--step-counts", "1"]) == 2
+    assert "--step-counts are for --study steps" in capsys.readouterr().err

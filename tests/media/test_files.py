@@ -11,6 +11,7 @@ from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
 from con360av_jax.media.files import probe, read_audio, read_frames, write_clip
 from tests.support.audio_files import write_wav
+from tests.support.panorama_files import write_panorama
 
 REAL_CLIPS = ("alcatraz_mono_t00.mp4", "congo_stereo_t00.mp4", "overpass_stereo_4s.mp4")
 
@@ -49,6 +50,20 @@ def test_probe_tells_what_was_written(ramp):
     assert (info.sample_rate, info.channels, info.audio_codec, info.video_codec) == (16_000, 4, "flac", "h264")
     assert info.duration == pytest.approx(2.5, abs=0.01)
     assert info.has_video and info.has_audio
+
+
+def test_tags_in_any_encoding_leave_a_file_usable(tmp_path: Path):
+    given = write_panorama(tmp_path / "a.mkv", times=(0, 0.125), metadata={"title": "xxxxxxx"})
+    given.write_bytes(given.read_bytes().replace(b"xxxxxxx", "колокол".encode("cp1251")))
+    assert probe(given).has_video
+    assert len(read_frames(given, 8)) == 2
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.MP4", "isom"), ("a.mov", "qt  ")])
+def test_the_container_is_that_of_the_ending(tmp_path: Path, name: str, form: str):
+    write_clip(tmp_path / name, grey_ramp(4), 4, tone(1, 16_000), 16_000)
+    assert (tmp_path / name).read_bytes()[8:12] == form.encode()
+    assert numbers_of(read_frames(tmp_path / name, 4)) == [0, 1, 2, 3]
 
 
 def test_lossless_sound_comes_back_bit_for_bit_in_channel_order(ramp):

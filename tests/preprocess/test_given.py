@@ -68,6 +68,25 @@ def test_a_damaged_listing_of_captions_names_its_line(segment: Segment, tmp_path
         file_caption(segment, [])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_captions_are_the_same_however_they_were_saved(segment: Segment, tmp_path: Path, encoding: str):
+    segment = replace(segment, window=replace(segment.window, clip=standard_clip(tmp_path / "walk.mp4")))
+    other, own = "One.\u2028Two.\x85", "\ufeffA\u2028walk.\x85"
+    lines = f'{{"file": "a.mp4", "caption": "{other}"}}\r\n{{"file": "walk.mp4", "caption": "{own}"}}\r\n'
+    (tmp_path / "captions.jsonl").write_text(lines, encoding=encoding, newline="")
+    assert file_caption(segment, []) == "A walk."
+    (tmp_path / "walk.txt").write_text("A child’s\r\nvoice.", encoding=encoding, newline="")
+    assert file_caption(segment, []) == "A child’s voice."
+
+
+def test_captions_in_another_encoding_are_refused_by_name(segment: Segment, tmp_path: Path):
+    segment = replace(segment, window=replace(segment.window, clip=standard_clip(tmp_path / "walk.mp4")))
+    for name in ("captions.jsonl", "walk.txt"):
+        (tmp_path / name).write_text('{"file": "walk.mp4", "caption": "A child’s voice."}', encoding="cp1252")
+        with pytest.raises(DatasetError, match=f"{name}: is not text in UTF-8 .*; save it as UTF-8"):
+            file_caption(segment, [])
+
+
 def test_the_template_states_what_was_measured(segment: Segment):
     left = np.tile(np.radians([-95.0, 0, 90, 90]), (4, 1))
     up = np.tile(np.radians([0.0, 70, 90, 90]), (4, 1))

@@ -64,7 +64,7 @@ def test_a_file_that_several_places_give_is_used_once_with_what_the_first_says(t
         ("file,split\n,train\n", "line 2 names no file"),
         ("file\na,b.mp4\n", "line 2 has more cells"),
         ('file\n"a.mp4\n', "cannot be read as a CSV"),
-        (b"file\n\xff\xfe.mp4\n", "cannot be read as a CSV"),
+        (b"file\n\xff\xfe.mp4\n", "is not text in UTF-8 .*; save it as UTF-8"),
     ],
 )
 def test_a_csv_that_cannot_be_used_names_its_line(tmp_path: Path, text: str | bytes, reason: str):
@@ -104,6 +104,37 @@ def test_the_published_split_is_taken_as_it_is_and_differences_are_counted(tmp_p
     assert [given.name for given in test] == ["park_0", "walk_20"]
     assert search([videos], "validation", published=lists).inputs == test
     assert leak(found.inputs) == Leak(clips=1, held_out=2, sources=1, held_out_sources=2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Old town walk\nmill\ncafe\xcc\x81.mp4\n",
+        b"\xef\xbb\xbfOld town walk\r\nmill.mp4\r\ncaf\xc3\xa9\r\n",
+        "\ufeff Old town walk \n\nmill\ncafé".encode("utf-16-le"),
+    ],
+)
+def test_a_list_of_clips_has_one_name_per_line_however_it_was_saved(tmp_path: Path, content: bytes):
+    videos = touched(tmp_path / "videos", "Old town walk", "lake", "mill", "café")
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(content)
+    found = search([videos], listed=listed)
+    assert [given.name for given in found.inputs] == ["Old town walk", "café", "mill"]
+    assert found.absent_names == ()
+
+
+def test_names_of_lists_that_have_no_file_are_counted_and_named(tmp_path: Path, capsys):
+    videos = touched(tmp_path / "videos", "mill")
+    listed = tmp_path / "list.txt"
+    listed.write_text("mill\nOld town\nlake\n")
+    List(videos=(videos,), out=tmp_path / "clips.csv", split_list=listed).execute()
+    assert "2 names in lists have no file: Old town, lake" in " ".join(capsys.readouterr().out.split())
+    listed.write_text("Old town\n")
+    with pytest.raises(MediaError, match="the list names Old town, of which there is no file"):
+        search([videos], listed=listed)
+    listed.write_bytes("Möwe\n".encode("cp1252"))
+    with pytest.raises(MediaError, match="list.txt: is not text in UTF-8 .* save it as UTF-8"):
+        search([videos], listed=listed)
 
 
 def test_published_lists_that_are_missing_or_contradict_each_other_say_so(tmp_path: Path):

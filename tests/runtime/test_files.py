@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from con360av_jax.errors import CheckpointError, Con360Error
-from con360av_jax.runtime.files import remove_leftovers, replacing, write_text
+from con360av_jax.runtime.files import file_stem, remove_leftovers, replacing, write_text
 from tests.support.damage import small_files
 from tests.support.paths import ROOT
 
@@ -84,3 +84,20 @@ def test_what_a_killed_process_left_is_hidden_harmless_and_removed_by_name(tmp_p
     assert len(list(tmp_path.iterdir())) == 2
     remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize("name", ["m" * 255, "é" * 127, "😀" * 63])
+def test_a_name_as_long_as_the_file_system_takes_can_be_written(tmp_path: Path, name: str):
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "text"
+
+
+def test_file_stems_are_short_different_and_stay_as_they_are():
+    long = ["é" * 120 + end for end in ("a", "b")]
+    names = ["walk 360 #vr", "a_b", "a/b", "../../etc/passwd", *long]
+    stems = [file_stem(name) for name in names]
+    assert stems[:2] == names[:2]
+    assert len(set(stems)) == len(names)
+    assert all(len(stem.encode()) <= 200 and "/" not in stem for stem in stems)
+    assert [file_stem(stem) for stem in stems] == stems

@@ -127,6 +127,6 @@ def test_a_damaged_trajectory_is_one_clear_line(tmp_path: Path, text: str, words
 def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path):
     with pytest.raises(GeometryError, match="missing.csv: cannot be read"):
         read_trajectory(tmp_path / "missing.csv", 4, 8)
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(GeometryError, match="binary.csv: cannot be read"):
+    (tmp_path / "binary.csv").write_bytes(b"\xff\x00\x81")
+    with pytest.raises(GeometryError, match="binary.csv: is not text in UTF-8"):
         read_trajectory(tmp_path / "binary.csv", 4, 8)

@@ -5,13 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import numpy as np
 
+from con360av_jax.base.parts import judge_factory
 from con360av_jax.config.files import load_config
+from con360av_jax.config.pretraining import JUDGES
 from con360av_jax.config.settings import Config
 from con360av_jax.evaluate.faults import Faults
 from con360av_jax.evaluate.features import FeatureCard, write_features
+from con360av_jax.evaluate.judges import Judge, JudgeCard, write_judge
 from con360av_jax.evaluate.selection import EvaluatedClip, write_clips
+from con360av_jax.models import functional
 from con360av_jax.scenes.scene import CLASSES, Scene
 from con360av_jax.scenes.textures import PALETTES
 from con360av_jax.scenes.timbres import loudness_envelope, object_sound
@@ -19,6 +24,7 @@ from con360av_jax.scenes.truth import scene_truth
 from con360av_jax.scenes.version_2 import make_scene_2
 from con360av_jax.scenes.views import Viewpoint, draw_viewpoints, position_directions, seen_objects
 from con360av_jax.sphere.geometry import rotation
+from tests.support.tiny_world import with_part
 
 CONFIG: Config = load_config("small")
 SEED = 12
@@ -26,6 +32,23 @@ SURE = 8.0
 """Logit of a certain judgement."""
 INTACT = Faults(generated={"audio": {}, "video": {}}, targets={"audio": {}, "video": {}})
 N = len(CLASSES)
+
+
+def write_judges(folder: Path, config: Config) -> dict[str, Path]:
+    """A file of each judge with random weights, by name."""
+    found = {}
+    for number, name in enumerate(JUDGES):
+        params = functional.init(judge_factory(name, config.pretrain, config.mel.bands), jax.random.key(number))
+        card = JudgeCard(name=name, pretrain=config.pretrain, mel=config.mel, origin={"step": 3, "run": "/a/b"})
+        found[name] = folder / f"{name}.safetensors"
+        write_judge(Judge(card, params, ""), found[name])
+    return found
+
+
+def tiny_judges(config: Config) -> Config:
+    """The config with judges of few channels."""
+    config = with_part(config, "pretrain.judge_video", widths=(8, 16), size=16)
+    return with_part(config, "pretrain.judge_audio", widths=(8, 8, 8, 8), features=16)
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ def projection(kind: bytes, payload: bytes) -> bytes:
     return box(b"sv3d", box(b"svhd", FLAGS + b"test\0") + box(b"proj", inner))
 
 
-def first_version(mode: str) -> bytes:
+def first_version(mode: str, **more: str) -> bytes:
     """The XML of version 1."""
     tags = {"Spherical": "true", "Stitched": "true", "StitchingSoftware": "test", "ProjectionType": "equirectangular"}
+    tags |= more
     inside = "".join(
         f"<GSpherical:{tag}>{text}</GSpherical:{tag}>" for tag, text in (tags | {"StereoMode": mode}).items()
     )

@@ -15,6 +15,8 @@ from con360av_jax.base.pretrained import open_pretrained
 from con360av_jax.base.random import create_random
 from con360av_jax.cli import main
 from con360av_jax.config.settings import Config, MeshConfig
+from con360av_jax.data.fake import ALL_FIELDS, fake_sample
+from con360av_jax.data.writer import write_dataset
 from con360av_jax.errors import CheckpointError, ConfigError, DatasetError, ShardingError
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train import checkpoint, loop, run_folder
@@ -179,6 +181,18 @@ def test_resuming_names_what_does_not_fit(config: Config, folders: tuple[Path, P
     manifest = json.loads((changed / "manifest.json").read_text())
     (changed / "manifest.json").write_text(json.dumps({**manifest, "name": "changed"}))
     refused(CheckpointError, "is not the dataset that", config, base, changed, half, resume=True)
+
+
+def test_a_run_goes_on_with_a_dataset_that_has_grown_if_that_is_allowed(
+    config: Config, folders: tuple[Path, Path], half: Path, tmp_path: Path
+):
+    grown = tmp_path / "grown"
+    samples = (fake_sample(config, number) for number in range(tiny_world.RECORDS + 1))
+    write_dataset(grown, samples, config, ALL_FIELDS, [], {"made by": "tests"})
+    refused(CheckpointError, "5 -> 6 samples", config, folders[0], grown, half, resume=True)
+    train(config, folders[0], grown, half, resume=True, allowed=["dataset"])
+    assert [line["step"] for line in metrics(half)][-1] == config.train.steps
+    assert run_folder.open_run(half).dataset.samples == tiny_world.RECORDS + 1
 
 
 def test_control_behind_connectors_that_do_nothing_is_refused(

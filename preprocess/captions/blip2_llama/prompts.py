@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from con360av_jax.errors import ConfigError
+from con360av_jax.runtime.text_files import read_text
 from preprocess.captions.blip2_llama.texts import FaceText
 
 DEFAULT_PROMPTS = Path(__file__).with_name("prompts.toml")
@@ -62,8 +63,8 @@ def load_prompts(path: Path | None = None) -> Prompts:
     """
     path = path or DEFAULT_PROMPTS
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        given = tomllib.loads(read_text(path, ConfigError))
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: the prompts cannot be read ({error}); copy and edit {DEFAULT_PROMPTS}") from error
     wanted = {field.name for field in fields(Prompts)}
     if set(given) != wanted or not all(isinstance(text, str) for text in given.values()):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from con360av_jax.errors import DatasetError
+from con360av_jax.runtime.files import file_stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class CaptionTexts:
 
     def path(self, clip: str) -> Path:
         """Path of a clip's file."""
-        return self.folder / f"{clip}.jsonl"
+        return self.folder / f"{file_stem(clip)}.jsonl"
 
     def find_faces(self, clip: str, segment: int, made_from: dict[str, str]) -> tuple[FaceText, ...]:
         """Face texts of a segment in the order in which they were written; empty if there are none."""

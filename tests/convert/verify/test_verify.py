@@ -74,6 +74,32 @@ def test_nearly_every_layer_is_compared(results: list[PartResult]):
     assert compared["vocoder"] >= {"conv_pre", "upsampler.4", "resblocks.14", "conv_post"}
 
 
+def test_the_last_frame_positions_count(tiny: Config, sources: Sources, tmp_path: Path):
+    inputs = jax_networks.NETWORKS["unet_v"].inputs(tiny.model, np.random.default_rng(0))
+    assert inputs["x"].shape[1] == tiny.model.unet_video.motion_max_frames == 32
+    unet = sources.components["unet_v"]
+    (name, *_) = (name for name in unet.weights if name.endswith(".pe"))
+    stacked = np.concatenate([unet.weights[name][:, :16]] * 2, axis=1)
+
+    def built(tensors: dict[str, np.ndarray], component_name: str) -> dict[str, Any]:
+        write_weights(tmp_path / f"{component_name}.safetensors", tensors, {})
+        changed = replace(unet, weights=open_weights(tmp_path / f"{component_name}.safetensors"))
+        split = replace(sources, components={**sources.components, component_name: changed})
+        return torch_networks.build("unet_v", "joint", split).state_dict()
+
+    # The original runs with the table of its file, whose last half differs from ours.
+    np.testing.assert_array_equal(built({**unet.weights, name: stacked}, "unet_v")[name].numpy(), stacked)
+    # Names that the library doesn't have are compared with the formula.
+    ids = {"text_model.embeddings.position_ids": np.arange(1, 78)[None]}
+    clip = sources.components["text_encoder_v"]
+    write_weights(tmp_path / "clip.safetensors", {**clip.weights, **ids}, {})
+    clip = replace(clip, weights=open_weights(tmp_path / "clip.safetensors"))
+    with pytest.raises(CheckpointError, match="position_ids differs in 77 of 77 values"):
+        torch_networks.build(
+            "text_encoder_v", "text_video", replace(sources, components={**sources.components, "text_encoder_v": clip})
+        )
+
+
 def test_networks_without_a_library_are_named_and_never_count(results: list[PartResult]):
     connectors = results[-1]
     assert connectors.passed is None

@@ -164,6 +164,13 @@ def test_prompts_that_cannot_be_filled_in_are_refused(tmp_path: Path, text: str,
         load_prompts(tmp_path / "prompts.toml")
 
 
+def test_the_prompt_asks_where_and_when():
+    asked = " ".join(PROMPTS.join.split())
+    assert all(place in asked for place in ("in front", "to the right", "behind", "to the left", "above or below"))
+    assert "what changes then" in asked
+    assert "Do not mention directions" not in asked
+
+
 def test_edited_prompts_have_another_hash_where_they_differ(tmp_path: Path):
     edited = tmp_path / "prompts.toml"
     edited.write_text(DEFAULT_PROMPTS.read_text().replace("Describe the whole scene", "Summarise the scene"))

@@ -76,7 +76,7 @@ def test_a_sound_dataset_gives_no_finding(write, fakes, tmp_path):
     examination = look(folder)
     assert not examination.findings.listed()
     looked = {name for name, tally in examination.findings.tallies.items() if tally.looked_at}
-    assert set(CHECKS) - looked == {"split", "shared videos", "shared content"}
+    assert set(CHECKS) - looked == {"split", "shared videos", "shared content", "joined edges"}
     assert {path.name for path in tmp_path.iterdir()} == {"data", "data.doctor.html"}
 
 

@@ -1,5 +1,6 @@
 """How a file is read: its metadata, the stretch to 2:1, one eye, channel W, and one clock for picture and sound."""
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
 from con360av_jax.media.files import probe, read_audio
+from preprocess.inputs import search
+from preprocess.listing import describe
 from preprocess.stages.quality import FULL_SCALE, Limits
 from preprocess.stages.segment import cut, windows
 from preprocess.stages.standardise import StandardClip, check_streams, read_mono, read_panorama, standardise
@@ -39,6 +42,22 @@ def squeezed(path: Path) -> Path:
         (b"", first_version("left-right"), "equirectangular", "side-by-side"),
         (projection(b"equi", PART), b"", "equirectangular part", ""),
         (projection(b"cbmp", bytes(8)), b"", "cubemap", ""),
+        (projection(b"mshp", bytes(12)), b"", "mesh", ""),
+        (projection(b"mshp", bytes(12)), first_version("mono"), "mesh", "mono"),
+        (projection(b"abcd", b""), b"", "abcd", ""),
+        (b"", first_version("mono", ProjectionType="cubemap"), "cubemap", ""),
+        (
+            b"",
+            first_version("mono", CroppedAreaImageWidthPixels="960", FullPanoWidthPixels="1920"),
+            "equirectangular part",
+            "mono",
+        ),
+        (
+            b"",
+            first_version("mono", CroppedAreaImageWidthPixels="1920", FullPanoWidthPixels="1920"),
+            "equirectangular",
+            "mono",
+        ),
     ],
 )
 def test_spherical_metadata_of_mp4_are_read_in_both_versions(tmp_path: Path, picture, track, projected, packed):
@@ -86,12 +105,34 @@ def test_one_eye_by_metadata_in_a_picture_of_two_is_left_out_unless_an_option_se
     assert standardise(path, "a", tiny, stereo="top-bottom").packing == "top-bottom"
 
 
-@pytest.mark.parametrize("given", [projection(b"equi", PART), projection(b"cbmp", bytes(8))])
-def test_what_is_not_the_whole_sphere_in_equirectangular_projection_is_left_out(tiny: Config, tmp_path: Path, given):
+@pytest.mark.parametrize(
+    ("given", "named", "command"),
+    [
+        (projection(b"equi", PART), "equirectangular part", "hequirect"),
+        (projection(b"cbmp", bytes(8)), "cubemap", "c3x2"),
+        (projection(b"mshp", bytes(12)), "mesh", "eac"),
+    ],
+)
+def test_what_is_not_the_whole_sphere_in_equirectangular_projection_is_left_out_by_name(
+    tiny: Config, tmp_path: Path, given, named: str, command: str
+):
     path = write_panorama(tmp_path / "a.mov", sound=hiss())
     add_metadata(path, given)
-    with pytest.raises(MediaError, match="by its metadata; convert it to an equirectangular panorama"):
+    wanted = f"its projection is {named}, by its metadata; convert it to an equirectangular panorama .*v360={command}:e"
+    with pytest.raises(MediaError, match=wanted):
         standardise(path, "a", tiny)
+    (row,) = (describe(given, tmp_path, "auto") for given in search([path]).inputs)
+    assert re.search(wanted, str(row["problem"]))
+
+
+def test_a_mesh_in_matroska_is_named(tmp_path: Path):
+    path = write_panorama(tmp_path / "a.mkv", sound=hiss(), matrix=display_matrix(*TURNS["180"][0]))
+    assert probe(path).projection in ("", "rectilinear")
+    # The muxer writes ProjectionPoseRoll, eleven bytes, whose place ProjectionType 3 and an element Void take.
+    data = path.read_bytes()
+    at = data.index(b"\x76\x75\x88")
+    path.write_bytes(data[:at] + b"\x76\x71\x81\x03" + b"\xec\x85" + bytes(5) + data[at + 11 :])
+    assert probe(path).projection == "mesh"
 
 
 @pytest.mark.parametrize("turn", list(TURNS))
