@@ -64,13 +64,17 @@ def convert(
     """
 
     def converted(name: str) -> Array:
-        one, other = (kind if isinstance(kind, str) else kind[name] for kind in (given, wanted))
-        if one == other:
+        kinds = _kind(given, name), _kind(wanted, name)
+        if kinds[0] == kinds[1]:
             return prediction[name]
-        from_x_t, from_prediction = CONVERSIONS[one, other](*_roots(a[name], x_t[name]))
+        from_x_t, from_prediction = CONVERSIONS[kinds](*_roots(a[name], x_t[name]))
         return from_x_t * x_t[name].astype(jnp.float32) + from_prediction * prediction[name].astype(jnp.float32)
 
     return {name: converted(name) for name in x_t}
+
+
+def _kind(kinds: Prediction | Mapping[str, Prediction], name: str) -> Prediction:
+    return kinds if isinstance(kinds, str) else kinds[name]
 
 
 def named_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:

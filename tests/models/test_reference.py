@@ -90,7 +90,12 @@ def test_conversion_and_back_gives_the_same_bytes(reference: Reference):
         assert back[name].tobytes() == weight.tobytes() and back[name].shape == weight.shape, name
 
 
-TABLE = (Rule(r"(conv)\.weight", r"\1.kernel", conv2d), Rule(r"b", "b"), Rule(r"c|b2?", "b"), Skip(r"n", because="-"))
+TABLE = (
+    Rule(r"(conv)\.weight", r"\1.kernel", conv2d),
+    Rule(r"b", "b"),
+    Rule(r"c|b2?", "b"),
+    Skip(r"n", because="-", formula=np.zeros),
+)
 WANTED = {"conv/kernel": (3, 3, 2, 4), "b": (4,), "missing": (1,)}
 
 

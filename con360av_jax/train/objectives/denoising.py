@@ -77,7 +77,7 @@ class UNetObjective:
         return loss, {"loss": loss}
 
     def measure(self, params: Params, batch: Batch) -> tuple[Sums, dict[str, Array]]:
-        """Sums of the errors of held-out rows with their captions, also by quarter of the timesteps, and with others."""
+        """Sums of the errors of held-out rows, also by quarter of the timesteps, and with the captions of others."""
         keys = held_out_keys(batch)
         errors, timestep = self.errors(params, batch, keys, 0.0)
         # Rows beside each other may show one scene.
