@@ -19,6 +19,8 @@ from con360av_jax.train.objectives.denoising import UNITS, UNetObjective, paths,
 from con360av_jax.train.objectives.objective import Batch, Objective
 
 VAE = "vae_video"
+# A clip is used twice, with other noise and captions.
+EXAMPLES_PER_SCENE = 2
 
 
 def objective(config: Config) -> Objective:
@@ -55,6 +57,7 @@ def objective(config: Config) -> Objective:
         scenes="videos",
         text="video",
         example=clip,
+        examples_per_scene=EXAMPLES_PER_SCENE,
         whole=clip,
         loss=unet.loss,
         measure=unet.measure,
