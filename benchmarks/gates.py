@@ -55,7 +55,7 @@ FRAMES_AT_ONCE = 64
 
 Batch = Mapping[str, Any]
 Measures = dict[str, Any]
-"""What is judged -> measure -> value."""
+"""Measures by their names, or those of each kind of output."""
 
 
 def main() -> None:
@@ -201,7 +201,7 @@ def with_sampler(config: Config, steps: int, guidance: float) -> Config:
 
 
 def sampled(part: Part, config: Config, params: Params, rows: Sequence[Batch], size: int) -> dict[str, np.ndarray]:
-    """What an objective samples from the captions of `rows`."""
+    """Outputs that an objective samples from the captions of `rows`."""
     sample = make_objective(part, config).sample
     assert sample is not None
     compiled = jax.jit(sample)

@@ -18,8 +18,7 @@ from con360av_jax.config.settings import Config, Dtype, MeshConfig, PerModality,
 from con360av_jax.config.shapes import MODALITIES, maps_shape
 from con360av_jax.data.transforms import stack_maps
 from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
-from con360av_jax.diffusion.process import convert
-from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality, predictions
+from con360av_jax.diffusion.schedule import as_noise
 from con360av_jax.errors import ConfigError, GeometryError
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
@@ -81,13 +80,7 @@ class Con360AV:
         inputs = DenoiserInputs(
             latents=latents, timesteps=timesteps, text=text, modalities=tuple(modalities), **conditions
         )
-        made = self._denoise(self.params, inputs)
-        a = {
-            name: jnp.asarray(alphas_cumprod(schedule))[jnp.asarray(inputs.timesteps[name])]
-            for name, schedule in by_modality(self.config.schedule).items()
-            if name in made
-        }
-        return convert(predictions(self.config.schedule), "epsilon", made, {name: latents[name] for name in made}, a)
+        return as_noise(self._denoise(self.params, inputs), latents, timesteps, self.config.schedule)
 
     def encode_text(self, captions: Sequence[str]) -> Text:
         """Embeddings of captions: audio (batch channel) of CLAP, video (batch token channel) of CLIP."""

@@ -112,8 +112,8 @@ class NoiseSchedule:
     spacing: Literal["leading", "linspace", "trailing"] = "leading"
     """Spacing of the sampling steps over the timesteps, named as in diffusers."""
     prediction: Literal["epsilon", "v"] = "epsilon"
-    """What the U-Net predicts, and what its loss compares: the noise, as the published weights do, or the velocity v
-    (Salimans and Ho 2022), by which a model also learns what is left undecided at the noisiest timesteps."""
+    """Kind of the U-Net's prediction, which its loss compares: the noise, as in the published weights, or the velocity
+    (Salimans and Ho 2022), by which a model also learns what the noisiest timesteps leave undecided."""
     set_alpha_to_one: bool = False
     """Whether the last sampling step ends at alpha_bar = 1; otherwise at the alpha_bar of timestep 0."""
 

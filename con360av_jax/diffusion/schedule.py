@@ -13,11 +13,13 @@ With T training steps and t in 0 .. T - 1:
 
 from typing import NamedTuple, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, require
-from con360av_jax.diffusion.process import Prediction
+from con360av_jax.denoiser import Latents, Timesteps
+from con360av_jax.diffusion.process import Prediction, convert
 
 T = TypeVar("T")
 
@@ -66,8 +68,17 @@ def min_snr_weights(schedule: NoiseSchedule, gamma: float) -> Float[np.ndarray, 
 
 
 def predictions(schedules: PerModality[NoiseSchedule]) -> dict[str, Prediction]:
-    """What the U-Net of each modality predicts."""
+    """Kind of prediction of each modality's U-Net."""
     return {name: schedule.prediction for name, schedule in by_modality(schedules).items()}
+
+
+def as_noise(
+    prediction: Latents, latents: Latents, timesteps: Timesteps, schedules: PerModality[NoiseSchedule]
+) -> Latents:
+    """The noise in noisy `latents` by a model's `prediction`, which may be of one modality alone."""
+    found = {name: schedule for name, schedule in by_modality(schedules).items() if name in prediction}
+    a = {name: jnp.asarray(alphas_cumprod(schedule))[timesteps[name]] for name, schedule in found.items()}
+    return convert(predictions(schedules), "epsilon", prediction, {name: latents[name] for name in found}, a)
 
 
 def sampling_timesteps(schedule: NoiseSchedule, steps: int) -> Int[np.ndarray, "step"]:
