@@ -109,18 +109,7 @@ def views(options: argparse.Namespace, base: Pretrained, params: Params) -> Meas
         else SceneVideos(clip, SEED, "validation")
     )
     scenes: list[Any] = [source[number] for number in track(range(options.count), "rendering")]
-    tokens = caption_tokens(base)
-    null = tokens("")["video"]
-    rows = [
-        {
-            **make_objective(part, config).whole(scene, np.random.default_rng(0)),
-            **tokens(scene["view_caption"])["video"],
-            "null_ids": null["ids"],
-            "null_mask": null["mask"],
-            "sample_id": np.asarray(number, np.int32),
-        }
-        for number, scene in enumerate(scenes)
-    ]
+    rows = captioned(part, base, "video", scenes, "view_caption")
     targets = np.stack([scene["video"] for scene in scenes])
     found = {"targets": judged_views(judge, targets, scenes)}
     shown = [targets]
@@ -175,23 +164,28 @@ def audio(options: argparse.Namespace, base: Pretrained, params: Params) -> Meas
     config, judge = base.config, open_judge("judge_audio", options.judge)
     source = SceneAudio(config.mel, SEED, float(config.clip.seconds), "validation")
     scenes: list[Any] = [source[number] for number in track(range(options.count), "rendering")]
-    tokens = caption_tokens(base)
-    null = tokens("")["audio"]
-    rows = [
+    rows = captioned("unet_audio", base, "audio", scenes, "scene_caption")
+    found = {"targets": judged_audio(judge, np.stack([scene["mel"] for scene in scenes]), scenes)}
+    for scale in options.guidance:
+        made = sampled("unet_audio", with_sampler(config, options.steps, scale), params, rows, options.batch)
+        found[f"guidance {scale:g}"] = judged_audio(judge, made["output_mel"], scenes)
+    return found
+
+
+def captioned(part: Part, base: Pretrained, modality: str, scenes: Sequence[Any], caption: str) -> list[Batch]:
+    """Held-out rows of an objective, each with the scene's caption of one kind."""
+    whole, tokens = make_objective(part, base.config).whole, caption_tokens(base)
+    null = tokens("")[modality]
+    return [
         {
-            "mel": scene["mel"],
-            **tokens(scene["scene_caption"])["audio"],
+            **whole(scene, np.random.default_rng(0)),
+            **tokens(scene[caption])[modality],
             "null_ids": null["ids"],
             "null_mask": null["mask"],
             "sample_id": np.asarray(number, np.int32),
         }
         for number, scene in enumerate(scenes)
     ]
-    found = {"targets": judged_audio(judge, np.stack([scene["mel"] for scene in scenes]), scenes)}
-    for scale in options.guidance:
-        made = sampled("unet_audio", with_sampler(config, options.steps, scale), params, rows, options.batch)
-        found[f"guidance {scale:g}"] = judged_audio(judge, made["output_mel"], scenes)
-    return found
 
 
 def with_sampler(config: Config, steps: int, guidance: float) -> Config:
