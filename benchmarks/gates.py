@@ -31,15 +31,14 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks import harness
-from con360av_jax.base.networks import pixels
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
 from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.data.transforms import collate
 from con360av_jax.evaluate.judges import Judge, open_judge
+from con360av_jax.evaluate.judging import judge_frames, judge_mel, sounds_of, view_of
 from con360av_jax.media.mel import log_mel
 from con360av_jax.models.functional import Params, flatten, unflatten
-from con360av_jax.models.judge import heard_logits
 from con360av_jax.runtime.compile_cache import enable_compile_cache
 from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.sources import SceneAudio, SceneStills, SceneVideos
@@ -51,7 +50,6 @@ from con360av_jax.train.trained_parts import open_trained
 
 SEED = 4
 """Seed of the scenes, which are of the validation split."""
-FRAMES_AT_ONCE = 64
 
 Batch = Mapping[str, Any]
 Measures = dict[str, Any]
@@ -215,19 +213,15 @@ def in_batches(function: Any, arrays: Mapping[str, np.ndarray], size: int) -> np
 
 def judged_views(judge: Judge, videos: np.ndarray, scenes: Sequence[Mapping[str, Any]]) -> Measures:
     """Measures of views (row frame height width 3) against the truth of `scenes`."""
-    frames = videos.reshape(-1, *videos.shape[2:])
-    seen: list[Any] = [
-        judge.apply(judge.params, pixels(frames[k : k + FRAMES_AT_ONCE])) for k in range(0, len(frames), FRAMES_AT_ONCE)
-    ]
     shape = videos.shape[:2]
-    logits = np.concatenate([np.asarray(part.in_view) for part in seen]).reshape(*shape, -1)
-    place = np.concatenate([np.asarray(part.place) for part in seen]).reshape(*shape, -1).mean(1).argmax(-1)
-    there = (1 / (1 + np.exp(-logits))).mean(1) >= 0.5
+    seen = view_of(judge_frames(judge, videos.reshape(-1, *videos.shape[2:]))[0])
+    in_view, places = (part.reshape(*shape, -1).mean(axis=1) for part in (seen.in_view, seen.place))
+    there, place = in_view >= 0.5, places.argmax(axis=-1)
     nearest = [CLASSES.index(scene["seen"][0].name) if scene["seen"] else None for scene in scenes]
     objects = [there[row, name] for row, name in enumerate(nearest) if name is not None]
     empty = [not there[row].any() for row, name in enumerate(nearest) if name is None]
-    places = [list(PALETTES)[number] == scene["place"] for number, scene in zip(place, scenes, strict=True)]
-    found = {"class": float(np.mean(objects)), "empty": float(np.mean(empty)), "place": float(np.mean(places))}
+    right = [list(PALETTES)[number] == scene["place"] for number, scene in zip(place, scenes, strict=True)]
+    found = {"class": float(np.mean(objects)), "empty": float(np.mean(empty)), "place": float(np.mean(right))}
     if shape[1] > 1:
         still = videos[[row for row, name in enumerate(nearest) if name is None]].astype(np.float32)
         found["flicker"] = float(np.abs(np.diff(still, axis=1)).mean())
@@ -236,8 +230,7 @@ def judged_views(judge: Judge, videos: np.ndarray, scenes: Sequence[Mapping[str,
 
 def judged_audio(judge: Judge, mels: np.ndarray, scenes: Sequence[Mapping[str, Any]]) -> Measures:
     """F1 of the classes heard in log-mels (row time band)."""
-    scores = np.concatenate([np.asarray(judge.apply(judge.params, row[None])[0]) for row in mels])
-    heard = np.asarray(heard_logits(jnp.asarray(scores))) > 0
+    heard = np.array([sounds_of(judge_mel(judge, mel)[0]).heard >= 0.5 for mel in mels])
     there = np.array([[name in scene["classes"] for name in CLASSES] for scene in scenes])
     return {"heard_f1": float(2 * (heard & there).sum() / (heard.sum() + there.sum()))}
 

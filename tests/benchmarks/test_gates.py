@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from con360av_jax.models.judge import Heard, Seen
 from con360av_jax.scenes.scene import CLASSES
 from con360av_jax.scenes.textures import PALETTES
 
@@ -33,7 +35,15 @@ def judge_of(in_view: np.ndarray, place: np.ndarray) -> Any:
 
     def apply(params: None, frames: np.ndarray) -> Any:
         rows = np.rint((np.asarray(frames)[:, 0, 0, 0] + 1) * 127.5).astype(int)
-        return SimpleNamespace(in_view=in_view[rows], place=place[rows])
+        nothing = jnp.zeros((len(rows), len(CLASSES)))
+        return Seen(
+            in_view=jnp.asarray(in_view)[rows],
+            attention=nothing[:, None],
+            position=jnp.zeros((*nothing.shape, 2)),
+            envelope=nothing,
+            place=jnp.asarray(place)[rows],
+            features=nothing,
+        )
 
     return SimpleNamespace(params=None, apply=apply)
 
@@ -61,7 +71,12 @@ def test_flicker_counts_in_views_of_no_object_only():
 def test_classes_heard_count_over_all_clips():
     scores = np.full((2, 1, len(CLASSES)), -8.0, np.float32)
     scores[0, 0, :2] = 8.0
-    judge: Any = SimpleNamespace(params=None, apply=lambda params, mel: (scores[int(mel[0, 0, 0])][None],))
+
+    def apply(params: None, mel: np.ndarray) -> Any:
+        made: Any = scores[int(mel[0, 0, 0])][None]
+        return Heard(scores=made, envelope=made, features=made)
+
+    judge: Any = SimpleNamespace(params=None, apply=apply)
     mels = np.tile(np.arange(2, dtype=np.float32)[:, None, None], (1, 8, 4))
     scenes = [{"classes": (CLASSES[0],)}, {"classes": (CLASSES[1],)}]
     # One of the two that are heard is right, and one of the two that sound is heard.
