@@ -18,7 +18,7 @@ from con360av_jax.config.settings import Config, Dtype, MeshConfig, PerModality,
 from con360av_jax.config.shapes import MODALITIES, maps_shape
 from con360av_jax.data.transforms import stack_maps
 from con360av_jax.denoiser import DenoiserInputs, Latents, Text, Timesteps
-from con360av_jax.diffusion.schedule import as_noise
+from con360av_jax.diffusion.schedule import noise_predictor
 from con360av_jax.errors import ConfigError, GeometryError
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import joint_model
@@ -58,7 +58,7 @@ class Con360AV:
         """Data type that the joint model and the VAEs compute in; text encoders and vocoder compute in float32."""
         self.codecs = Codecs(pretrained, vae_dtype=self.dtype)
         denoise, _ = joint_model(config, self.dtype)
-        self._denoise = jax.jit(denoise)
+        self._denoise = jax.jit(noise_predictor(denoise, config.schedule))
         self._sample = BatchSampler(config, mesh, self.dtype)
 
     def denoise(
@@ -80,7 +80,7 @@ class Con360AV:
         inputs = DenoiserInputs(
             latents=latents, timesteps=timesteps, text=text, modalities=tuple(modalities), **conditions
         )
-        return as_noise(self._denoise(self.params, inputs), latents, timesteps, self.config.schedule)
+        return self._denoise(self.params, inputs)
 
     def encode_text(self, captions: Sequence[str]) -> Text:
         """Embeddings of captions: audio (batch channel) of CLAP, video (batch token channel) of CLIP."""

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 import con360av_jax as c3
-from con360av_jax.config.settings import Config, PerModality
+from con360av_jax.base.pretrained import open_pretrained
+from con360av_jax.config.settings import Config, MeshConfig, PerModality
 from con360av_jax.config.shapes import latent_shapes
 from con360av_jax.diffusion.schedule import betas
 from con360av_jax.errors import CheckpointError, ConfigError, GeometryError, MediaError
 from con360av_jax.media.files import probe, read_audio, read_frames
 from con360av_jax.model import Con360AV, sampler_settings
 from con360av_jax.models.functional import flatten
+from con360av_jax.sharding import make_mesh
 from con360av_jax.sphere.geometry import basd
 from tests.support import tiny_world
 
@@ -142,15 +144,16 @@ def test_denoise_takes_one_modality_alone(model: Con360AV):
     assert set(alone) == {"audio"} and alone["audio"].shape == noise["audio"].shape
 
 
-def test_denoise_gives_the_noise_of_a_model_that_predicts_velocity(model: Con360AV, monkeypatch):
-    """eps = sqrt(1 - a) x_t + sqrt(a) v, with what the network predicts as v."""
+def test_denoise_gives_the_noise_of_a_model_that_predicts_velocity(model: Con360AV, lean: Config):
+    """eps = sqrt(1 - a) x_t + sqrt(a) v, with the network's prediction as v."""
     x_t, text = {"audio": model.noise([1])["audio"]}, model.encode_text(["a bell"])
     timesteps = {"audio": jnp.array([500], jnp.int32)}
     v = model.denoise(x_t, timesteps, text, modalities=("audio",))["audio"]
     schedules = model.config.schedule
-    velocity = PerModality(audio=replace(schedules.audio, prediction="v"), video=schedules.video)
-    monkeypatch.setattr(model, "config", replace(model.config, schedule=velocity))
-    found = model.denoise(x_t, timesteps, text, modalities=("audio",))["audio"]
+    schedule = PerModality(audio=replace(schedules.audio, prediction="v"), video=schedules.video)
+    config, pretrained = replace(model.config, schedule=schedule), open_pretrained(tiny_world.base(lean))
+    velocity = Con360AV(config, model.params, pretrained, make_mesh(MeshConfig()))
+    found = velocity.denoise(x_t, timesteps, text, modalities=("audio",))["audio"]
     a = np.cumprod(1 - betas(schedules.audio))[500]
     np.testing.assert_allclose(found, np.sqrt(1 - a) * x_t["audio"] + np.sqrt(a) * v, rtol=1e-4, atol=1e-5)
 

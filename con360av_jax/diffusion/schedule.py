@@ -15,10 +15,10 @@ from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, require
-from con360av_jax.denoiser import Latents, Timesteps
+from con360av_jax.denoiser import Denoiser, DenoiserInputs, Latents
 from con360av_jax.diffusion.process import Prediction, convert
 
 T = TypeVar("T")
@@ -72,13 +72,16 @@ def predictions(schedules: PerModality[NoiseSchedule]) -> dict[str, Prediction]:
     return {name: schedule.prediction for name, schedule in by_modality(schedules).items()}
 
 
-def as_noise(
-    prediction: Latents, latents: Latents, timesteps: Timesteps, schedules: PerModality[NoiseSchedule]
-) -> Latents:
-    """The noise in noisy `latents` by a model's `prediction`, which may be of one modality alone."""
-    found = {name: schedule for name, schedule in by_modality(schedules).items() if name in prediction}
-    a = {name: jnp.asarray(alphas_cumprod(schedule))[timesteps[name]] for name, schedule in found.items()}
-    return convert(predictions(schedules), "epsilon", prediction, {name: latents[name] for name in found}, a)
+def noise_predictor(denoiser: Denoiser, schedules: PerModality[NoiseSchedule]) -> Denoiser:
+    """The denoiser as one that predicts the noise, whatever it predicts itself."""
+
+    def denoise(params: PyTree[Array], inputs: DenoiserInputs) -> Latents:
+        made = denoiser(params, inputs)
+        found = {name: schedule for name, schedule in by_modality(schedules).items() if name in made}
+        a = {name: jnp.asarray(alphas_cumprod(schedule))[inputs.timesteps[name]] for name, schedule in found.items()}
+        return convert(predictions(schedules), "epsilon", made, {name: inputs.latents[name] for name in found}, a)
+
+    return denoise
 
 
 def sampling_timesteps(schedule: NoiseSchedule, steps: int) -> Int[np.ndarray, "step"]:
