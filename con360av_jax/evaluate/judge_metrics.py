@@ -16,6 +16,7 @@ Clips are left out only for a fault or a property of their target. Each metric i
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -161,7 +162,9 @@ def _in_view(
                 errors.values[side][clip.clip] = error
             else:
                 errors.leave_out(clip.clip, f"{side.removesuffix('s')}: the asked-for object is not seen")
-    in_view.add_note(f"chance {_chance(scenes, views['generated'], threshold):.2f}")
+    chance = _chance(scenes, views["generated"], threshold)
+    in_view.metric = replace(in_view.metric, chance=chance)
+    in_view.add_note(f"chance {chance:.2f}")
 
 
 def _probability(view: View, requested: RequestedObject) -> float:

@@ -43,6 +43,8 @@ class Metric:
     """Value published in Table 1 of the paper, if protocol and data match."""
     target: float | None = None
     """Value of the same metric for the target clips, which a perfect model would reach; None without one."""
+    chance: float | None = None
+    """Value that a model would reach whose clips have nothing to do with their conditions; None if it is not known."""
     note: str = ""
 
     def with_note(self, note: str) -> "Metric":

@@ -6,7 +6,6 @@ Both are chosen on scenes that are not evaluated.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +107,8 @@ def goals(scenes: Tables, small: Tables | None) -> list[Goal]:
     """The study's goals with what was found, from the tables of the protocols scenes and small."""
     in_view, direction = scenes.con360av[IN_VIEW], scenes.con360av[DIRECTION].value
     share = in_view.value / in_view.target if in_view.value is not None and in_view.target else None
-    base, chance = scenes.baseline[IN_VIEW], _chance(scenes.baseline[IN_VIEW])
+    base = scenes.baseline[IN_VIEW]
+    chance = base.chance
     above = None if base.value is None or chance is None else base.value - chance
     lowest = base.low if base.low is not None else base.value
     at_chance = above is not None and (above <= 0 or (lowest is not None and chance is not None and lowest <= chance))
@@ -146,12 +146,6 @@ def goals(scenes: Tables, small: Tables | None) -> list[Goal]:
             met=fvd is not None and fvd <= 0.7,
         ),
     ]
-
-
-def _chance(metric: Metric) -> float | None:
-    """Chance as the note of the metric says it (judge_metrics.py, equation 1)."""
-    found = re.search(r"chance ([\d.]+)", metric.note)
-    return float(found[1]) if found else None
 
 
 def write_summary(

@@ -88,7 +88,8 @@ def test_clips_of_other_scenes_are_at_chance(clips: Sequence[Judged], tmp_path: 
     wanted = [float(there[place][CLASSES.index(name)]) for place, name in enumerate(names) if name]
     share = metrics["judge_in_view"]
     assert share.value is not None and share.value <= np.mean(wanted) < 0.6
-    assert share.note.startswith("chance 0.") and perfect[0]["judge_in_view"].note.startswith("chance 0.")
+    assert share.chance is not None and share.note.startswith(f"chance {share.chance:.2f}")
+    assert perfect[0]["judge_in_view"].note.startswith("chance 0.")
     unseen = [clip for clip, score in scores.items() if score.get("judge_in_view") == 0]
     assert unseen and all("judge_direction_error" not in scores[clip] for clip in unseen)
     assert {scores[clip]["judge_direction_error_all"] for clip in unseen} == {90.0}

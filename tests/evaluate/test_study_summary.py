@@ -54,11 +54,11 @@ def a_table(folder: Path, baseline: list[Metric], con360av: list[Metric]) -> Pat
 
 
 BASELINE = [
-    metric(VIDEO, 10.0), metric(AUDIO, 8.0), metric(IN_VIEW, 0.2, low=0.1, high=0.3, note="chance 0.15; other"),
+    metric(VIDEO, 10.0), metric(AUDIO, 8.0), metric(IN_VIEW, 0.2, low=0.1, high=0.3, chance=0.15),
     metric(DIRECTION, 90.0),
 ]  # fmt: skip
 CONTROL = [
-    metric(VIDEO, 5.0), metric(AUDIO, 6.0), metric(IN_VIEW, 0.72, low=0.6, high=0.8, target=0.9, note="chance 0.18"),
+    metric(VIDEO, 5.0), metric(AUDIO, 6.0), metric(IN_VIEW, 0.72, low=0.6, high=0.8, target=0.9, chance=0.18),
     metric(DIRECTION, 12.0),
 ]  # fmt: skip
 
