@@ -63,7 +63,7 @@ def stages(pipeline: Pipeline, wanted: ViewpointSettings, path: Path, folder: Pa
     segments = [cut(window, config) for window in parts]
     maps = [pipeline.saliency(segment, config) for segment in segments]
     tracked = partial(find_viewpoints, frames_per_second=settings.frames_per_second, settings=wanted)
-    tracks = [tracked(saliency) for saliency in maps]
+    tracks = [tuple(viewpoint.track for viewpoint in tracked(saliency)) for saliency in maps]
     seen = list(zip(segments, tracks, strict=True))
     samples = list(pipeline.samples([given], Ledger()))
     return {

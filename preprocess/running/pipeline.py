@@ -33,7 +33,7 @@ from preprocess.stages.quality import Limits
 from preprocess.stages.records import make_sample, pulse_code
 from preprocess.stages.segment import Window, cut, windows
 from preprocess.stages.standardise import standardise
-from preprocess.stages.viewpoints import ViewpointSettings, choose_viewpoints
+from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
 from preprocess.stages.views import render_track
 from preprocess.stages.work import Stage, Work, Works, attempted, chained, each, there
 
@@ -145,7 +145,7 @@ def _track(clip: ClipConfig, viewpoints: ViewpointSettings | GivenViewpoints, wo
     if isinstance(viewpoints, GivenViewpoints):
         tracks = viewpoints(there(work.window), clip)
         return replace(work, tracks=tracks, peaks=(None,) * len(tracks))
-    found = choose_viewpoints(there(work.saliency), clip.frames_per_second, viewpoints)
+    found = find_viewpoints(there(work.saliency), clip.frames_per_second, viewpoints)
     return replace(work, tracks=tuple(one.track for one in found), peaks=tuple(one.peak for one in found))
 
 

@@ -65,13 +65,6 @@ class Viewpoint:
 
 def find_viewpoints(
     saliency: Float[np.ndarray, "frame height width"], frames_per_second: float, settings: ViewpointSettings
-) -> tuple[Float32[np.ndarray, "frame 4"], ...]:
-    """Tracks of `choose_viewpoints`."""
-    return tuple(viewpoint.track for viewpoint in choose_viewpoints(saliency, frames_per_second, settings))
-
-
-def choose_viewpoints(
-    saliency: Float[np.ndarray, "frame height width"], frames_per_second: float, settings: ViewpointSettings
 ) -> tuple[Viewpoint, ...]:
     """The viewpoints of a segment, the heaviest first: `settings.count`, without those below `settings.min_peak`.
 

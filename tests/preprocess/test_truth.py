@@ -57,7 +57,7 @@ def misses(clip: SyntheticClip) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in ("still", "moving"):
         settings = ViewpointSettings(count=3, moving=name == "moving")
-        tracks = find_viewpoints(saliency, CLIP.frames_per_second, settings)
+        tracks = [one.track for one in find_viewpoints(saliency, CLIP.frames_per_second, settings)]
         views = [rays(track[:, 0], track[:, 1]) for track in tracks]
         found[name] = min(
             float(np.median(degrees_between(view, path)))

@@ -145,10 +145,10 @@ def test_contrast_saliency_spans_zero_to_one_and_a_uniform_panorama_has_no_prefe
 def test_a_bright_moving_blob_is_found_and_followed(start: float, pitch: float):
     yaws = start + np.linspace(0, 40, 16)
     saliency = contrast_saliency(scene(yaws, pitch), 8, 32, 64)
-    still = find_viewpoints(saliency, 8, ViewpointSettings(count=2))[0]
+    still = find_viewpoints(saliency, 8, ViewpointSettings(count=2))[0].track
     assert np.ptp(still, axis=0).max() == 0
     assert degrees_between(direction(*np.degrees(still[0, :2])), direction(start + 20, pitch)) < 6
-    moving = find_viewpoints(saliency, 8, ViewpointSettings(count=2, moving=True, smoothing_seconds=0.1))[0]
+    moving = find_viewpoints(saliency, 8, ViewpointSettings(count=2, moving=True, smoothing_seconds=0.1))[0].track
     for yaw, viewpoint in zip(yaws, moving, strict=True):
         assert degrees_between(direction(*np.degrees(viewpoint[:2])), direction(yaw, pitch)) < 6
 
@@ -156,7 +156,8 @@ def test_a_bright_moving_blob_is_found_and_followed(start: float, pitch: float):
 def test_moving_viewpoints_are_distinct_smooth_tracks_of_the_asked_number():
     rng = np.random.default_rng(1)
     saliency = blur(rng.uniform(size=(12, 32, 64)) ** 8, np.radians(6.0))
-    tracks = find_viewpoints(saliency, 8, ViewpointSettings(count=3, moving=True))
+    found = find_viewpoints(saliency, 8, ViewpointSettings(count=3, moving=True))
+    tracks = [viewpoint.track for viewpoint in found]
     assert len(tracks) == 3
     for track in tracks:
         assert track.shape == (12, 4)
