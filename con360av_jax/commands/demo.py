@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from con360av_jax.commands.demo_train import DemoTrain, clear
-from con360av_jax.commands.steps import TIMINGS, Step, check_files, run_demo
+from con360av_jax.commands.demo_train import DemoTrain
+from con360av_jax.commands.steps import TIMINGS, Step, check_files, clear, run_demo
 from con360av_jax.config.files import config_of
 from con360av_jax.errors import ConfigError
 from con360av_jax.runtime.packaged import find_model, packaged_models

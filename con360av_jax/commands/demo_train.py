@@ -1,13 +1,11 @@
 """con360av demo-train: the whole system at debug width on one 360° video, from random weights through training."""
 
-import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from con360av_jax.commands.steps import TIMINGS, Step, check_files, run_demo
+from con360av_jax.commands.steps import TIMINGS, Step, check_files, clear, run_demo
 
 # Files of the networks of protocol small, as published.
 SMALL_NETWORKS = {"fastgaze": "fastgaze.vxm", "yamnet": "yamnet.tflite"}
@@ -74,15 +72,6 @@ def report_step(out: Path) -> Step:
             *("--timings", str(out / TIMINGS), "--out", str(out / "report.html")),
         ),
     )
-
-
-def clear(paths: Iterable[Path]) -> None:
-    """Removes files and folders that an earlier demo made."""
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
-            path.unlink()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,11 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def check_files(files: Sequence[Path]) -> None:
     """Raises ConfigError that names all of `files` that do not exist."""
     if missing := [str(file) for file in files if not file.is_file()]:
         raise ConfigError(f"no such file: {', '.join(missing)}")
+
+
+def clear(paths: Iterable[Path]) -> None:
+    """Removes files and folders that an earlier demo made."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()
 
 
 def run_demo(out: Path, steps: Sequence[Step], page: Step, console: Console) -> int:
