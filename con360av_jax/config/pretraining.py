@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from tyro.conf import Fixed, Suppress
 
 from con360av_jax.config.networks import require
-from con360av_jax.config.training import TrainConfig
+from con360av_jax.config.training import Timesteps, TrainConfig
 
 Part: TypeAlias = Literal[
     "vae_video", "vae_audio", "vocoder", "unet_video", "motion", "unet_audio", "judge_video", "judge_audio"
@@ -28,6 +28,8 @@ class Recipe:
     """Peak learning rate of AdamW; it falls to 0 at the last step along half a cosine."""
     warmup_steps: int = 100
     """Number of updates in which the learning rate rises linearly to its peak."""
+    timesteps: Timesteps = "uniform"
+    """Distribution of the timesteps, for U-Nets."""
 
     def within(self, train: TrainConfig) -> TrainConfig:
         """Returns `train` with this recipe; every parameter of the part is trained."""
@@ -41,6 +43,7 @@ class Recipe:
             schedule="cosine",
             warmup_steps=self.warmup_steps,
             decay_steps=self.steps,
+            timesteps=self.timesteps,
         )
 
 
@@ -199,8 +202,12 @@ class PretrainConfig:
     """Video judge."""
     judge_audio: AudioJudgePretraining = field(default_factory=AudioJudgePretraining)
     """Audio judge."""
+    scene_captions: float = 0.5
+    """Share of views of procedural scenes that have the caption of the whole scene, not that of the view (0 to 1)."""
     validation_batches: int = 16
     """Number of held-out batches that are measured at every checkpoint; always the same ones."""
 
     def __post_init__(self):
+        share = self.scene_captions
+        require(0 <= share <= 1, f"scene_captions={share} is not a share: give 0 to 1")
         require(self.validation_batches > 0, f"validation_batches={self.validation_batches} is not positive")

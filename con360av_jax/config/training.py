@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 from con360av_jax.config.networks import Dtype, PerModality, require
 
 Remat: TypeAlias = Literal["none", "products", "blocks"]
+Timesteps: TypeAlias = Literal["uniform", "logit_normal"]
 SHARES = (
     "text_dropout", "map_dropout", "saliency_dropout", "basd_dropout", "clean_estimate_share", "max_corrupt_share",
 )  # fmt: skip
@@ -58,6 +59,13 @@ class TrainConfig:
     min_snr_gamma: float = 0.0
     """Gamma of the min-SNR weighting (Hang et al. 2023, arXiv 2303.09556): each sample's error counts min(SNR, gamma) /
     SNR, with the signal-to-noise ratio SNR of its timestep in its modality's schedule; 0 weighs all timesteps alike."""
+    timesteps: Timesteps = "uniform"
+    """Distribution of the timesteps of training: uniform, or logit_normal, which draws those between pure noise and
+    clean latents more often (diffusion/timesteps.py)."""
+    timestep_location: float = -0.5
+    """Location m of the logit-normal distribution: its median timestep is the share 1 / (1 + exp(-m)) of all."""
+    timestep_scale: float = 1.25
+    """Scale s of the logit-normal distribution (above 0)."""
     seed: int = 0
     """Seed of the order of the samples and of all random numbers of training."""
     log_every: int = 10
@@ -123,6 +131,7 @@ class TrainConfig:
             min(weights) >= 0 and max(weights) > 0,
             f"loss_weight={self.loss_weight}: give numbers of 0 or more, at least one of them above 0",
         )
+        require(self.timestep_scale > 0, f"timestep_scale={self.timestep_scale} is not positive")
         require(self.min_snr_gamma >= 0, f"min_snr_gamma={self.min_snr_gamma} is negative; 0 turns the weighting off")
         require(
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,

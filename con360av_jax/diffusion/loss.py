@@ -28,6 +28,7 @@ from con360av_jax.config.settings import NoiseSchedule, PerModality, TrainConfig
 from con360av_jax.denoiser import Denoiser, DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.diffusion.process import add_noise, convert, draw_noise, named_key
 from con360av_jax.diffusion.schedule import alphas_cumprod, by_modality, min_snr_weights, predictions
+from con360av_jax.diffusion.timesteps import draw_timesteps
 
 TIMESTEP_BUCKETS = 4
 
@@ -105,7 +106,7 @@ def draw(
     `null_text` is the empty caption's embedding per modality, without batch axis; a dropped caption is dropped for both
     modalities. Saliency and BASD are dropped together and one by one, each independently: a map dropped alone is zero,
     as `Con360AV.control` gives it without saliency; rows that lose both get `map_mask` False. Of `config` only
-    `clean_estimate_share` is read.
+    `clean_estimate_share` and the distribution of the timesteps are read.
     """
     moments = batch["moments"]
     shapes = {name: moment["mean"].shape for name, moment in moments.items()}
@@ -113,7 +114,7 @@ def draw(
     total = _train_steps(schedules)
 
     def steps(name: str) -> Int[Array, "batch"]:
-        return jax.random.randint(named_key(key, name), (size,), 0, total, jnp.int32)
+        return draw_timesteps(named_key(key, name), (size,), total, config)
 
     def chance(name: str, share: Array | np.float32 | float) -> Bool[Array, "batch"]:
         return jax.random.bernoulli(named_key(key, name), share, (size,))

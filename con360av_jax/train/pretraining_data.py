@@ -1,11 +1,11 @@
 """Data of pretraining: random excerpts of a dataset's records, or of procedural scenes rendered when they are needed.
 
 A dataset needs raw fields (`python -m preprocess run --keep-raw`). Scenes of version 2 need no files; training and
-held-out scenes differ for any seed (scenes/version_2.py). Where an objective reads text, a caption is drawn for every
-example: a record has one, a view of a scene two, of the whole scene and of the view.
+held-out scenes differ for any seed (scenes/version_2.py). Where an objective reads text, a record has one caption, a
+view of a scene two, of the whole scene and of the view, of which one is drawn for every example.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,16 +34,15 @@ def no_tokens(caption: str) -> dict[str, CaptionTokens]:
     return {}
 
 
-def text_of(objective: Objective, tokenise: Tokenise) -> Callable[[Sequence[str], np.random.Generator], dict[str, Any]]:
-    """Returns a function that draws one of several captions and returns its part of an example (`Objective.text`)."""
+def text_of(objective: Objective, tokenise: Tokenise) -> Callable[[str], dict[str, Any]]:
+    """Returns a function from a caption to its part of an example (`Objective.text`)."""
     modality = objective.text
     if modality is None:
-        return lambda captions, random: {}
+        return lambda caption: {}
     null = tokenise("")[modality]
 
-    def text(captions: Sequence[str], random: np.random.Generator) -> dict[str, Any]:
-        tokens = tokenise(captions[int(random.integers(len(captions)))])[modality]
-        return {**tokens, "null_ids": null["ids"], "null_mask": null["mask"]}
+    def text(caption: str) -> dict[str, Any]:
+        return {**tokenise(caption)[modality], "null_ids": null["ids"], "null_mask": null["mask"]}
 
     return text
 
@@ -86,7 +85,7 @@ class RecordData:
         text = text_of(objective, tokenise)
 
         def example(sample: Sample, random: np.random.Generator) -> dict[str, np.ndarray]:
-            return {**objective.example(sample.arrays, random), **text((sample.caption,), random)}
+            return {**objective.example(sample.arrays, random), **text(sample.caption)}
 
         row, read = excerpt_rows(records, config, example, config.train.seed)
         return row, lambda: read.corrupt
@@ -103,7 +102,7 @@ class RecordData:
 
         def row(number: int) -> dict[str, Any]:
             sample, random = records[number % len(records)], np.random.default_rng((0, number))
-            return _numbered(objective.whole(sample.arrays, random) | text((sample.caption,), random), number)
+            return _numbered(objective.whole(sample.arrays, random) | text(sample.caption), number)
 
         return row, len(records)
 
@@ -127,22 +126,24 @@ class SceneData:
         batch = config.train.batch_size
         scenes = lru_cache(maxsize=4 * batch)(self._source(objective, config, "train").__getitem__)
         uses, text = objective.examples_per_scene, text_of(objective, tokenise)
+        share = config.pretrain.scene_captions
 
         def row(number: int) -> dict[str, Any]:
             random = np.random.default_rng((config.train.seed, number))
             # The scenes of a batch come again in the batches after it, and differ from each other.
             scene = scenes(number // (uses * batch) * batch + number % batch)
-            return _numbered(objective.example(scene, random) | text(_captions(scene), random), number)
+            return _numbered(objective.example(scene, random) | text(_caption(scene, share, random)), number)
 
         return row, dict
 
     def held_out(self, objective: Objective, config: Config, tokenise: Tokenise = no_tokens) -> tuple[Rows, int]:
         """See `TrainingData`."""
         scenes, text = self._source(objective, config, "validation"), text_of(objective, tokenise)
+        share = config.pretrain.scene_captions
 
         def row(number: int) -> dict[str, Any]:
             scene, random = scenes[number], np.random.default_rng((0, number))
-            return _numbered(objective.whole(scene, random) | text(_captions(scene), random), number)
+            return _numbered(objective.whole(scene, random) | text(_caption(scene, share, random)), number)
 
         return row, config.pretrain.validation_batches * config.train.batch_size
 
@@ -163,8 +164,10 @@ def recorded_data(description: Mapping[str, Any]) -> TrainingData:
     return RecordData(Path(description["dataset"]))
 
 
-def _captions(scene: Mapping[str, Any]) -> list[str]:
-    return [scene[name] for name in ("scene_caption", "view_caption") if name in scene]
+def _caption(scene: Mapping[str, Any], share: float, random: np.random.Generator) -> str:
+    """The caption of the whole scene with probability `share`, or of the view, if the sample is one."""
+    of_scene = "view_caption" not in scene or random.uniform() < share
+    return scene["scene_caption" if of_scene else "view_caption"]
 
 
 def _numbered(example: dict[str, np.ndarray], number: int) -> dict[str, Any]:

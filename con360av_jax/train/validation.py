@@ -12,6 +12,7 @@ RUN/validation.jsonl   two lines per validation: step, weights ("ema" or "raw"),
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,15 +63,17 @@ def make_validation_loss(
 ) -> ValidationLoss:
     """Returns the errors of held-out rows as a pure function for `jax.jit`; `frozen` is in the compute dtype.
 
-    Captions are kept. So are maps, except one that training drops always, as the baseline's does.
+    Captions are kept. So are maps, except one that training drops always, as the baseline's does. Timesteps that a row
+    draws itself are uniform.
     """
+    alike = replace(config, timesteps="uniform")
     always = DropoutRates(*(np.float32(rate == 1) for rate in dropout_rates(config)))
     dropout = always._replace(text=np.float32(0))
 
     def drawn_alone(row: Batch, number: Int[Array, ""]) -> Draws:
         key = jax.random.fold_in(named_key(jax.random.key(0), "validation"), number)
         # No caption is dropped: that of the row stands in for the empty one.
-        drawn = draw(jax.tree.map(lambda leaf: leaf[None], row), row["text"], dropout, key, schedules, config)
+        drawn = draw(jax.tree.map(lambda leaf: leaf[None], row), row["text"], dropout, key, schedules, alike)
         return jax.tree.map(lambda leaf: leaf[0], drawn)
 
     def errors(

@@ -2,13 +2,13 @@
 
 For a latent z = mu + s * noise of a frame, a clip or a log-mel, eps ~ N(0, I) and a = alpha_bar of its modality:
 
-(1) forward         x_t = sqrt(a_t) z + sqrt(1 - a_t) eps                       t: uniform over all timesteps
+(1) forward         x_t = sqrt(a_t) z + sqrt(1 - a_t) eps                       t: drawn by `train.timesteps`
 (2) loss            L = mean(omega(t) |unet(x_t, t, text) - eps|^2)             omega: `train.min_snr_gamma`
                 v of diffusion/process.py takes the place of eps where the schedule says so (`prediction`)
 (3) no caption      text is that of the empty caption for a share `train.text_dropout` of the rows
 
 (1), (2): Ho et al. 2020, equations 4 and 14, on latents (Rombach et al. 2022, equation 2). (3): Ho and Salimans 2022.
-Random numbers of held-out rows depend on their number alone, so that all validations measure the same.
+Held-out rows have uniform timesteps and random numbers of their own, so that all validations measure the same.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,12 +19,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from con360av_jax.base.networks import text_function
-from con360av_jax.config.settings import Config
+from con360av_jax.config.settings import Config, TrainConfig
 from con360av_jax.denoiser import Denoiser, DenoiserInputs, Latents
 from con360av_jax.diffusion.loss import TIMESTEP_BUCKETS, Draws, bucket_sums, denoising_errors, weighed
 from con360av_jax.diffusion.process import named_key
 from con360av_jax.diffusion.sampler import sample
 from con360av_jax.diffusion.schedule import by_modality
+from con360av_jax.diffusion.timesteps import draw_timesteps
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
 from con360av_jax.models.joint import from_features, to_features
@@ -51,10 +52,10 @@ class UNetObjective:
         self.denoise = unet_denoiser(config, modality, motion)
         self.total = by_modality(self.schedules)[modality].train_steps
 
-    def errors(self, params: Params, batch: Batch, keys: Keys, dropout: float) -> tuple[Array, Array]:
-        """The squared error of each row, mean over its values, and its timestep."""
+    def errors(self, params: Params, batch: Batch, keys: Keys, train: TrainConfig) -> tuple[Array, Array]:
+        """The squared error of each row, mean over its values, and its timestep, drawn by `train`."""
         mean, std = self.moments(params, batch)
-        z, eps, timestep, dropped = draw_rows(keys, mean, std, self.total, dropout)
+        z, eps, timestep, dropped = draw_rows(keys, mean, std, self.total, train)
         text, null = self.embeddings(params, batch)
         given = jnp.where(jnp.expand_dims(dropped, tuple(range(1, text.ndim))), null, text)
         name = self.modality
@@ -72,17 +73,17 @@ class UNetObjective:
 
     def loss(self, params: Params, batch: Batch, keys: Keys) -> tuple[Array, dict[str, Array]]:
         """Equation (2) with (3)."""
-        errors, timestep = self.errors(params, batch, keys, self.train.text_dropout)
+        errors, timestep = self.errors(params, batch, keys, self.train)
         loss = weighed(errors, self.modality, timestep, self.schedules, self.train).mean()
         return loss, {"loss": loss}
 
     def measure(self, params: Params, batch: Batch) -> tuple[Sums, dict[str, Array]]:
         """Sums of the errors of held-out rows, also by quarter of the timesteps, and with the captions of others."""
-        keys = held_out_keys(batch)
-        errors, timestep = self.errors(params, batch, keys, 0.0)
+        keys, alike = held_out_keys(batch), replace(self.train, text_dropout=0.0, timesteps="uniform")
+        errors, timestep = self.errors(params, batch, keys, alike)
         # Rows beside each other may show one scene.
         other = {name: jnp.roll(batch[name], len(keys) // 2, axis=0) for name in ("ids", "mask")}
-        others, _ = self.errors(params, {**batch, **other}, keys, 0.0)
+        others, _ = self.errors(params, {**batch, **other}, keys, alike)
         by_quarter, count = bucket_sums(errors, timestep, self.total)
         sums = {"error": jnp.sum(errors), "other_error": jnp.sum(others), "rows": jnp.float32(errors.size)}
         for number in range(TIMESTEP_BUCKETS):
@@ -163,7 +164,7 @@ def held_out_keys(batch: Batch) -> Keys:
 
 
 def draw_rows(
-    keys: Keys, mean: Float[Array, "batch ..."], std: Float[Array, "batch ..."], total: int, dropout: float
+    keys: Keys, mean: Float[Array, "batch ..."], std: Float[Array, "batch ..."], total: int, train: TrainConfig
 ) -> tuple[Float[Array, "batch ..."], Float[Array, "batch ..."], Int[Array, "batch"], Array]:
     """Latents z, noise eps, timesteps below `total`, and which rows lose their caption, each row from its own key."""
 
@@ -171,8 +172,8 @@ def draw_rows(
         return (
             mean + std * jax.random.normal(_named(data, "latent"), mean.shape, mean.dtype),
             jax.random.normal(_named(data, "noise"), mean.shape, jnp.float32),
-            jax.random.randint(_named(data, "timestep"), (), 0, total, jnp.int32),
-            jax.random.bernoulli(_named(data, "text_dropout"), dropout),
+            draw_timesteps(_named(data, "timestep"), (), total, train),
+            jax.random.bernoulli(_named(data, "text_dropout"), train.text_dropout),
         )
 
     return jax.vmap(row)(keys, mean, std)

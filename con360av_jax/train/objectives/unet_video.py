@@ -1,7 +1,7 @@
 """Pretraining of the video U-Net on stills, as an image model without its motion modules (objectives/denoising.py).
 
-Its text encoder is trained with it unless `pretrain.unet_video.train_text` is off. A caption of a still is, in equal
-shares, that of the whole scene and that of the view.
+Its text encoder is trained with it unless `pretrain.unet_video.train_text` is off. A caption of a still of a scene is
+that of the whole scene for a share `pretrain.scene_captions`, and that of the view for the others.
 """
 
 import jax.numpy as jnp
