@@ -25,9 +25,11 @@ class Recipe:
     batch_size: int = 8
     """Samples per step, over all devices."""
     learning_rate: float = 1e-3
-    """Peak learning rate of AdamW; it falls to 0 at the last step along half a cosine."""
+    """Peak learning rate; it falls to 0 at the last step along half a cosine."""
     warmup_steps: int = 100
     """Number of updates in which the learning rate rises linearly to its peak."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Optimizer, as in `train`."""
     timesteps: Timesteps = "uniform"
     """Distribution of the timesteps, for U-Nets."""
 
@@ -43,6 +45,7 @@ class Recipe:
             schedule="cosine",
             warmup_steps=self.warmup_steps,
             decay_steps=self.steps,
+            optimizer=self.optimizer,
             timesteps=self.timesteps,
         )
 

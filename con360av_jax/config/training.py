@@ -29,8 +29,10 @@ class TrainConfig:
     epochs: int = 0
     """Number of passes over the records of the dataset, in place of `steps`; 0 if `steps` is given. A run records the
     number of steps that it comes to."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Optimizer: adamw (the published one), or muon for all matrices and convolutions, with adamw for vectors."""
     learning_rate: float = 1e-5
-    """Peak learning rate of AdamW."""
+    """Peak learning rate; muon's updates are scaled to the size of adamw's, so that it can stay as it is."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up: constant, or half a cosine that reaches 0 at `decay_steps`."""
     warmup_steps: int = 0
@@ -38,7 +40,7 @@ class TrainConfig:
     decay_steps: int = 10_000
     """Number of updates, warm-up included, until the cosine schedule reaches 0; the constant schedule ignores it."""
     weight_decay: float = 1e-2
-    """Weight decay of AdamW."""
+    """Weight decay."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; a longer gradient is scaled down to it."""
     ema_decay: float = 0.9999

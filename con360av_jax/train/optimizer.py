@@ -1,10 +1,12 @@
-"""Selection of the trained parameters, and their optimizer: AdamW with gradient clipping, warm-up and cosine decay."""
+"""Selection of the trained parameters, and their optimizer: AdamW or Muon, gradient clipping, warm-up, decay."""
 
 import re
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
+from optax.contrib import MuonDimensionNumbers
 
 from con360av_jax.config.settings import TrainConfig
 from con360av_jax.errors import ConfigError
@@ -94,14 +96,26 @@ def updates_made(state: optax.OptState) -> jax.Array:
 
 
 def make_optimizer(config: TrainConfig, rules: Rules = RULES) -> optax.GradientTransformation:
-    """Returns AdamW (Loshchilov and Hutter 2019) on gradients clipped by global norm, as in the public baseline.
+    """Returns the config's optimizer on gradients clipped by global norm.
 
-    Its state holds the moments of small parameters as stacks (train/stacking.py), by the `rules` that shard it.
+    adamw: Loshchilov and Hutter 2019, as in the public baseline. muon: momentum made orthogonal by Newton-Schulz steps
+    (Jordan et al. 2024) and scaled to the size of AdamW's updates (Liu et al. 2025, arXiv 2502.16982, equation 4), for
+    every parameter that is a matrix, and for the kernels of convolutions as matrices from all inputs to outputs.
+
+    The state holds the moments of small parameters as stacks (train/stacking.py), by the `rules` that shard it.
     """
-    chain = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(learning_rate(config), b1=0.9, b2=0.999, eps=1e-8, weight_decay=config.weight_decay),
-    )
+    rate = learning_rate(config)
+    if config.optimizer == "adamw":
+        optimizer = optax.adamw(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=config.weight_decay)
+    else:
+        optimizer = optax.contrib.muon(
+            rate,
+            weight_decay=config.weight_decay,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_matrices,
+            consistent_rms=0.2,
+        )
+    chain = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
@@ -111,3 +125,14 @@ def make_optimizer(config: TrainConfig, rules: Rules = RULES) -> optax.GradientT
             return chain.update(updates, state, params)
 
     return on_stacks(optax.GradientTransformation(chain.init, update), rules)
+
+
+def _matrices(stacks: optax.Params) -> optax.Params:
+    """Axes of the matrix of each member of a stack, (stack, inputs..., outputs); None for stacks of vectors."""
+
+    def axes(leaf: jax.Array) -> MuonDimensionNumbers | None:
+        if leaf.ndim < 3:
+            return None
+        return MuonDimensionNumbers(reduction_axis=tuple(range(1, leaf.ndim - 1)), output_axis=leaf.ndim - 1)
+
+    return jax.tree.map(axes, stacks)
