@@ -100,7 +100,8 @@ def make_optimizer(config: TrainConfig, rules: Rules = RULES) -> optax.GradientT
 
     adamw: Loshchilov and Hutter 2019, as in the public baseline. muon: momentum made orthogonal by Newton-Schulz steps
     (Jordan et al. 2024) and scaled to the size of AdamW's updates (Liu et al. 2025, arXiv 2502.16982, equation 4), for
-    every parameter that is a matrix, and for the kernels of convolutions as matrices from all inputs to outputs.
+    every parameter that is a matrix, and for the kernels of convolutions as matrices from all inputs to outputs;
+    vectors get AdamW with Nesterov momentum.
 
     The state holds the moments of small parameters as stacks (train/stacking.py), by the `rules` that shard it.
     """

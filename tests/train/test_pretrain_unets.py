@@ -50,7 +50,8 @@ def quick_compiles() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def small(tiny: Config) -> Config:
     config = with_part(with_part(lean(tiny), "pretrain", validation_batches=2), "sampler", steps=2)
-    return with_train(config, trainable="all", batch_size=2, steps=4, checkpoint_every=2, loader_threads=0)
+    config = with_train(config, trainable="all", batch_size=2, steps=4, checkpoint_every=2, loader_threads=0)
+    return with_train(config, optimizer="muon", timesteps="logit_normal")
 
 
 @pytest.fixture(scope="module")
