@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks import harness
 from con360av_jax.base.record_encoder import open_encoder
 from con360av_jax.config.files import load_config
+from con360av_jax.config.settings import Config
 from con360av_jax.data.schema import Sample
 from con360av_jax.data.writer import write_dataset
 from con360av_jax.media.files import write_clip
@@ -31,10 +32,10 @@ from preprocess.captions.template import template_caption
 from preprocess.inputs import search
 from preprocess.running.pipeline import Ledger, Pipeline
 from preprocess.saliency.contrast import segment_contrast
-from preprocess.stages.segment import cut, windows
-from preprocess.stages.standardise import read_mono, read_panorama, standardise
+from preprocess.stages.segment import Cutter, Segment, Window, windows
+from preprocess.stages.standardise import read_mono, standardise
 from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
-from preprocess.stages.views import render_track
+from preprocess.stages.views import render_tracks
 
 WHOLE = "whole way"
 SECONDS, FRAMES_PER_SECOND, SAMPLE_RATE, SEED = 10.0, 30.0, 48_000, 3
@@ -53,14 +54,20 @@ def write(samples: Sequence[Sample], pipeline: Pipeline, folder: Path) -> None:
         write_dataset(Path(place) / "dataset", samples, pipeline.config, pipeline.fields, (), {})
 
 
+def cut_all(config: Config, parts: Sequence[Window]) -> list[Segment]:
+    """All segments of a clip, in one pass."""
+    with Cutter(config) as cutter:
+        return [cutter(window) for window in parts]
+
+
 def stages(pipeline: Pipeline, wanted: ViewpointSettings, path: Path, folder: Path) -> dict[str, Callable[[], object]]:
     """The timed programs by name; each does the work of the whole clip."""
     config, (given,) = pipeline.config, search([path]).inputs
     settings, rate = config.clip, config.mel.sample_rate
-    read = partial(standardise, path, given.name, config, pipeline.panorama_height)
+    read = partial(standardise, path, given.name, config, pipeline.panorama_height, view_height=pipeline.view_height)
     clip = read()
     parts = windows(clip, settings)
-    segments = [cut(window, config) for window in parts]
+    segments = cut_all(config, parts)
     maps = [pipeline.saliency(segment, config) for segment in segments]
     tracked = partial(find_viewpoints, frames_per_second=settings.frames_per_second, settings=wanted)
     tracks = [tuple(viewpoint.track for viewpoint in tracked(saliency)) for saliency in maps]
@@ -69,18 +76,15 @@ def stages(pipeline: Pipeline, wanted: ViewpointSettings, path: Path, folder: Pa
     return {
         WHOLE: lambda: write(list(pipeline.samples([given], Ledger())), pipeline, folder),
         "standardise": read,
-        "decode pictures": lambda: [
-            read_panorama(clip, window.start, settings.seconds, settings.frames_per_second) for window in parts
-        ],
+        "decode": lambda: cut_all(config, parts),
         "decode sound": lambda: [
             read_mono(clip, window.start, settings.seconds, rate, pipeline.limits) for window in parts
         ],
         "saliency": lambda: [pipeline.saliency(segment, config) for segment in segments],
         "viewpoints": lambda: [tracked(saliency) for saliency in maps],
         "views": lambda: [
-            render_track(segment.frames, track, settings.height, settings.width)
+            render_tracks(segment.view_panoramas(config), found, settings.height, settings.width)
             for segment, found in seen
-            for track in found
         ],
         "captions": lambda: [pipeline.captions(segment, found) for segment, found in seen],
         "mel": lambda: [log_mel(segment.audio, config.mel) for segment in segments],
@@ -98,7 +102,8 @@ def main() -> None:
     """Times everything and publishes."""
     parser = harness.parser(__doc__)
     parser.add_argument("--height", type=int, default=960, help="height of the clip's frames; the width is twice that")
-    parser.add_argument("--panorama-height", type=int, default=512, help="height that panoramas are reduced to")
+    parser.add_argument("--panorama-height", type=int, default=512, help="height for saliency and captions")
+    parser.add_argument("--view-height", type=int, default=1920, help="height for views")
     parser.add_argument("--moving", action="store_true", help="viewpoints follow their regions")
     arguments = parser.parse_args()
     harness.prepare()
@@ -112,6 +117,7 @@ def main() -> None:
         encoder=open_encoder("none", config),
         viewpoints=wanted,
         panorama_height=arguments.panorama_height,
+        view_height=arguments.view_height,
     )
     with tempfile.TemporaryDirectory() as place:
         path = make_clip(Path(place) / "scene.mp4", arguments.height)
@@ -119,11 +125,10 @@ def main() -> None:
         runs = harness.with_processor_time(stages(pipeline, wanted, path, Path(place)), spent)
         name = f"a clip of {SECONDS:g} s, {2 * arguments.height} x {arguments.height}"
         seconds = harness.interleaved(runs, arguments.rounds, name)
-    about = {"core": core, "bytes": size, "viewpoints": wanted.count, "moving": arguments.moving}
+    heights = {"panorama_height": arguments.panorama_height, "view_height": arguments.view_height}
+    about = heights | {"core": core, "bytes": size, "viewpoints": wanted.count, "moving": arguments.moving}
     harness.publish(
-        harness.environment(config)
-        | about
-        | {"panorama_height": arguments.panorama_height, "cases": {name: case(seconds, spent)}},
+        harness.environment(config) | about | {"cases": {name: case(seconds, spent)}},
         arguments.out,
     )
 

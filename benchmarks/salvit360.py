@@ -57,7 +57,13 @@ def repeated(encoder: torch.nn.Module, images: torch.Tensor, frames: int) -> Non
 def noise(frames: int) -> Segment:
     """A segment of random frames; the network takes the same time for any."""
     clip = StandardClip(
-        name="noise", path=Path("noise.mp4"), packing="mono", height=PANORAMA_HEIGHT, duration=1.0, channels=1
+        name="noise",
+        path=Path("noise.mp4"),
+        packing="mono",
+        height=PANORAMA_HEIGHT,
+        view_height=PANORAMA_HEIGHT,
+        duration=1.0,
+        channels=1,
     )
     random = np.random.default_rng(0)
     pictures = random.integers(0, 256, (frames, PANORAMA_HEIGHT, 2 * PANORAMA_HEIGHT, 3), dtype=np.uint8)

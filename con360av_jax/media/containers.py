@@ -45,13 +45,20 @@ if platform.machine() in {"x86_64", "AMD64"}:
 @contextmanager
 def opened(path: str | Path) -> Generator[InputContainer]:
     """Opens the container at `path`; errors that the file causes become MediaErrors that name it."""
-    try:
+    with guarded(path):
         _check_file(Path(path))
         # Playlists may name remote files: only local ones are followed.
         options = {"protocol_whitelist": "file"}
         # Tags are not read here, and may be in any encoding.
         with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
             yield container
+
+
+@contextmanager
+def guarded(path: str | Path) -> Generator[None]:
+    """Turns errors that the file at `path` causes within the block into MediaErrors that name it."""
+    try:
+        yield
     except PermissionError as error:
         raise MediaError(f"{path}: may not be read; change its permissions") from error
     except InvalidDataError as error:

@@ -9,23 +9,21 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.video.stream import VideoStream
 from jaxtyping import Float32, Int16, Shaped, UInt8
 
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
 from con360av_jax.media.excerpt import AudioExcerpt
+from con360av_jax.media.frame_reader import TAIL_TOLERANCE, FrameReader
 from con360av_jax.media.presentation import rgb, shown_size
 from con360av_jax.media.spherical_metadata import spherical_metadata
 from con360av_jax.runtime.files import replacing
 
 CLIP_SUFFIXES = (".mp4", ".mov")
 """Endings of the files that `write_clip` writes, in any case."""
-# A stream may end this much before the end stated in its header, s; a larger gap means that data are missing.
-TAIL_TOLERANCE = 0.5
 # Extra audio on both sides of a resampled excerpt, s: the excerpt then equals that part of the whole file resampled.
 RESAMPLE_MARGIN = 0.05
 
@@ -123,34 +121,18 @@ def read_frames(
         MediaError: as `probe`; or no video stream, `start` after the end, corrupt or missing data, or a gap longer
             than `longest_gap`.
     """
-    if frames_per_second <= 0:
-        raise MediaError(f"frames_per_second is {frames_per_second}; give a positive rate")
     with containers.opened(path) as container:
-        stream = containers.video_stream(container)
-        if stream is None:
-            raise MediaError(f"{path}: has no video stream, but video is needed; give a video file")
         seconds = _checked_length(path, container, start, seconds)
-        count = max(1, round(seconds * frames_per_second))
-        video, filled, last_time, held = np.empty((0, 0, 0, 3), np.uint8), 0, -math.inf, None
-        half_tick = float(stream.time_base or 0) / 2 + 1 / containers.MICROSECONDS
-        for time, frame in containers.video_frames(container, stream, start):
-            _check_gap(path, max(last_time, start), min(time, start + seconds), longest_gap)
-            due = math.ceil((time - half_tick - start) * frames_per_second)
-            if held is None:
-                size = size or shown_size(stream, frame, path)
-                video = np.empty((count, *size, 3), np.uint8)
-            elif due > filled:
-                video[filled:due] = rgb(held, path, *video.shape[1:3])
-                filled = min(due, count)
-            held, last_time = frame, time
-            if filled == count:
-                return video
-        if held is None:
-            raise MediaError(f"{path}: no frame could be decoded at {start:g} s; the file is corrupt or cut off")
-        slack = max(TAIL_TOLERANCE, 2 / float(stream.average_rate or frames_per_second))
-        _check_tail(path, container, stream, "video", last_time, start + seconds, slack)
-        _check_gap(path, max(last_time, start), start + seconds, longest_gap)
-        video[filled:] = rgb(held, path, *video.shape[1:3])
+
+    def picture(frame: av.VideoFrame, shown: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+        return rgb(frame, path, *(size or shown))
+
+    with FrameReader(path, frames_per_second, picture, longest_gap) as reader:
+        video, count = np.empty((0, 0, 0, 3), np.uint8), reader.count(seconds)
+        for number, image in enumerate(reader.excerpt(start, seconds)):
+            if number == 0:
+                video = np.empty((count, *image.shape), np.uint8)
+            video[number] = image
         return video
 
 
@@ -200,7 +182,12 @@ def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds
                 break
         if math.isinf(end):
             raise MediaError(f"{path}: no audio could be decoded at {start:g} s; the file is corrupt or cut off")
-        _check_tail(path, container, stream, "audio", end / rate, start + seconds, TAIL_TOLERANCE)
+        promised = containers.stream_end(container, stream)
+        if promised is not None and end / rate < min(promised, start + seconds) - TAIL_TOLERANCE:
+            raise MediaError(
+                f"{path}: is cut off or corrupt: no audio after {max(end / rate, 0):.2f} s of {promised:.2f} s; "
+                "give a complete file"
+            )
         return AudioExcerpt(native=native, margin=margin, up=up, down=down, count=count)
 
 
@@ -252,33 +239,6 @@ def _checked_length(path: str | Path, container: InputContainer, start: float, s
     if seconds <= 0:
         raise MediaError(f"{path}: a length of {seconds:g} s was requested; request a positive length")
     return seconds
-
-
-def _check_gap(path: str | Path, begin: float, end: float, longest: float) -> None:
-    """Raises MediaError if there is no new frame for longer than `longest`, s."""
-    if end - begin > longest:
-        raise MediaError(
-            f"{path}: has no new frame from {begin:.2f} s to {end:.2f} s, a gap of more than {longest:g} s; "
-            "give a video without missing frames"
-        )
-
-
-def _check_tail(
-    path: str | Path,
-    container: InputContainer,
-    stream: VideoStream | AudioStream,
-    kind: str,
-    reached: float,
-    wanted: float,
-    slack: float,
-) -> None:
-    """Raises MediaError if decoding stopped before both the wanted end and the end stated in the header."""
-    promised = containers.stream_end(container, stream)
-    if promised is not None and reached < min(promised, wanted) - slack:
-        raise MediaError(
-            f"{path}: is cut off or corrupt: no {kind} after {max(reached, 0):.2f} s of {promised:.2f} s; "
-            "give a complete file"
-        )
 
 
 def _int16(audio: Shaped[np.ndarray, "sample ..."]) -> Int16[np.ndarray, "sample channel"]:

@@ -109,8 +109,11 @@ def view_directions(
     return np.moveaxis(x[None, :] * right + y[:, None] * up + forward, 0, -1)
 
 
-def _padded(panorama: Panorama) -> Num[np.ndarray, "padded_row padded_column *channel"]:
-    """The panorama continued by _PADDING pixels: around in longitude, over the poles by half a turn."""
+def continued(panorama: Panorama) -> Num[np.ndarray, "padded_row padded_column *channel"]:
+    """The panorama continued by a few pixels, around in longitude and over the poles by half a turn, for `Places`.
+
+    Raises GeometryError as `sample_erp` does.
+    """
     height, width, channels = (*panorama.shape, 1)[:3] if panorama.ndim in (2, 3) else (0, 0, 0)
     if not 1 <= channels <= 4 or width % 2 or min(height, width) < _PADDING:
         raise GeometryError(
@@ -175,13 +178,19 @@ class Places:
 
     def sample(self, panorama: Panorama, interpolation: Interpolation = "linear") -> Num[np.ndarray, "..."]:
         """`sample_erp` for the same vectors; also raises GeometryError for a panorama of another size."""
-        padded = _padded(panorama)
-        if panorama.shape[:2] != (self.height, self.width):
-            raise GeometryError(f"a panorama of shape {panorama.shape}: give one of {self.width}x{self.height} pixels")
-        shape, count = (*self.shape, *panorama.shape[2:]), math.prod(self.shape)
+        return self.sample_continued(continued(panorama), interpolation)
+
+    def sample_continued(
+        self, around: Num[np.ndarray, "padded_row padded_column *channel"], interpolation: Interpolation = "linear"
+    ) -> Num[np.ndarray, "..."]:
+        """`sample` of a panorama that is `continued` already, for several views of it."""
+        height, width = (side - 2 * _PADDING for side in around.shape[:2])
+        if (height, width) != (self.height, self.width):
+            raise GeometryError(f"a panorama of {width}x{height} pixels: give one of {self.width}x{self.height}")
+        shape, count = (*self.shape, *around.shape[2:]), math.prod(self.shape)
         if count == 0:
-            return np.zeros(shape, panorama.dtype)
-        sampled = cv2.remap(padded, self.x, self.y, _METHOD[interpolation])
+            return np.zeros(shape, around.dtype)
+        sampled = cv2.remap(around, self.x, self.y, _METHOD[interpolation])
         return rearrange(sampled, "row column ... -> (row column) ...")[:count].reshape(shape)
 
 

@@ -83,7 +83,9 @@ class Run:
     keep_raw: bool = False
     """Keep video, audio and mel beside their encodings."""
     panorama_height: int = 512
-    """Height to which panoramas are reduced before any other step, pixels."""
+    """Height to which panoramas are reduced for saliency and captions, pixels."""
+    view_height: int = 1920
+    """Height to which panoramas are reduced for views, pixels; views of smaller recordings are as sharp as these."""
     stereo: Stereo = "auto"
     """Layout of the two eyes in the video; auto uses the file's metadata, or else the aspect ratio."""
     limits: Limits = Limits()
@@ -173,6 +175,7 @@ class Run:
             encoder=open_encoder(self.base, config),
             keep_raw=self.keep_raw,
             panorama_height=self.panorama_height,
+            view_height=self.view_height,
             stereo=self.stereo,
             limits=self.limits,
         )

@@ -31,10 +31,10 @@ from preprocess.stages.given_viewpoints import GivenViewpoints
 from preprocess.stages.previews import write_preview
 from preprocess.stages.quality import Limits
 from preprocess.stages.records import make_sample, pulse_code
-from preprocess.stages.segment import Window, cut, windows
+from preprocess.stages.segment import Cutter, Window, windows
 from preprocess.stages.standardise import standardise
 from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
-from preprocess.stages.views import render_track
+from preprocess.stages.views import render_tracks
 from preprocess.stages.work import Stage, Work, Works, attempted, chained, each, there
 
 
@@ -71,6 +71,7 @@ class Pipeline:
     viewpoints: ViewpointSettings | GivenViewpoints
     keep_raw: bool = False
     panorama_height: int = 512
+    view_height: int = 1920
     stereo: Stereo = "auto"
     limits: Limits = Limits()
     previews: Path | None = None
@@ -90,8 +91,8 @@ class Pipeline:
         limits, previews, fields = self.limits, self.previews, self.fields
         before, after = as_stages(self.captions)
         return (
-            _opened(partial(_windows, config, self.panorama_height, self.stereo), is_stored),
-            each("segment", lambda work: replace(work, segment=cut(there(work.window), config, limits))),
+            _opened(partial(_windows, config, self.panorama_height, self.stereo, self.view_height), is_stored),
+            Stage(name="segment", run=partial(_cut, config, limits)),
             each(
                 "saliency",
                 lambda work: replace(work, saliency=saliency(there(work.segment), config)),
@@ -118,8 +119,21 @@ class Pipeline:
             done(given)
 
 
-def _windows(config: Config, panorama_height: int, stereo: Stereo, given: Input) -> tuple[Window, ...]:
-    return windows(standardise(given.path, given.name, config, panorama_height, stereo), config.clip)
+def _windows(
+    config: Config, panorama_height: int, stereo: Stereo, view_height: int, given: Input
+) -> tuple[Window, ...]:
+    clip = standardise(given.path, given.name, config, panorama_height, stereo, view_height)
+    return windows(clip, config.clip)
+
+
+def _cut(config: Config, limits: Limits, works: Works) -> Iterator[Work]:
+    with Cutter(config, limits) as cutter:
+
+        def segmented(work: Work) -> Work:
+            return replace(work, segment=cutter(there(work.window)))
+
+        for work in works:
+            yield attempted("segment", work, segmented) if work.waits else work
 
 
 def _opened(windows_of: Callable[[Input], tuple[Window, ...]], is_stored: Callable[[str], bool]) -> Stage:
@@ -157,9 +171,9 @@ def _render(config: Config, previews: Path | None, work: Work) -> Work:
         "mel": log_mel(segment.audio, config.mel),
         "saliency": there(work.saliency)[..., None],
     }
+    videos = render_tracks(segment.view_panoramas(config), work.tracks, clip.height, clip.width)
     arrays = tuple(
-        shared | {"video": render_track(segment.frames, track, clip.height, clip.width), "viewpoint": track}
-        for track in work.tracks
+        shared | {"video": video, "viewpoint": track} for video, track in zip(videos, work.tracks, strict=True)
     )
     if previews is not None:
         write_preview(previews, segment)

@@ -1,15 +1,19 @@
 """Stage "segment": windows of equal length over a clip, decoded one at a time so that memory does not grow."""
 
+import gc
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, takewhile
+from typing import TypeAlias
 
+import av
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from con360av_jax.config.settings import ClipConfig, Config
+from con360av_jax.media.frame_reader import FrameReader
 from preprocess.stages.quality import Limits
-from preprocess.stages.standardise import LENGTH_TOLERANCE, StandardClip, read_mono, read_panorama
+from preprocess.stages.standardise import LENGTH_TOLERANCE, StandardClip, panorama, read_mono
 
 DEFAULT_LIMITS = Limits()
 
@@ -24,20 +28,43 @@ class Window:
     """Start in the clip, s."""
 
 
+Source: TypeAlias = av.VideoFrame | UInt8[np.ndarray, "height width 3"]
+"""A decoded frame that has no more rows than views need, or else a panorama of as many rows as they need."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """One decoded window."""
 
     window: Window
     frames: UInt8[np.ndarray, "frame height width 3"]
-    """2:1 panoramas, RGB."""
+    """2:1 panoramas for saliency and captions, RGB."""
     audio: Float32[np.ndarray, " sample"]
     """Mono, in [-1, 1]."""
+    sources: tuple[Source, ...] = ()
+    """What panoramas for views are made from; none if `frames` are as fine, and in a process that did not decode it."""
 
     @property
     def name(self) -> str:
         """Name of clip and window, unique in a dataset."""
         return f"{self.window.clip.name}_{self.window.index}"
+
+    def __getstate__(self) -> dict[str, object]:
+        # Decoded frames can't be pickled; another process decodes them again.
+        return {**self.__dict__, "sources": ()}
+
+    def view_panoramas(self, config: Config) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """Yields panoramas of the clip's `view_height`, one at a time.
+
+        Raises MediaError if they have to be decoded again and cannot be.
+        """
+        clip, start = self.window.clip, self.window.start
+        if clip.view_height <= clip.height:
+            yield from self.frames
+            return
+        with _sources_of(clip, config.clip.frames_per_second) as reader:
+            for source in self.sources or (source for _, source in reader.excerpt(start, config.clip.seconds)):
+                yield source if isinstance(source, np.ndarray) else panorama(clip, source, clip.view_height)
 
 
 def windows(clip: StandardClip, settings: ClipConfig) -> tuple[Window, ...]:
@@ -47,15 +74,64 @@ def windows(clip: StandardClip, settings: ClipConfig) -> tuple[Window, ...]:
     return tuple(Window(clip=clip, index=index, start=float(start)) for index, start in enumerate(starts))
 
 
-def cut(window: Window, config: Config, limits: Limits = DEFAULT_LIMITS) -> Segment:
-    """Decodes and checks one window.
+class Cutter:
+    """Decodes and checks windows; those of one clip in order are decoded in one pass."""
 
-    Raises:
-        MediaError: its video or audio is corrupt, cut off or beyond `limits`.
-    """
-    seconds = config.clip.seconds
-    frames = read_panorama(
-        window.clip, window.start, seconds, config.clip.frames_per_second, longest_gap=limits.picture_gap
-    )
-    audio = read_mono(window.clip, window.start, seconds, config.mel.sample_rate, limits)
-    return Segment(window=window, frames=frames, audio=audio)
+    def __init__(self, config: Config, limits: Limits = DEFAULT_LIMITS):
+        self.config, self.limits = config, limits
+        self._clip: StandardClip | None = None
+        self._reader: FrameReader[tuple[np.ndarray, Source]] | None = None
+
+    def __enter__(self) -> "Cutter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the clip that was read last."""
+        if self._reader is not None:
+            self._reader.close()
+        self._clip = self._reader = None
+
+    def __call__(self, window: Window) -> Segment:
+        """Decodes and checks one window.
+
+        Raises:
+            MediaError: its video or audio is corrupt, cut off or beyond the limits.
+        """
+        clip, settings = window.clip, self.config.clip
+        if self._reader is None or clip != self._clip:
+            self.close()
+            self._clip = clip
+            self._reader = _sources_of(clip, settings.frames_per_second, self.limits.picture_gap)
+        # A PyAV frame whose side data were read refers to itself: without this, memory grows with the clip's length.
+        gc.collect()
+        read = self._reader.excerpt(window.start, settings.seconds, keep_from=window.start + settings.hop_seconds)
+        small, sources = zip(*read, strict=True)
+        segment = Segment(
+            window=window,
+            frames=np.stack(small),
+            audio=read_mono(clip, window.start, settings.seconds, self.config.mel.sample_rate, self.limits),
+        )
+        return replace(segment, sources=sources) if clip.view_height > clip.height else segment
+
+
+def cut(window: Window, config: Config, limits: Limits = DEFAULT_LIMITS) -> Segment:
+    """Decodes and checks one window alone; arguments and errors are those of `Cutter`."""
+    with Cutter(config, limits) as cutter:
+        return cutter(window)
+
+
+def _sources_of(
+    clip: StandardClip, frames_per_second: float, longest_gap: float = float("inf")
+) -> FrameReader[tuple[np.ndarray, Source]]:
+    """Reader of small panoramas together with what finer ones are made from."""
+
+    def pictures(frame: av.VideoFrame, shown: tuple[int, int]) -> tuple[np.ndarray, Source]:
+        rows = shown[0] // 2 if clip.packing == "top-bottom" else shown[0]
+        small = panorama(clip, frame, clip.height)
+        # A larger frame would take more memory than what views need of it.
+        return small, frame if rows // 2 * 2 <= clip.view_height else panorama(clip, frame, clip.view_height)
+
+    return FrameReader(clip.path, frames_per_second, pictures, longest_gap)

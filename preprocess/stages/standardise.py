@@ -3,18 +3,20 @@
 Nothing is cropped except the second eye of a stereo video; panoramas squeezed to 16:9 are stretched back to 2:1.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import av
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from con360av_jax.config.settings import Config
 from con360av_jax.errors import MediaError
 from con360av_jax.media import containers
-from con360av_jax.media.files import TAIL_TOLERANCE, MediaInfo, probe, read_excerpt, read_frames
+from con360av_jax.media.files import MediaInfo, probe, read_excerpt
+from con360av_jax.media.frame_reader import TAIL_TOLERANCE
+from con360av_jax.media.presentation import rgb
 from preprocess.choices import Stereo
 from preprocess.stages.quality import Limits, check_heard, check_stored
 
@@ -51,14 +53,21 @@ class StandardClip:
     path: Path
     packing: Packing
     height: int
-    """Rows of the standard panorama; it has twice as many columns."""
+    """Rows of the panoramas for saliency and captions; they have twice as many columns."""
+    view_height: int
+    """Rows of the panoramas that views are rendered from, at least `height`."""
     duration: float
     """Length that both video and audio cover, s."""
     channels: int
 
 
 def standardise(
-    path: Path, name: str, config: Config, panorama_height: int = 512, stereo: Stereo = "auto"
+    path: Path,
+    name: str,
+    config: Config,
+    panorama_height: int = 512,
+    stereo: Stereo = "auto",
+    view_height: int = 1920,
 ) -> StandardClip:
     """Checks the recording at `path`: reads every packet, but decodes nothing.
 
@@ -66,8 +75,9 @@ def standardise(
         path: a 360° video.
         name: name of its clip, unique in the dataset.
         config: its segments must fit into the video.
-        panorama_height: rows that frames are reduced to; smaller videos keep their own.
+        panorama_height: rows that frames are reduced to for saliency and captions; smaller videos keep their own.
         stereo: how two eyes share a frame; "auto" takes the file's metadata, or without any judges by the aspect.
+        view_height: rows that frames are reduced to for views.
 
     Raises:
         MediaError: the file is missing, corrupt, without video or audio, no panorama, or shorter than one segment.
@@ -81,8 +91,15 @@ def standardise(
             f"give at least {config.clip.seconds} s"
         )
     eye_height = info.height // 2 if packing == "top-bottom" else info.height
-    height = min(panorama_height, eye_height) // 2 * 2
-    return StandardClip(name=name, path=path, packing=packing, height=height, duration=duration, channels=info.channels)
+    return StandardClip(
+        name=name,
+        path=path,
+        packing=packing,
+        height=min(panorama_height, eye_height) // 2 * 2,
+        view_height=min(max(view_height, panorama_height), eye_height) // 2 * 2,
+        duration=duration,
+        channels=info.channels,
+    )
 
 
 def check_streams(info: MediaInfo, stereo: Stereo) -> Packing:
@@ -146,18 +163,15 @@ def _conversion(projection: str) -> str:
     return f"ffmpeg -i IN -vf v360={given}:e OUT.mp4{note}"
 
 
-def read_panorama(
-    clip: StandardClip, start: float, seconds: float, frames_per_second: float, longest_gap: float = math.inf
-) -> UInt8[np.ndarray, "frame height width 3"]:
-    """Frames of the left eye as 2:1 panoramas, chosen by timestamps; times in s.
+def panorama(clip: StandardClip, frame: av.VideoFrame, height: int) -> UInt8[np.ndarray, "height width 3"]:
+    """The left eye of a decoded frame as a 2:1 panorama of `height` rows, as it is shown.
 
     Raises:
-        MediaError: they cannot be decoded, or one frame lasts longer than `longest_gap`.
+        MediaError: the decoder marked the frame as corrupt.
     """
-    height, width = clip.height, 2 * clip.height
+    width = 2 * height
     sizes = {"mono": (height, width), "top-bottom": (2 * height, width), "side-by-side": (height, 2 * width)}
-    frames = read_frames(clip.path, frames_per_second, start, seconds, sizes[clip.packing], longest_gap)
-    return np.ascontiguousarray(frames[:, :height, :width])
+    return rgb(frame, clip.path, *sizes[clip.packing])[:height, :width]
 
 
 def read_mono(

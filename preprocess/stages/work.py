@@ -99,6 +99,8 @@ def each(name: str, function: Callable[[Work], Work], on_gpu: bool = False) -> S
     def run(works: Works) -> Iterator[Work]:
         for work in works:
             yield attempted(name, work, function) if work.waits else work
+            # Or the segment would stay in memory while the next one is decoded.
+            del work
 
     return Stage(name=name, run=run, on_gpu=on_gpu)
 

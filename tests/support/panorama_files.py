@@ -8,7 +8,9 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 
+from con360av_jax.media.frame_reader import FrameReader
 from preprocess.stages.standardise import StandardClip
+from preprocess.stages.standardise import panorama as panorama_of
 
 RATE = 16_000
 EVENLY = tuple(np.arange(16) / 8)
@@ -75,4 +77,12 @@ def write_panorama(
 
 def standard_clip(path: Path, height: int = 32, duration: float = 2.0) -> StandardClip:
     """A recording of one eye and one channel that has passed its checks."""
-    return StandardClip(name=path.stem, path=path, packing="mono", height=height, duration=duration, channels=1)
+    return StandardClip(
+        name=path.stem, path=path, packing="mono", height=height, view_height=height, duration=duration, channels=1
+    )
+
+
+def read_panoramas(clip: StandardClip, start: float, seconds: float, frames_per_second: float) -> np.ndarray:
+    """Panoramas of a clip at a rate of one's own, (frame, height, width, 3); times in s."""
+    with FrameReader(clip.path, frames_per_second, lambda frame, shown: panorama_of(clip, frame, clip.height)) as read:
+        return np.stack(list(read.excerpt(start, seconds)))

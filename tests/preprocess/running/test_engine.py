@@ -85,8 +85,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(videos, config_path, 
         path.name.removesuffix(outcomes.SUFFIX) for path in tmp_path.glob(f"data.partial/scratch/*{outcomes.SUFFIX}")
     }
     decoded: list[Window] = []
-    real = pipeline.cut
-    monkeypatch.setattr(pipeline, "cut", lambda window, *rest: decoded.append(window) or real(window, *rest))
+    real = pipeline.Cutter.__call__
+    monkeypatch.setattr(pipeline.Cutter, "__call__", lambda self, window: decoded.append(window) or real(self, window))
     assert main(arguments) == 0
     assert files_below(tmp_path / "data") == whole
     again = {f"{window.clip.name}_{window.index}" for window in decoded}
@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_files(videos, config_path, 
 
 def test_running_it_once_more_changes_and_decodes_nothing(videos, config_path, whole, tmp_path, monkeypatch):
     assert main(command(videos, tmp_path / "data", config_path)) == 0
-    monkeypatch.setattr(pipeline, "cut", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(pipeline.Cutter, "__call__", lambda *_: pytest.fail("decoded again"))
     assert main(command(videos, tmp_path / "data", config_path)) == 0
     assert files_below(tmp_path / "data") == whole
 

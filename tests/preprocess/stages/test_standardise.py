@@ -16,8 +16,8 @@ from preprocess.inputs import search
 from preprocess.listing import describe
 from preprocess.stages.quality import FULL_SCALE, Limits
 from preprocess.stages.segment import cut, windows
-from preprocess.stages.standardise import StandardClip, check_streams, read_mono, read_panorama, standardise
-from tests.support.panorama_files import RATE, hiss, write_panorama
+from preprocess.stages.standardise import check_streams, read_mono, standardise
+from tests.support.panorama_files import RATE, hiss, read_panoramas, standard_clip, write_panorama
 from tests.support.spherical_boxes import PART, WHOLE, add_metadata, first_version, projection, stereo
 from tests.support.turned_files import TURNS, corners, display_matrix, quarters
 
@@ -162,8 +162,8 @@ def test_eyes_are_counted_in_square_pixels(tiny: Config, tmp_path: Path, eyes, s
     path = write_panorama(tmp_path / "a.mp4", pictures=[stored] * 16, pixel_aspect=pixel_aspect)
     info = replace(probe(path), channels=1, audio_codec="aac")
     assert check_streams(info, "auto") == packing
-    clip = StandardClip(name="a", path=path, packing=packing, height=height, duration=2, channels=1)
-    frame = read_panorama(clip, 0, 0.125, 8)[0]
+    clip = replace(standard_clip(path, height), packing=packing)
+    frame = read_panoramas(clip, 0, 0.125, 8)[0]
     assert frame.shape == (height, 2 * height, 3)
     np.testing.assert_array_equal(quarters(frame), quarters(corners()))
 
@@ -204,7 +204,7 @@ def test_picture_and_sound_stay_together_to_the_millisecond(tiny: Config, tmp_pa
     sound = np.zeros((2 * RATE, 1), np.float32)
     sound[round(clap * RATE) :] = 0.5
     clip = standardise(write_panorama(tmp_path / "a.mkv", times=times, sound=sound, pictures=pictures), "a", tiny)
-    frames = read_panorama(clip, 1.0, 0.5, 1000)
+    frames = read_panoramas(clip, 1.0, 0.5, 1000)
     heard = read_mono(clip, 1.0, 0.5, RATE, Limits())
     seen_at = np.flatnonzero(frames[:, 16, 32, 0] > 128)[0] / 1000
     heard_at = np.flatnonzero(heard > 0.25)[0] / RATE
