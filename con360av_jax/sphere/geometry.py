@@ -186,7 +186,7 @@ class Places:
         """`sample` of a panorama that is `continued` already, for several views of it."""
         height, width = (side - 2 * _PADDING for side in around.shape[:2])
         if (height, width) != (self.height, self.width):
-            raise GeometryError(f"a panorama of {width}x{height} pixels: give one of {self.width}x{self.height}")
+            raise GeometryError(f"a panorama of {width}x{height}: give one of {self.width}x{self.height} pixels")
         shape, count = (*self.shape, *around.shape[2:]), math.prod(self.shape)
         if count == 0:
             return np.zeros(shape, around.dtype)

@@ -42,7 +42,7 @@ class Segment:
     audio: Float32[np.ndarray, " sample"]
     """Mono, in [-1, 1]."""
     sources: tuple[Source, ...] = ()
-    """What panoramas for views are made from; none if `frames` are as fine, and in a process that did not decode it."""
+    """Sources of the panoramas for views; none if `frames` are as fine, or in a process that did not decode them."""
 
     @property
     def name(self) -> str:
