@@ -34,8 +34,9 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_panorama(path, times=TIMES, pictures=[striped()] * len(TIMES), sound=hiss(3.0))
 
 
-def segment_of(path: Path, config: Config, **heights: int) -> Segment:
-    return cut(windows(standardise(path, "a", config, **heights), config.clip)[0], config)
+def segment_of(path: Path, config: Config, panorama_height: int, view_height: int = 1920) -> Segment:
+    clip = standardise(path, "a", config, panorama_height, view_height=view_height)
+    return cut(windows(clip, config.clip)[0], config)
 
 
 def view(segment: Segment, config: Config) -> np.ndarray:
