@@ -26,7 +26,7 @@ from con360av_jax.scenes.scene import CLASSES, Scene, SceneObject, make_scene
 from con360av_jax.scenes.sighting import find_object
 from con360av_jax.scenes.synthetic import render_scene
 from con360av_jax.sphere.geometry import direction_from_angles
-from preprocess.stages.views import render_track
+from preprocess.stages.views import render_tracks
 
 SEED, SECONDS, FRAMES_PER_SECOND, HEIGHT = 902, 4.0, 1.0, 256
 PAST, FIELDS = 25.0, (60.0, 100.0)
@@ -60,7 +60,8 @@ def make_views(scenes: int, size: int, saliency: Callable[[np.ndarray], np.ndarr
                 past, field = np.radians(random.uniform(-PAST, PAST, 2)), np.radians(random.uniform(*FIELDS))
                 yaw = np.angle(np.exp(1j * (yaw + past[0])))
                 viewpoint = np.array([yaw, np.clip(pitch + past[1], -1.4, 1.4), field, field])
-                pictures = render_track(panoramas, np.tile(viewpoint, (len(panoramas), 1)), size, size)
+                track = np.tile(viewpoint, (len(panoramas), 1))
+                (pictures,) = render_tracks(panoramas, [track], size, size)
                 path = Path(folder) / "view.mp4"
                 write_clip(path, pictures, FRAMES_PER_SECOND, None, 16_000)
                 pictures = read_frames(path, FRAMES_PER_SECOND)

@@ -32,7 +32,7 @@ from con360av_jax.config.settings import (
     VocoderPretraining,
 )
 
-# To the same error of objects in view, AdamW with uniform timesteps takes more than twice the steps.
+# With AdamW and uniform timesteps no object was learnt: benchmarks/README.md, "What made objects appear".
 _recipe = partial(Recipe, learning_rate=2e-3, optimizer="muon", timesteps="logit_normal")
 
 config = Config(

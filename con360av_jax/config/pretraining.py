@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from tyro.conf import Fixed, Suppress
 
 from con360av_jax.config.networks import require
-from con360av_jax.config.training import Timesteps, TrainConfig
+from con360av_jax.config.training import Optimizer, TimestepDensity, TrainConfig
 
 Part: TypeAlias = Literal[
     "vae_video", "vae_audio", "vocoder", "unet_video", "motion", "unet_audio", "judge_video", "judge_audio"
@@ -28,9 +28,9 @@ class Recipe:
     """Peak learning rate; it falls to 0 at the last step along half a cosine."""
     warmup_steps: int = 100
     """Number of updates in which the learning rate rises linearly to its peak."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """Optimizer, as in `train`."""
-    timesteps: Timesteps = "uniform"
+    timesteps: TimestepDensity = "uniform"
     """Distribution of the timesteps, for U-Nets."""
 
     def within(self, train: TrainConfig) -> TrainConfig:

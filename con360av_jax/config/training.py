@@ -6,7 +6,8 @@ from typing import Literal, TypeAlias
 from con360av_jax.config.networks import Dtype, PerModality, require
 
 Remat: TypeAlias = Literal["none", "products", "blocks"]
-Timesteps: TypeAlias = Literal["uniform", "logit_normal"]
+Optimizer: TypeAlias = Literal["adamw", "muon"]
+TimestepDensity: TypeAlias = Literal["uniform", "logit_normal"]
 SHARES = (
     "text_dropout", "map_dropout", "saliency_dropout", "basd_dropout", "clean_estimate_share", "max_corrupt_share",
 )  # fmt: skip
@@ -29,7 +30,7 @@ class TrainConfig:
     epochs: int = 0
     """Number of passes over the records of the dataset, in place of `steps`; 0 if `steps` is given. A run records the
     number of steps that it comes to."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """Optimizer: adamw (the published one), or muon for all matrices and convolutions, with adamw for vectors."""
     learning_rate: float = 1e-5
     """Peak learning rate; muon's updates are scaled to the size of adamw's, so that it can stay as it is."""
@@ -61,7 +62,7 @@ class TrainConfig:
     min_snr_gamma: float = 0.0
     """Gamma of the min-SNR weighting (Hang et al. 2023, arXiv 2303.09556): each sample's error counts min(SNR, gamma) /
     SNR, with the signal-to-noise ratio SNR of its timestep in its modality's schedule; 0 weighs all timesteps alike."""
-    timesteps: Timesteps = "uniform"
+    timesteps: TimestepDensity = "uniform"
     """Distribution of the timesteps of training: uniform, or logit_normal, which draws those between pure noise and
     clean latents more often (diffusion/timesteps.py)."""
     timestep_location: float = -0.5

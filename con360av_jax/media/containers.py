@@ -124,6 +124,19 @@ def duration(container: InputContainer) -> float:
     return last - clock_start(container)
 
 
+def checked_length(path: str | Path, available: float, start: float, seconds: float | None) -> float:
+    """Length of an excerpt of a file of `available` s: `seconds`, or up to the end if that is None.
+
+    Raises MediaError if the excerpt is empty or starts outside the file.
+    """
+    if not 0 <= start < available:
+        raise MediaError(f"{path}: is {available:.2f} s long, but {start:g} s was asked for; start inside the file")
+    seconds = available - start if seconds is None else seconds
+    if seconds <= 0:
+        raise MediaError(f"{path}: a length of {seconds:g} s was requested; request a positive length")
+    return seconds
+
+
 def _seek(container: InputContainer, stream: VideoStream | AudioStream, start: float) -> None:
     if start > SEEK_MARGIN and stream.time_base:
         container.seek(int((start - SEEK_MARGIN + clock_start(container)) / stream.time_base), stream=stream)

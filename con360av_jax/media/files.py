@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from jaxtyping import Float32, Int16, Shaped, UInt8
 
 from con360av_jax.errors import MediaError
@@ -121,13 +120,12 @@ def read_frames(
         MediaError: as `probe`; or no video stream, `start` after the end, corrupt or missing data, or a gap longer
             than `longest_gap`.
     """
-    with containers.opened(path) as container:
-        seconds = _checked_length(path, container, start, seconds)
 
     def picture(frame: av.VideoFrame, shown: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
         return rgb(frame, path, *(size or shown))
 
     with FrameReader(path, frames_per_second, picture, longest_gap) as reader:
+        seconds = reader.length(start, seconds)
         video, count = np.empty((0, 0, 0, 3), np.uint8), reader.count(seconds)
         for number, image in enumerate(reader.excerpt(start, seconds)):
             if number == 0:
@@ -162,7 +160,7 @@ def read_excerpt(path: str | Path, sample_rate: int, start: float = 0.0, seconds
         stream = containers.audio_stream(container)
         if stream is None:
             raise MediaError(f"{path}: has no audio stream, but audio is needed; give a video with audio")
-        seconds = _checked_length(path, container, start, seconds)
+        seconds = containers.checked_length(path, containers.duration(container), start, seconds)
         rate = stream.codec_context.sample_rate
         if not rate:
             raise MediaError(f"{path}: its audio stream states no sample rate; the file is corrupt")
@@ -228,17 +226,6 @@ def write_clip(
     with replacing(path, MediaError) as aside, containers.created(aside, path) as container:
         containers.encode(container, video, Fraction(frames_per_second).limit_denominator(1001), pulses, sample_rate,
                 "flac" if lossless_audio else "aac")  # fmt: skip
-
-
-def _checked_length(path: str | Path, container: InputContainer, start: float, seconds: float | None) -> float:
-    """Returns the length to read, s; raises MediaError if the interval is empty or starts outside the file."""
-    available = containers.duration(container)
-    if not 0 <= start < available:
-        raise MediaError(f"{path}: is {available:.2f} s long, but {start:g} s was asked for; start inside the file")
-    seconds = available - start if seconds is None else seconds
-    if seconds <= 0:
-        raise MediaError(f"{path}: a length of {seconds:g} s was requested; request a positive length")
-    return seconds
 
 
 def _int16(audio: Shaped[np.ndarray, "sample ..."]) -> Int16[np.ndarray, "sample channel"]:

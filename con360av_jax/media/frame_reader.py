@@ -1,8 +1,8 @@
 """Reads the frames of one file at a fixed rate for several excerpts, decoding what they share once."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -69,6 +69,15 @@ class FrameReader(Generic[Picture]):
         self._pass, self._kept = None, {}
         self._stack.close()
 
+    def length(self, start: float, seconds: float | None) -> float:
+        """Opens the file for an excerpt and returns its length, s: `seconds`, or up to the end if that is None.
+
+        Raises MediaError if the file cannot be opened, or if the excerpt is empty or starts outside it.
+        """
+        with self._guarded():
+            reading = self._at(start)
+            return containers.checked_length(self.path, reading.available, start, seconds)
+
     def count(self, seconds: float) -> int:
         """Number of frames of an excerpt of `seconds`."""
         return max(1, round(seconds * self.rate))
@@ -85,19 +94,29 @@ class FrameReader(Generic[Picture]):
             MediaError: the file cannot be opened, has no video, is corrupt or lacks data, or has a gap longer than
                 `longest_gap`; the reader is then closed.
         """
+        with self._guarded():
+            yield from self._excerpt(start, seconds, keep_from)
+
+    @contextmanager
+    def _guarded(self) -> Generator[None]:
+        """Turns errors of the file into MediaErrors, after which the next excerpt opens it anew."""
         try:
             with containers.guarded(self.path):
-                yield from self._excerpt(start, seconds, keep_from)
+                yield
         except MediaError:
             self.close()
             raise
 
-    def _excerpt(self, start: float, seconds: float, keep_from: float) -> Iterator[Picture]:
-        reading = self._pass
-        if reading is None or not self._continues(reading, start):
+    def _at(self, start: float) -> "_Pass":
+        """The pass over the file that an excerpt is read in."""
+        if self._pass is None or not self._continues(self._pass, start):
             self.close()
             container = self._stack.enter_context(containers.opened(self.path))
-            reading = self._pass = _Pass(self.path, container, start, self.rate)
+            self._pass = _Pass(self.path, container, start, self.rate)
+        return self._pass
+
+    def _excerpt(self, start: float, seconds: float, keep_from: float) -> Iterator[Picture]:
+        reading = self._at(start)
         first, kept = reading.number_at(start), self._kept
         self._kept, made = {}, None
         reading.forget(start)
@@ -128,6 +147,9 @@ class _Pass:
 
     def __init__(self, path: str | Path, container: InputContainer, origin: float, rate: float):
         stream = containers.video_stream(container)
+        # First, for it may have to read all packets and rewind.
+        self.available = containers.duration(container)
+        containers.checked_length(path, self.available, origin, None)
         if stream is None:
             raise MediaError(f"{path}: has no video stream, but video is needed; give a video file")
         self.path, self.origin, self.rate, self.number = path, origin, rate, -1

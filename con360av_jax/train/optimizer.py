@@ -5,8 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
-from optax.contrib import MuonDimensionNumbers
+from optax.contrib import MuonDimensionNumbers, muon
 
 from con360av_jax.config.settings import TrainConfig
 from con360av_jax.errors import ConfigError
@@ -109,7 +108,7 @@ def make_optimizer(config: TrainConfig, rules: Rules = RULES) -> optax.GradientT
     if config.optimizer == "adamw":
         optimizer = optax.adamw(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=config.weight_decay)
     else:
-        optimizer = optax.contrib.muon(
+        optimizer = muon(
             rate,
             weight_decay=config.weight_decay,
             adam_weight_decay=config.weight_decay,

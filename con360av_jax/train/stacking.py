@@ -56,7 +56,7 @@ def stacked_shardings(params: Params, mesh: Mesh, rules: Rules = RULES) -> Param
 
 
 def on_stacks(inner: optax.GradientTransformation, rules: Rules = RULES) -> optax.GradientTransformation:
-    """`inner` applied to stacks; it must treat every element alike, as AdamW and clipping by the global norm do."""
+    """`inner` applied to stacks; it must treat every member alike and alone, except for the norm of all of them."""
 
     def init(params: optax.Params) -> optax.OptState:
         return inner.init(stack(cast(Params, params), rules))

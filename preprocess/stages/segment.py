@@ -2,7 +2,8 @@
 
 import gc
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import count, takewhile
 from typing import TypeAlias
 
@@ -59,11 +60,11 @@ class Segment:
         Raises MediaError if they have to be decoded again and cannot be.
         """
         clip, start = self.window.clip, self.window.start
-        if clip.view_height <= clip.height:
+        if not _finer(clip):
             yield from self.frames
             return
-        with _sources_of(clip, config.clip.frames_per_second) as reader:
-            for source in self.sources or (source for _, source in reader.excerpt(start, config.clip.seconds)):
+        with FrameReader(clip.path, config.clip.frames_per_second, partial(_source, clip)) as reader:
+            for source in self.sources or reader.excerpt(start, config.clip.seconds):
                 yield source if isinstance(source, np.ndarray) else panorama(clip, source, clip.view_height)
 
 
@@ -80,7 +81,7 @@ class Cutter:
     def __init__(self, config: Config, limits: Limits = DEFAULT_LIMITS):
         self.config, self.limits = config, limits
         self._clip: StandardClip | None = None
-        self._reader: FrameReader[tuple[np.ndarray, Source]] | None = None
+        self._reader: FrameReader[tuple[np.ndarray, Source | None]] | None = None
 
     def __enter__(self) -> "Cutter":
         return self
@@ -104,17 +105,19 @@ class Cutter:
         if self._reader is None or clip != self._clip:
             self.close()
             self._clip = clip
-            self._reader = _sources_of(clip, settings.frames_per_second, self.limits.picture_gap)
+            self._reader = FrameReader(
+                clip.path, settings.frames_per_second, partial(_pictures, clip), self.limits.picture_gap
+            )
         # A PyAV frame whose side data were read refers to itself: without this, memory grows with the clip's length.
         gc.collect()
         read = self._reader.excerpt(window.start, settings.seconds, keep_from=window.start + settings.hop_seconds)
         small, sources = zip(*read, strict=True)
-        segment = Segment(
+        return Segment(
             window=window,
             frames=np.stack(small),
             audio=read_mono(clip, window.start, settings.seconds, self.config.mel.sample_rate, self.limits),
+            sources=sources if _finer(clip) else (),
         )
-        return replace(segment, sources=sources) if clip.view_height > clip.height else segment
 
 
 def cut(window: Window, config: Config, limits: Limits = DEFAULT_LIMITS) -> Segment:
@@ -123,15 +126,19 @@ def cut(window: Window, config: Config, limits: Limits = DEFAULT_LIMITS) -> Segm
         return cutter(window)
 
 
-def _sources_of(
-    clip: StandardClip, frames_per_second: float, longest_gap: float = float("inf")
-) -> FrameReader[tuple[np.ndarray, Source]]:
-    """Reader of small panoramas together with what finer ones are made from."""
+def _finer(clip: StandardClip) -> bool:
+    """Whether views need finer panoramas than saliency and captions."""
+    return clip.view_height > clip.height
 
-    def pictures(frame: av.VideoFrame, shown: tuple[int, int]) -> tuple[np.ndarray, Source]:
-        rows = shown[0] // 2 if clip.packing == "top-bottom" else shown[0]
-        small = panorama(clip, frame, clip.height)
-        # A larger frame would take more memory than what views need of it.
-        return small, frame if rows // 2 * 2 <= clip.view_height else panorama(clip, frame, clip.view_height)
 
-    return FrameReader(clip.path, frames_per_second, pictures, longest_gap)
+def _pictures(
+    clip: StandardClip, frame: av.VideoFrame, shown: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "height width 3"], Source | None]:
+    """The small panorama of a frame, and its source of finer ones if they are needed."""
+    return panorama(clip, frame, clip.height), _source(clip, frame, shown) if _finer(clip) else None
+
+
+def _source(clip: StandardClip, frame: av.VideoFrame, shown: tuple[int, int]) -> Source:
+    rows = shown[0] // 2 if clip.packing == "top-bottom" else shown[0]
+    # A larger frame would take more memory than what views need of it.
+    return frame if rows // 2 * 2 <= clip.view_height else panorama(clip, frame, clip.view_height)

@@ -14,14 +14,6 @@ from con360av_jax.sphere.geometry import Places, continued, view_directions
 EASY_MINIFICATION = 1.25
 
 
-def render_track(
-    frames: UInt8[np.ndarray, "frame row column 3"], track: Float[np.ndarray, "frame 4"], height: int, width: int
-) -> UInt8[np.ndarray, "frame height width 3"]:
-    """`render_tracks` for one track."""
-    (views,) = render_tracks(frames, [track], height, width)
-    return views
-
-
 def render_tracks(
     frames: Iterable[UInt8[np.ndarray, "row column 3"]],
     tracks: Sequence[Float[np.ndarray, "frame 4"]],

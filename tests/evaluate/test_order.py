@@ -33,7 +33,7 @@ pytest.importorskip("ai_edge_litert", reason="YAMNet needs ai-edge-litert: pip i
 
 from preprocess.features.fastgaze import open_fastgaze
 from preprocess.features.yamnet import WINDOW, open_yamnet
-from preprocess.stages.views import render_track
+from preprocess.stages.views import render_tracks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,7 +48,7 @@ Heard = dict[str, dict[str, np.ndarray]]
 
 def views(path: Path, yaw: float, frames_per_second: float = 1.0, frames: int = FRAMES) -> np.ndarray:
     panoramas = read_frames(path, frames_per_second, seconds=frames / frames_per_second)
-    return render_track(panoramas, Viewpoint(yaw=yaw).track(frames), SIZE, SIZE)
+    return render_tracks(panoramas, [Viewpoint(yaw=yaw).track(frames)], SIZE, SIZE)[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from con360av_jax.scenes.panorama import render_frame, render_views
 from con360av_jax.scenes.version_2 import make_scene_2
 from con360av_jax.scenes.views import draw_viewpoints, position_directions, seen_objects, view_caption
 from con360av_jax.sphere.geometry import direction_from_angles
-from preprocess.stages.views import render_track
+from preprocess.stages.views import render_tracks
 
 MANY = 300
 
@@ -70,7 +70,7 @@ def test_views_without_a_panorama_look_like_views_cut_from_one(drawn):
     noises = []
     for scene, viewpoint in drawn[:12]:
         panorama = render_frame(scene, 0.7, 480, 960)
-        cut = render_track(panorama[None], viewpoint[None], 64, 64)[0]
+        cut = render_tracks([panorama], [viewpoint[None]], 64, 64)[0][0]
         direct = render_views(scene, np.array([0.7]), viewpoint, 64, 64)[0][0]
         noises.append(10 * np.log10(255**2 / np.square(cut.astype(float) - direct).mean()))
     # Two panoramas whose resolutions differ by a factor of two differ more than that.

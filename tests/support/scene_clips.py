@@ -18,7 +18,7 @@ from con360av_jax.evaluate.selection import EvaluatedClip, read_clips, write_cli
 from con360av_jax.media.files import write_clip
 from con360av_jax.scenes.scene import CLASSES, make_scene
 from con360av_jax.scenes.synthetic import SyntheticClip, render_scene
-from preprocess.stages.views import render_track
+from preprocess.stages.views import render_tracks
 
 DEBUG = load_config("debug")
 # Eight frames a clip: as many as are looked at.
@@ -55,7 +55,7 @@ def view(index: int, turn: float = 0.0) -> View:
         [np.angle(np.exp(1j * yaw)), np.clip(pitch, -1.2, 1.2), FIELD_OF_VIEW, FIELD_OF_VIEW], (clip.frames, 1)
     )
     shown = track + [turn, 0, 0, 0]
-    pictures = render_track(scene.video, shown, clip.height, clip.width)
+    pictures = render_tracks(scene.video, [shown], clip.height, clip.width)[0]
     described = EvaluatedClip(
         clip=f"scene_{index:06d}_0_0",
         key=f"scene_{index:06d}/0/0",

@@ -8,9 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from con360av_jax.config.settings import TrainConfig
+from con360av_jax.config.settings import MeshConfig, TrainConfig
 from con360av_jax.models.functional import Params, flatten
-from con360av_jax.train.optimizer import make_optimizer, updates_made
+from con360av_jax.sharding import make_mesh
+from con360av_jax.train.optimizer import make_optimizer, select, updates_made
+from con360av_jax.train.state import init_state, state_shardings
+from tests.support.toy_model import toy_params
 
 SETTINGS = {"learning_rate": 1e-2, "weight_decay": 0.0, "clip_norm": 1e9}
 
@@ -67,3 +70,18 @@ def test_both_optimizers_count_their_updates(params: Params):
         for _ in range(3):
             _, state = chosen.update(params, state, params)
         assert int(updates_made(state)) == 3
+
+
+def test_muon_on_a_mesh_gives_the_updates_of_one_device():
+    """Matrices that are split over devices are still made orthogonal as a whole; each moment lies like its stack."""
+    params = select(toy_params(), "all")[0]
+    config = TrainConfig(optimizer="muon", **SETTINGS)  # pyright: ignore[reportArgumentType]
+    optimizer, mesh = make_optimizer(config), make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    state = init_state(params, optimizer)
+    places = state_shardings(jax.eval_shape(lambda: state), mesh)
+    assert any(len(leaf.spec) and any(leaf.spec) for leaf in jax.tree.leaves(places.opt_state))
+    spread = jax.device_put(state, places)
+    update = jax.jit(lambda state: optimizer.update(state.params, state.opt_state, state.params)[0])
+    wanted, found = flatten(update(state)), flatten(update(spread))
+    for path, leaf in wanted.items():
+        np.testing.assert_allclose(found[path], leaf, rtol=1e-4, atol=1e-6, err_msg=path)

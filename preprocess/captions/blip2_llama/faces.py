@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from con360av_jax.sphere.cube import QUARTERS
 from preprocess.stages.segment import Segment
-from preprocess.stages.views import render_track
+from preprocess.stages.views import render_tracks
 
 FACES = ("front", "right", "back", "left", "up", "down")
 
@@ -24,10 +24,8 @@ def face_pictures(
     frames: UInt8[np.ndarray, "frame height width 3"], size: int
 ) -> UInt8[np.ndarray, "frame*face size size 3"]:
     """The faces of each panorama, in the order of `FACES`, each 90 degrees wide, rendered without aliasing."""
-    views = []
-    for yaw, pitch in QUARTERS:
-        camera = np.array([yaw, pitch, 1, 1]) * np.pi / 2
-        views.append(render_track(frames, np.tile(camera, (len(frames), 1)), size, size))
+    cameras = [np.array([yaw, pitch, 1, 1]) * np.pi / 2 for yaw, pitch in QUARTERS]
+    views = render_tracks(frames, [np.tile(camera, (len(frames), 1)) for camera in cameras], size, size)
     return rearrange(np.stack(views), "face frame row column rgb -> (frame face) row column rgb")
 
 

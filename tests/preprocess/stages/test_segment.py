@@ -13,7 +13,7 @@ from con360av_jax.config.settings import Config
 from con360av_jax.media.files import read_frames
 from preprocess.stages.segment import Cutter, Segment, cut, windows
 from preprocess.stages.standardise import standardise
-from preprocess.stages.views import render_track
+from preprocess.stages.views import render_tracks
 from tests.support.panorama_files import hiss, write_panorama
 from tests.support.tiny_world import with_part
 
@@ -42,7 +42,7 @@ def segment_of(path: Path, config: Config, panorama_height: int, view_height: in
 def view(segment: Segment, config: Config) -> np.ndarray:
     """Middle row of the view ahead in the first frame."""
     panoramas = np.stack(list(segment.view_panoramas(config)))
-    return render_track(panoramas[:1], AHEAD[None], 64, 64)[0, 32, :, 0].astype(float)
+    return render_tracks(panoramas[:1], [AHEAD[None]], 64, 64)[0][0, 32, :, 0].astype(float)
 
 
 def test_a_view_shows_what_only_the_recordings_own_resolution_holds(recording: Path, tiny: Config):

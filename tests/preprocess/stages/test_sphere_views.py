@@ -8,7 +8,7 @@ from con360av_jax.sphere.cube import blur, to_panorama, to_views
 from con360av_jax.sphere.geometry import direction_from_angles, directions
 from preprocess.stages.regions import angle_between, apart, components, find_regions, summits
 from preprocess.stages.viewpoints import ViewpointSettings, find_viewpoints
-from preprocess.stages.views import oversampling, render_track
+from preprocess.stages.views import oversampling, render_tracks
 
 LIMITS = (float(np.radians(45)), float(np.radians(100)))
 
@@ -173,14 +173,17 @@ def test_moving_viewpoints_are_distinct_smooth_tracks_of_the_asked_number():
 def test_a_track_that_stands_still_for_a_while_shows_what_each_frame_alone_would(size: int):
     frames = np.random.default_rng(3).integers(0, 256, (4, 64, 128, 3), dtype=np.uint8)
     track = np.radians(np.array([[170.0, 20.0, 90.0, 60.0]] * 2 + [[-170.0, 25.0, 95.0, 60.0]] * 2))
-    alone = [render_track(frames[n : n + 1], track[n : n + 1], size, size) for n in range(4)]
-    np.testing.assert_array_equal(render_track(frames, track, size, size), np.concatenate(alone))
+    alone = [render_tracks(frames[n : n + 1], [track[n : n + 1]], size, size)[0] for n in range(4)]
+    turned = track + np.array([0.5, 0, 0, 0])
+    together = render_tracks(frames, [track, turned], size, size)
+    np.testing.assert_array_equal(together[0], np.concatenate(alone))
+    np.testing.assert_array_equal(together[1], render_tracks(frames, [turned], size, size)[0])
 
 
 def test_a_view_of_a_much_finer_panorama_shows_its_mean_and_not_its_grain():
     grain = np.random.default_rng(2).integers(0, 2, (1, 256, 512, 1), dtype=np.uint8) * 255
     track = np.radians(np.array([[30.0, 20.0, 90.0, 90.0]]))
-    views = render_track(np.repeat(grain, 3, axis=-1), track, 16, 16)
+    (views,) = render_tracks(np.repeat(grain, 3, axis=-1), [track], 16, 16)
     assert views.shape == (1, 16, 16, 3)
     assert views.std() < 30
     assert abs(views.mean() - 127.5) < 10
