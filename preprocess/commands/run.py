@@ -85,7 +85,8 @@ class Run:
     panorama_height: int = 512
     """Height to which panoramas are reduced for saliency and captions, pixels."""
     view_height: int = 1920
-    """Height to which panoramas are reduced for views, pixels; views of smaller recordings are as sharp as these."""
+    """Height to which panoramas are reduced for views, pixels, if it is more than that for saliency and captions; views
+    of smaller recordings are as sharp as these."""
     stereo: Stereo = "auto"
     """Layout of the two eyes in the video; auto uses the file's metadata, or else the aspect ratio."""
     limits: Limits = Limits()
@@ -127,7 +128,9 @@ class Run:
 
         require(bool(self.videos), "no videos were given: name files, folders or CSV files")
         require(self.max_clips is None or self.max_clips > 0, f"--max-clips is {self.max_clips}; give 1 or more")
-        require(self.panorama_height >= 64, f"--panorama-height is {self.panorama_height}; give 64 or more")
+        for name in ("panorama_height", "view_height"):
+            height = getattr(self, name)
+            require(height >= 64, f"--{name.replace('_', '-')} is {height}; give 64 or more")
         engine = Engine(
             workers=(os.cpu_count() or 1) if self.workers is None else self.workers,
             address=self.ray_address,

@@ -77,7 +77,7 @@ def standardise(
         config: its segments must fit into the video.
         panorama_height: rows that frames are reduced to for saliency and captions; smaller videos keep their own.
         stereo: how two eyes share a frame; "auto" takes the file's metadata, or without any judges by the aspect.
-        view_height: rows that frames are reduced to for views.
+        view_height: rows that frames are reduced to for views, where that is more than `panorama_height`.
 
     Raises:
         MediaError: the file is missing, corrupt, without video or audio, no panorama, or shorter than one segment.

@@ -148,6 +148,8 @@ def test_a_bad_input_gives_one_line_exit_code_2_and_nothing_half_written(kind, c
     ("arguments", "reason"),
     [
         (["--viewpoints", "0"], "viewpoints is 0"),
+        (["--panorama-height", "63"], "--panorama-height is 63; give 64 or more"),
+        (["--view-height", "-5"], "--view-height is -5; give 64 or more"),
         (["--config", "no_such_config"], "no_such_config"),
         (["--colour", "red"], "--colour"),
         (["--split", "half"], "half"),
