@@ -2,8 +2,10 @@
 
 OUT.partial/scratch/    finished segments until their shard is complete; a stopped run continues from both
             previews/   one panorama per segment, if wanted
+OUT.rejected.jsonl      the ledger of a run that made no dataset because every input was rejected
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +16,7 @@ from con360av_jax.data.schema import Manifest
 from con360av_jax.data.source import PREVIEWS
 from con360av_jax.data.writer import SHARD_RECORDS, DatasetWriter
 from con360av_jax.errors import DatasetError
-from con360av_jax.runtime.files import file_stem, readable, remove_leftovers
+from con360av_jax.runtime.files import file_stem, readable, remove_leftovers, write_text
 from preprocess.inputs import Input
 from preprocess.running.engine import Engine
 from preprocess.running.outcomes import SUFFIX, Outcomes
@@ -70,6 +72,7 @@ def make_dataset(
         outcomes.discard(segment for clip in ended for segment in awaiting.pop(clip, ()))
 
     writer = DatasetWriter(out, pipeline.config, pipeline.fields, settings, shard_records, forget)
+    _ledger_alone(out).unlink(missing_ok=True)
     outcomes = Outcomes(writer.scratch)
     finished = writer.finished
     outcomes.discard(_left_over(outcomes, finished))
@@ -111,10 +114,7 @@ def _finish(writer: DatasetWriter, ledger: Ledger, inputs: Sequence[Input], new_
         shutil.rmtree(writer.partial, ignore_errors=True)
         for place in new_places:
             place.rmdir()
-        reasons = [str(line["reason"]) for line in ledger.rejected]
-        if len(reasons) == 1:
-            raise DatasetError(reasons[0])
-        raise DatasetError(f"every input was rejected ({len(reasons)} reasons), the first because {reasons[0]}")
+        raise DatasetError(_reasons(writer.folder, ledger))
     if writer.folder.exists() and (writer.partial / PREVIEWS).is_dir():
         (writer.folder / PREVIEWS).mkdir(exist_ok=True)
         for preview in (writer.partial / PREVIEWS).iterdir():
@@ -122,6 +122,21 @@ def _finish(writer: DatasetWriter, ledger: Ledger, inputs: Sequence[Input], new_
     # A rejected file that was tried again has the new reason in the ledger, or no line.
     again = {readable(given.path) for given in inputs if given.name not in writer.clips_before}
     return writer.finish(outdated=lambda line: line.get("file") in again)
+
+
+def _reasons(out: Path, ledger: Ledger) -> str:
+    """Says why every input was rejected; several reasons go into a ledger beside the dataset that was not made."""
+    reasons = [str(line["reason"]) for line in ledger.rejected]
+    if len(reasons) == 1:
+        return reasons[0]
+    path = _ledger_alone(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in ledger.rejected), DatasetError)
+    return f"every input was rejected ({len(reasons)} reasons; all of them in {path}), the first because {reasons[0]}"
+
+
+def _ledger_alone(out: Path) -> Path:
+    return out.with_name(f"{out.name}.rejected.jsonl")
 
 
 def _left_over(outcomes: Outcomes, finished: frozenset[str]) -> list[str]:

@@ -174,7 +174,16 @@ def test_a_model_that_writes_nothing_rejects_the_segments(
     silent = silence({"blip2": save_blip2, "llama": save_llama}[mute](tmp_path / mute))
     option = "caption_faces" if mute == "blip2" else "caption_join"
     assert main(command(place, tmp_path / "out", **{option: silent})) == 2
-    assert f"every input was rejected (2 reasons), the first because clip_0: {mute} {reason}" in capfd.readouterr().err
+    message = capfd.readouterr().err
+    assert "every input was rejected (2 reasons; all of them in " in message
+    assert f"the first because clip_0: {mute} {reason}" in message
+    ledger = tmp_path / "out.rejected.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert [line["segment"] for line in lines] == [0, 1]
+    assert all(reason in line["reason"] for line in lines)
+    assert not (tmp_path / "out").exists()
+    assert main(command(place, tmp_path / "out")) == 0
+    assert not ledger.exists()
 
 
 @pytest.mark.parametrize(
