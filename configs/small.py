@@ -116,7 +116,7 @@ config = Config(
         vae_audio=AudioVAEPretraining(recipe=Recipe(steps=8_000)),
         vocoder=VocoderPretraining(recipe=Recipe(steps=10_000)),
         unet_video=VideoUNetPretraining(recipe=_recipe(steps=16_000, batch_size=16)),
-        motion=MotionPretraining(recipe=Recipe(steps=2_500)),
+        motion=MotionPretraining(recipe=_recipe(steps=2_500)),
         unet_audio=AudioUNetPretraining(recipe=_recipe(steps=7_500)),
         judge_video=VideoJudgePretraining(recipe=Recipe(steps=3_000, batch_size=16, learning_rate=2e-3)),
         judge_audio=AudioJudgePretraining(recipe=Recipe(steps=2_000, learning_rate=2e-3)),
