@@ -7,9 +7,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from con360av_jax.config.networks import ModelConfig
-from con360av_jax.config.pretraining import JUDGES, PretrainConfig
+from con360av_jax.config.pretraining import JUDGES, TOWERS, PretrainConfig
 from con360av_jax.config.settings import Config
 from con360av_jax.models import functional
+from con360av_jax.models.contrast import ContrastTower
 from con360av_jax.models.functional import Params
 from con360av_jax.models.joint import JointModel
 from con360av_jax.models.judge import AudioJudge, VideoJudge
@@ -23,11 +24,13 @@ PARTS = ("joint", "vae_audio", "vae_video", "text_audio", "text_video", "vocoder
 
 
 def part_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:
-    """Factory of the network `part` (one of PARTS or JUDGES) with float32 parameters."""
+    """Factory of the network `part` (one of PARTS, JUDGES or TOWERS) with float32 parameters."""
     if part == "joint":
         return lambda rngs: JointModel(config.model, rngs=rngs)
     if part in JUDGES:
         return judge_factory(part, config.pretrain, config.mel.bands)
+    if part in TOWERS:
+        return tower_factory(part, config)
     return codec_factory(part, config.model)
 
 
@@ -68,3 +71,13 @@ def judge_factory(part: str, settings: PretrainConfig, bands: int) -> Callable[[
     if part == "judge_video":
         return lambda rngs: VideoJudge(video.widths, video.size, len(CLASSES), len(PALETTES), rngs=rngs)
     return lambda rngs: AudioJudge(audio.widths, audio.features, bands, len(CLASSES), rngs=rngs)
+
+
+def tower_factory(part: str, config: Config) -> Callable[[nnx.Rngs], nnx.Module]:
+    """Factory of tower_video or tower_audio, whose output is as wide as that of the text encoder."""
+    text, pretrain = config.model.text, config.pretrain
+    if part == "tower_video":
+        video = pretrain.text_video
+        return lambda rngs: ContrastTower(3, video.size, video.widths, text.video.width, rngs=rngs)
+    widths = pretrain.text_audio.widths
+    return lambda rngs: ContrastTower(1, config.mel.bands, widths, text.audio.projection, rngs=rngs)

@@ -17,7 +17,8 @@ from con360av_jax.train.cluster import Cluster, join
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Train one part of a base (autoencoder, vocoder, U-Net with its text encoder, motion modules) or a judge.
+    """Train one part of a base (autoencoder, vocoder, text encoder, U-Net with its text encoder, motion modules), or a
+    judge.
 
     The data are procedural scenes (--scenes) or a dataset with raw fields (--dataset). Every setting of the config is
     an option, such as --config.train.steps 100; defaults of steps, batch size and learning rate are those of the part's

@@ -9,11 +9,22 @@ from con360av_jax.config.networks import require
 from con360av_jax.config.training import Optimizer, TimestepDensity, TrainConfig
 
 Part: TypeAlias = Literal[
-    "vae_video", "vae_audio", "vocoder", "unet_video", "motion", "unet_audio", "judge_video", "judge_audio"
+    "vae_video",
+    "vae_audio",
+    "vocoder",
+    "text_video",
+    "text_audio",
+    "unet_video",
+    "motion",
+    "unet_audio",
+    "judge_video",
+    "judge_audio",
 ]
 """Parts of a base that can be pretrained, where motion is the motion modules of the video U-Net, and the judges."""
 JUDGES: tuple[Part, Part] = ("judge_video", "judge_audio")
 """Networks of protocol `scenes`, which are no part of a base."""
+TOWERS = ("tower_video", "tower_audio")
+"""Networks that text encoders are trained with by contrast, which are no part of a base."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +117,22 @@ class VocoderPretraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextPretraining:
+    """Tower (models/contrast.py) and training of a text encoder by contrast (train/objectives/text.py)."""
+
+    widths: tuple[int, ...] = (16, 32, 64)
+    """Number of channels of each stage of the tower; each stage halves rows and columns."""
+    size: int = 64
+    """Side that frames are resized to (pixels); log-mels keep their size."""
+    recipe: Suppress[Fixed[Recipe]] = field(default_factory=lambda: Recipe(steps=20_000, batch_size=64))
+    """Training settings."""
+
+    def __post_init__(self):
+        _require_groups(self.widths)
+        require(self.size > 0, f"size={self.size} is not positive")
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoUNetPretraining:
     """Loss of the video U-Net on stills (train/objectives/unet_video.py)."""
 
@@ -195,6 +222,10 @@ class PretrainConfig:
     """Audio VAE."""
     vocoder: VocoderPretraining = field(default_factory=VocoderPretraining)
     """Vocoder."""
+    text_video: TextPretraining = field(default_factory=TextPretraining)
+    """Text encoder of the video U-Net, by contrast with stills."""
+    text_audio: TextPretraining = field(default_factory=TextPretraining)
+    """Text encoder of the audio U-Net, by contrast with log-mels."""
     unet_video: VideoUNetPretraining = field(default_factory=VideoUNetPretraining)
     """Video U-Net without motion modules, on stills."""
     motion: MotionPretraining = field(default_factory=MotionPretraining)

@@ -135,7 +135,7 @@ class AudioJudge(nnx.Module):
 
     def __call__(self, mel: Float[Array, "batch frame band"]) -> Heard:
         """Judges natural-log mels (media/mel.py)."""
-        x = ((mel - _MIDDLE) / _RANGE)[..., None]
+        x = log_mel_input(mel)
         for number, stage in enumerate(self.stages):
             if number >= 2:
                 # Time keeps its resolution from here on.
@@ -144,6 +144,11 @@ class AudioJudge(nnx.Module):
         features = jax.nn.silu(self.mix(rearrange(x, "b t f c -> b t (f c)")))
         scores, envelope = jnp.split(self.head(features), 2, axis=-1)
         return Heard(scores=scores, envelope=envelope, features=features)
+
+
+def log_mel_input(mel: Float[Array, "batch frame band"]) -> Float[Array, "batch frame band 1"]:
+    """Natural-log mels as the input of a convolution, of about unit variance."""
+    return ((mel - _MIDDLE) / _RANGE)[..., None]
 
 
 def heard_logits(scores: Float[Array, "*batch time class"]) -> Float[Array, "*batch class"]:

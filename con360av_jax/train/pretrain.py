@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
-from con360av_jax.base.parts import nested, part_factory, shapes_below
+from con360av_jax.base.parts import PARTS, nested, part_factory, shapes_below
 from con360av_jax.base.pretrained import Pretrained, open_pretrained
-from con360av_jax.config.pretraining import JUDGES, Part
+from con360av_jax.config.pretraining import Part
 from con360av_jax.config.settings import Config
 from con360av_jax.data.loader import AnyExample, Loader
 from con360av_jax.data.transforms import Tokenise
@@ -122,7 +122,7 @@ def open_loader(config: Config, objective: Objective, data: TrainingData, tokeni
 def load_state(config: Config, objective: Objective, pretrained: Pretrained, mesh: Mesh) -> tuple[TrainState, Params]:
     """Returns the state before the first step and the parameters that are not trained, on every device.
 
-    A judge, which is no part of a base, starts from random weights by the seed of training.
+    A judge or a tower, which is no part of a base, starts from random weights by the seed of training.
     """
 
     def read(paths: tuple[str, ...]) -> Params:
@@ -130,7 +130,7 @@ def load_state(config: Config, objective: Objective, pretrained: Pretrained, mes
         for path in paths:
             part, *below = path.split("/")
             places = jax.tree.map(lambda _: replicate(mesh), shapes_below(path, config))
-            if part in JUDGES:
+            if part not in PARTS:
                 start = functional.init(part_factory(part, config), jax.random.key(config.train.seed))
                 found |= flatten(nested(path, jax.device_put(start, places)))
                 continue

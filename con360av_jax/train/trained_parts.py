@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from con360av_jax.base.parts import nested, shapes_below
+from con360av_jax.base.parts import PARTS, nested, shapes_below
 from con360av_jax.config.files import changes, to_dict
-from con360av_jax.config.pretraining import Part
+from con360av_jax.config.pretraining import JUDGES, Part
 from con360av_jax.config.settings import Config, PerModality
 from con360av_jax.data.transforms import collate
 from con360av_jax.errors import CheckpointError, some
@@ -86,6 +86,8 @@ def open_trained(path: Path, config: Config) -> TrainedPart:
         "commit": run.commit,
         **{f"scaling_factor_{name}": factor for name, factor in factors.items()},
     }
+    # The towers that text encoders are trained with are no part of a base.
+    ema = {name: params for name, params in ema.items() if name in (*PARTS, *JUDGES)}
     return TrainedPart(params=ema, scaling_factors=factors, origin=origin)
 
 
