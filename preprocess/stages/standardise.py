@@ -31,6 +31,10 @@ PLAIN_ASPECT = 1.9
 PACKED_ASPECT: dict[Packing, float] = {"mono": 1.0, "top-bottom": 0.5, "side-by-side": 2.0}
 # Parts of a projection's name, with the input of FFmpeg's filter v360 and what a reader has to know about it.
 CONVERSIONS = {
+    "posed": (
+        "e",
+        " with the yaw, pitch and roll at which it stands upright, or take its pose away if it does so already",
+    ),
     "mesh": ("eac", ", if it is an equi-angular cubemap as YouTube's"),
     "eac": ("eac", ""),
     "equi-angular": ("eac", ""),

@@ -21,9 +21,10 @@ def stereo(mode: int) -> bytes:
     return box(b"st3d", FLAGS + bytes([mode]))
 
 
-def projection(kind: bytes, payload: bytes) -> bytes:
-    """ "equi" or "cbmp" """
-    inner = box(b"prhd", FLAGS + bytes(12)) + box(kind, FLAGS + payload)
+def projection(kind: bytes, payload: bytes, pose: tuple[float, float, float] = (0, 0, 0)) -> bytes:
+    """ "equi" or "cbmp"; `pose` is yaw, pitch and roll in degrees."""
+    angles = struct.pack(">3i", *(round(angle * 2**16) for angle in pose))
+    inner = box(b"prhd", FLAGS + angles) + box(kind, FLAGS + payload)
     return box(b"sv3d", box(b"svhd", FLAGS + b"test\0") + box(b"proj", inner))
 
 

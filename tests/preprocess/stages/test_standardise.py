@@ -41,6 +41,13 @@ def squeezed(path: Path) -> Path:
         (b"", first_version("top-bottom"), "equirectangular", "top-bottom"),
         (b"", first_version("left-right"), "equirectangular", "side-by-side"),
         (projection(b"equi", PART), b"", "equirectangular part", ""),
+        (projection(b"equi", WHOLE, (0.1, 0, -0.1)), b"", "equirectangular", ""),
+        (
+            projection(b"equi", WHOLE, (-90, 0, 180)),
+            b"",
+            "equirectangular posed at yaw -90°, pitch 0°, roll 180°",
+            "",
+        ),
         (projection(b"cbmp", bytes(8)), b"", "cubemap", ""),
         (projection(b"mshp", bytes(12)), b"", "mesh", ""),
         (projection(b"mshp", bytes(12)), first_version("mono"), "mesh", "mono"),
@@ -110,6 +117,7 @@ def test_one_eye_by_metadata_in_a_picture_of_two_is_left_out_unless_an_option_se
     [
         (projection(b"equi", PART), "equirectangular part", "hequirect"),
         (projection(b"cbmp", bytes(8)), "cubemap", "c3x2"),
+        (projection(b"equi", WHOLE, (0, 180, 0)), "equirectangular posed at yaw 0°, pitch 180°, roll 0°", "e"),
         (projection(b"mshp", bytes(12)), "mesh", "eac"),
     ],
 )
