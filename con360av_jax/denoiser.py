@@ -10,6 +10,7 @@ from typing import TypeAlias
 import jax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from con360av_jax.config.networks import PerModality
 from con360av_jax.config.shapes import MODALITIES
 
 Latents: TypeAlias = dict[str, Float[Array, "batch ..."]]
@@ -43,6 +44,10 @@ class DenoiserInputs:
     """Saliency and BASD of the panorama in [0, 1]; see `Con360AV.control`. None skips Map Encoder and FiLM."""
     map_mask: Bool[Array, "batch"] | None = None
     """Rows where it is False get exactly the prediction without maps; None means every row sees its maps."""
+    passes: PerModality[tuple[int, ...]] | None = field(default=None, metadata={"static": True})
+    """Several predictions for every row of `latents`, static: for each of them, which of the row's maps it sees; None
+    is a single one. `text` and outputs then have as many adjacent rows per row of `latents` as that modality has
+    predictions, `maps` and `map_mask` as there are maps; what depends on neither is computed once."""
     modalities: tuple[str, ...] = field(default=MODALITIES, metadata={"static": True})
     """Modalities to predict; static. One alone runs its U-Net without connectors and reads nothing of the other."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from con360av_jax.config.settings import Dtype, MeshConfig
+from con360av_jax.config.settings import Dtype, MeshConfig, Solver
 from con360av_jax.errors import ConfigError
 from con360av_jax.train.cluster import Cluster, join
 
@@ -33,6 +33,12 @@ class EvaluationOptions:
     """Seed of the choice of records, the noise and the bootstrap draws."""
     steps: int | None = None
     """Sampling steps. Left out: the config's sampler.steps."""
+    solver: Solver | None = None
+    """Solver: ddim, dpmpp_2m or unipc; the latter two need fewer steps. Left out: the config's sampler.solver."""
+    guidance_least: float | None = None
+    """Noise level sqrt((1 - alpha_bar) / alpha_bar) below which nothing is guided. Left out: the config's."""
+    guidance_most: float | None = None
+    """Noise level above which nothing is guided. Left out: the config's."""
     text_guidance: str = ""
     """Guidance scale of the caption: NUMBER, or audio=NUMBER,video=NUMBER. Left out: the config's."""
     map_guidance: str = ""
@@ -95,7 +101,10 @@ class EvaluationOptions:
         weights = find_weights(run, ema=not self.raw_weights)
         require_pair(weights, opened)
         scales = self.text_guidance, self.map_guidance, self.saliency_guidance
-        sampler = sampler_of(weights.config.sampler, self.steps, *scales)
+        given = weights.config.sampler.given(
+            solver=self.solver, guidance_least=self.guidance_least, guidance_most=self.guidance_most
+        )
+        sampler = sampler_of(given, self.steps, *scales)
         negative = protocol.negative_caption if self.negative_caption is None else self.negative_caption
         return Making(
             weights=weights,

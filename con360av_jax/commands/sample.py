@@ -7,7 +7,7 @@ from zipfile import BadZipFile
 
 import tyro
 
-from con360av_jax.config.settings import Dtype, MeshConfig
+from con360av_jax.config.settings import Dtype, MeshConfig, Solver
 from con360av_jax.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ class Sample:
     """Seed of the noise, which all viewpoints share."""
     steps: int | None = None
     """Sampling steps. Left out: the config's sampler.steps."""
+    solver: Solver | None = None
+    """Solver: ddim, dpmpp_2m or unipc; the latter two need fewer steps. Left out: the config's sampler.solver."""
+    guidance_least: float | None = None
+    """Noise level sqrt((1 - alpha_bar) / alpha_bar) below which nothing is guided. Left out: the config's."""
+    guidance_most: float | None = None
+    """Noise level above which nothing is guided. Left out: the config's."""
     map_guidance: float | None = None
     """Guidance scale of the maps. Left out: the config's sampler.map_guidance."""
     saliency_guidance: float | None = None
@@ -95,7 +101,7 @@ class Sample:
         views = self._views(constant, scenes, model)
         settings = sampler_settings(
             model.config.sampler, self.steps, None, self.map_guidance, None, self.saliency_guidance
-        )
+        ).given(solver=self.solver, guidance_least=self.guidance_least, guidance_most=self.guidance_most)
         clips = model.generate_batch(
             [scene.caption for scene in scenes],
             views or None,

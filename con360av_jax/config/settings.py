@@ -4,8 +4,9 @@ The values of each config are in `configs/`, one Python file per config. The set
 training and of pretraining are defined in files of their own and importable from here as well.
 """
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from con360av_jax.config.networks import AudioUNetConfig as AudioUNetConfig
 from con360av_jax.config.networks import ConnectorConfig as ConnectorConfig
@@ -23,6 +24,7 @@ from con360av_jax.config.pretraining import AudioVAEPretraining as AudioVAEPretr
 from con360av_jax.config.pretraining import MotionPretraining as MotionPretraining
 from con360av_jax.config.pretraining import PretrainConfig as PretrainConfig
 from con360av_jax.config.pretraining import Recipe as Recipe
+from con360av_jax.config.pretraining import TextPretraining as TextPretraining
 from con360av_jax.config.pretraining import VideoJudgePretraining as VideoJudgePretraining
 from con360av_jax.config.pretraining import VideoUNetPretraining as VideoUNetPretraining
 from con360av_jax.config.pretraining import VideoVAEPretraining as VideoVAEPretraining
@@ -123,12 +125,17 @@ AUDIO_SCHEDULE = NoiseSchedule(beta_start=0.0015, beta_end=0.0195, kind="scaled_
 VIDEO_SCHEDULE = NoiseSchedule(beta_start=0.00085, beta_end=0.012, kind="linear", spacing="linspace")
 
 
+Solver: TypeAlias = Literal["ddim", "dpmpp_2m", "unipc"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplerConfig:
-    """Guided DDIM sampling with timestep adjustment."""
+    """Guided sampling with timestep adjustment."""
 
     steps: int = 50
     """Number of sampling steps."""
+    solver: Solver = "ddim"
+    """Solver: DDIM as published, or DPM-Solver++(2M) or UniPC, which need fewer steps."""
     text_guidance: PerModality[float] = field(default_factory=lambda: PerModality(audio=2.5, video=7.5))
     """Guidance scale of the caption; 1 conditions without extra guidance."""
     map_guidance: PerModality[float] = field(default_factory=lambda: PerModality(audio=1.0, video=1.0))
@@ -139,6 +146,25 @@ class SamplerConfig:
     timestep_gamma: float = 1.5
     """Gamma of the timestep adjustment t -> T (t/T)^g, with g = sqrt(gamma) for video and 1/sqrt(gamma) for audio; 1
     turns it off (Ishii et al. 2024)."""
+    guidance_least: float = 0.0
+    """Noise level sqrt((1 - alpha_bar) / alpha_bar) below which nothing is guided: all scales are 1, with a single
+    prediction (Kynkäänniemi et al. 2024)."""
+    guidance_most: float | None = None
+    """Noise level above which nothing is guided; None is no limit."""
+
+    def __post_init__(self):
+        most = math.inf if self.guidance_most is None else self.guidance_most
+        require(
+            0 <= self.guidance_least < most,
+            f"guidance_least={self.guidance_least} and guidance_most={self.guidance_most} leave no noise level between",
+        )
+
+    def given(
+        self, *, solver: Solver | None = None, guidance_least: float | None = None, guidance_most: float | None = None
+    ) -> "SamplerConfig":
+        """Returns these settings with those in place that are not None."""
+        found = {"solver": solver, "guidance_least": guidance_least, "guidance_most": guidance_most}
+        return replace(self, **{name: value for name, value in found.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,27 +6,28 @@ and e_tsb that with the caption and both maps:
     (1) eps = e_0 + g_basd (e_b - e_0) + g_saliency (e_sb - e_b) + g_text (e_tsb - e_sb)
             = (1 - g_basd) e_0 + (g_basd - g_saliency) e_b + (g_saliency - g_text) e_sb + g_text e_tsb
 
-A prediction whose weight is zero for every modality is not computed: with one scale for both maps e_b is not, with
+A prediction whose weight is zero for a modality is not computed for it: with one scale for both maps e_b is not, with
 scale 1 neither is e_0. For rows without maps e_0 = e_b = e_sb: (1) is guidance by text alone, whatever the other
 scales.
 Sources: Ho and Salimans 2022; Brooks et al. 2023, eq. 3 (several conditions).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from con360av_jax.config.settings import SamplerConfig
+from con360av_jax.config.settings import PerModality, SamplerConfig
+from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.denoiser import Denoise, DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.diffusion.schedule import by_modality
 
-Guided: TypeAlias = Callable[[Latents, Timesteps, Latents], Latents]
-"""(latents, timesteps, clean_estimates) -> guided prediction of the noise."""
+Guided: TypeAlias = Callable[[Latents, Timesteps, Latents, Mapping[str, Array]], Latents]
+"""(latents, timesteps, clean_estimates, scalars by modality: whether it is guided) -> guided prediction."""
 
 
 class Pass(NamedTuple):
@@ -38,17 +39,19 @@ class Pass(NamedTuple):
     basd: bool
 
 
-# e_0, e_b, e_sb and e_tsb of equation (1).
+CONDITIONED = Pass(text=True, saliency=True, basd=True)
+"""e_tsb of equation (1), the only pass without guidance."""
 PASSES = (
     Pass(text=False, saliency=False, basd=False),
     Pass(text=False, saliency=False, basd=True),
     Pass(text=False, saliency=True, basd=True),
-    Pass(text=True, saliency=True, basd=True),
+    CONDITIONED,
 )
+"""e_0, e_b, e_sb and e_tsb."""
 
 
 def pass_weights(config: SamplerConfig) -> dict[Pass, dict[str, float]]:
-    """Weights per pass and modality of equation (1); passes of weight 0 are left out."""
+    """Weights of equation (1) by pass and modality, 0 where a pass is not needed; passes of no weight are left out."""
     text, basd = by_modality(config.text_guidance), by_modality(config.map_guidance)
     saliency = {name: basd[name] if g is None else g for name, g in by_modality(config.saliency_guidance).items()}
     weights: dict[Pass, dict[str, float]] = {which: {} for which in PASSES}
@@ -59,16 +62,6 @@ def pass_weights(config: SamplerConfig) -> dict[Pass, dict[str, float]]:
     return {which: by_name for which, by_name in weights.items() if any(by_name.values())}
 
 
-def combine(predictions: Mapping[Pass, Latents], weights: Mapping[Pass, Mapping[str, float]]) -> Latents:
-    """The weighted sum of equation (1), per modality and in float32."""
-    total: Latents = {}
-    for which, prediction in predictions.items():
-        for name, eps in prediction.items():
-            term = weights[which][name] * eps.astype(jnp.float32)
-            total[name] = total[name] + term if name in total else term
-    return total
-
-
 def guided(
     denoise: Denoise,
     text: Text,
@@ -76,54 +69,62 @@ def guided(
     maps: Float[Array, "batch frame height width 2"] | None,
     map_mask: Bool[Array, "batch"] | None,
     weights: Mapping[Pass, Mapping[str, float]],
+    *,
+    always: bool = True,
 ) -> Guided:
     """The guided prediction as a function that calls `denoise` once.
 
-    `weights` come from `pass_weights`. Rows where `map_mask` is False see no maps in any pass; None means that all see
-    them. Every pass sees the same latents and clean estimates. As in the public baseline's sampler, the environment
-    encoders read the current latents at the current timesteps.
+    `weights` come from `pass_weights`; a modality's predictions of weight 0 are not computed. Rows where `map_mask` is
+    False see no maps in any pass; None means that all see them. Every pass sees the same latents and clean estimates.
+    As in the public baseline's sampler, the environment encoders read the current latents at the current timesteps.
+    With `always` every call is guided, whatever its last argument says; without, CONDITIONED must be in `weights`.
     """
-    passes = tuple(weights)
-
-    def spread(x: Array) -> Array:
-        return repeat(x, "batch ... -> (batch passes) ...", passes=len(passes))
-
-    # Passes of one sample are adjacent, so a batch that is split over devices stays in place.
-    every_text = {
-        name: rearrange(
-            [text[name] if which.text else negative_text[name] for which in passes],
-            "passes batch ... -> (batch passes) ...",
-        )
+    passes = {
+        name: tuple(which for which in weights if weights[which][name] or (which == CONDITIONED and not always))
         for name in text
+    }
+    shown = tuple(dict.fromkeys((which.saliency, which.basd) for name in text for which in passes[name]))
+    numbers = {name: tuple(shown.index((which.saliency, which.basd)) for which in passes[name]) for name in text}
+    every_text = {
+        name: _adjacent([text[name] if which.text else negative_text[name] for which in passes[name]]) for name in text
     }
     every_maps = every_mask = None
     if maps is not None:
         basd_alone = maps.at[..., 0].set(0.0)
-        every_maps = rearrange(
-            [maps if which.saliency else basd_alone for which in passes], "passes batch ... -> (batch passes) ..."
-        )
+        every_maps = _adjacent([maps if saliency else basd_alone for saliency, _ in shown])
         controlled = jnp.ones(maps.shape[:1], bool) if map_mask is None else map_mask
-        every_mask = rearrange(
-            [controlled if which.basd else jnp.zeros_like(controlled) for which in passes],
-            "passes batch -> (batch passes)",
-        )
+        every_mask = _adjacent([controlled if basd else jnp.zeros_like(controlled) for _, basd in shown])
 
-    def predict(latents: Latents, timesteps: Timesteps, clean_estimates: Latents) -> Latents:
-        batch = next(iter(latents.values())).shape[0]
-        x, t, clean = jax.tree.map(spread, (latents, timesteps, clean_estimates))
-        eps = denoise(
+    def predict(
+        latents: Latents, timesteps: Timesteps, clean_estimates: Latents, is_guided: Mapping[str, Array]
+    ) -> Latents:
+        made = denoise(
             DenoiserInputs(
-                latents=x,
-                timesteps=t,
+                latents=latents,
+                timesteps=timesteps,
                 text=every_text,
-                clean_estimates=clean,
-                connector_timesteps=t,
-                connector_latents=x,
+                clean_estimates=clean_estimates,
+                connector_timesteps=timesteps,
+                connector_latents=latents,
                 maps=every_maps,
                 map_mask=every_mask,
+                passes=PerModality(**{name: numbers.get(name, ()) for name in MODALITIES}),
             )
         )
-        split = {name: rearrange(e, "(batch passes) ... -> passes batch ...", batch=batch) for name, e in eps.items()}
-        return combine({which: {name: e[i] for name, e in split.items()} for i, which in enumerate(passes)}, weights)
+        found: Latents = {}
+        for name, rows in made.items():
+            each = rearrange(rows, "(batch passes) ... -> passes batch ...", batch=len(latents[name]))
+            scales: list[float | Array] = [weights[which][name] for which in passes[name]]
+            if not always:
+                alone = [1.0 if which == CONDITIONED else 0.0 for which in passes[name]]
+                scales = [jnp.where(is_guided[name], *both) for both in zip(scales, alone, strict=True)]
+            terms = (scale * eps.astype(jnp.float32) for scale, eps in zip(scales, each, strict=True))
+            found[name] = reduce(jnp.add, terms)
+        return found
 
     return predict
+
+
+def _adjacent(values: Sequence[Array]) -> Array:
+    """The values of all passes, those of one row adjacent: a batch that is split over devices stays in place."""
+    return rearrange(list(values), "passes batch ... -> (batch passes) ...")

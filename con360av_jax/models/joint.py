@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import TypeAlias, TypedDict
 
+import jax
 import jax.numpy as jnp
-from einops import rearrange
+import numpy as np
+from einops import rearrange, repeat
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -79,10 +81,11 @@ class JointModel(nnx.Module):
             pools: Mapping[str, Pool | None] = dict.fromkeys(modalities)
             if inputs.maps is not None:
                 pools = on_grids(self.map_encoder(inputs.maps), latents["audio"].shape[1])
-            sites = {name: self._connect(name, sequences, pools[name], inputs.map_mask, taps) for name in modalities}
+            sites = {name: self._connect(name, sequences, pools[name], inputs, taps) for name in modalities}
         outputs = {}
         for name in modalities:
-            noise = self.unet[name](noisy[name], inputs.timesteps[name], inputs.text[name], sites[name])
+            x, timesteps = (each_pass(inputs, name, value[name]) for value in (noisy, inputs.timesteps))
+            noise = self.unet[name](x, timesteps, inputs.text[name], sites[name])
             outputs[name] = from_features(name, noise, latents[name])
         return outputs
 
@@ -111,10 +114,12 @@ class JointModel(nnx.Module):
         name: str,
         sequences: dict[str, Array],
         pool_maps: Pool | None,
-        map_mask: Array | None,
+        inputs: DenoiserInputs,
         taps: dict[str, Array] | None,
     ) -> AtSite:
         """The function that runs `name`'s connector, and FiLM where there are maps, at each site."""
+
+        sequence = each_pass(inputs, name, sequences[OTHER[name]])
 
         def at_site(site: str, x: Array) -> Array:
             if site not in SITES:
@@ -122,13 +127,29 @@ class JointModel(nnx.Module):
             modulation = None
             if pool_maps is not None:
                 frames, height, width = x.shape[1:4]
-                modulation = self.film[name][site](pool_maps((frames, height, width)), map_mask)
-            output = run(self.connector[name][site], x, sequences[OTHER[name]], modulation, remat=self.remat)
+                modulation = self.film[name][site](pool_maps((frames, height, width)), inputs.map_mask)
+                modulation = jax.tree.map(partial(own_maps, inputs, name), modulation)
+            output = run(self.connector[name][site], x, sequence, modulation, remat=self.remat)
             if taps is not None:
                 taps[f"connector/{name}/{site}"] = output
             return output
 
         return at_site
+
+
+def each_pass(inputs: DenoiserInputs, modality: str, x: Float[Array, "batch ..."]) -> Float[Array, "passes ..."]:
+    """Rows of `x`, which has one per row of latents, for every prediction of a modality."""
+    if inputs.passes is None:
+        return x
+    return repeat(x, "batch ... -> (batch passes) ...", passes=len(getattr(inputs.passes, modality)))
+
+
+def own_maps(inputs: DenoiserInputs, modality: str, x: Float[Array, "maps ..."]) -> Float[Array, "passes ..."]:
+    """Rows of `x`, which has one per map, for every prediction of a modality."""
+    if inputs.passes is None:
+        return x
+    by_row = rearrange(x, "(batch maps) ... -> batch maps ...", batch=len(inputs.latents[modality]))
+    return rearrange(by_row[:, np.array(getattr(inputs.passes, modality))], "batch passes ... -> (batch passes) ...")
 
 
 def to_features(

@@ -12,6 +12,7 @@ import pytest
 from con360av_jax.config.settings import AUDIO_SCHEDULE, VIDEO_SCHEDULE, PerModality, SamplerConfig
 from con360av_jax.denoiser import DenoiserInputs, Latents
 from con360av_jax.diffusion import guidance, process
+from tests.support.passes import one_after_the_other
 
 SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
 SHAPES = {"audio": (64, 5, 2, 3), "video": (64, 2, 3, 3, 2)}
@@ -128,8 +129,9 @@ def test_guidance_equals_its_formula_with_no_pass_too_many(
     clean = jax.tree.map(lambda a: a**2, x)
     weights = guidance.pass_weights(scales(text_scale, basd_scale, saliency_scale))
     mask = jnp.array([True, False])
-    found = jax.jit(guidance.guided(denoise, TEXT, NEGATIVE, MAPS, mask, weights))(x, t, clean)
-    assert denoise.batches == [2 * passes]
+    found = jax.jit(guidance.guided(one_after_the_other(denoise), TEXT, NEGATIVE, MAPS, mask, weights))(x, t, clean, {})
+    # Those of audio and those of video.
+    assert denoise.batches == [2] * (2 * passes)
 
     def alone(text, saliency: bool, basd: bool):
         maps = MAPS * jnp.array([saliency, basd], jnp.float32)[None, None, None, None]
@@ -154,7 +156,8 @@ def test_each_modality_is_guided_by_its_own_scales():
 
     def run(config: SamplerConfig):
         weights = guidance.pass_weights(config)
-        return jax.jit(guidance.guided(Recorder(), TEXT, NEGATIVE, MAPS, None, weights))(x, t, x)
+        denoise = one_after_the_other(Recorder())
+        return jax.jit(guidance.guided(denoise, TEXT, NEGATIVE, MAPS, None, weights))(x, t, x, {})
 
     mixed = run(
         SamplerConfig(

@@ -28,7 +28,7 @@ from con360av_jax.data.writer import write_dataset
 from con360av_jax.denoiser import Latents
 from con360av_jax.models import connector, layers
 from con360av_jax.models.functional import Params
-from con360av_jax.models.joint import joint_model
+from con360av_jax.models.joint import each_pass, joint_model, own_maps
 from con360av_jax.sharding import make_mesh
 from con360av_jax.train import program
 from con360av_jax.train.checkpoint import CheckpointWriter, Progress
@@ -70,7 +70,12 @@ def stand_in(params: Params, inputs: Any) -> Latents:
         return waves @ rearrange(leaf, "... -> (...)") / leaf.size**0.5
 
     level = sum(told(leaf) for leaf in jax.tree.leaves({name: params[name] for name in ("map_encoder", "film")}))
-    return jax.tree.map(lambda x: jnp.tanh(x * jnp.expand_dims(level, tuple(range(1, x.ndim)))), inputs.latents)
+
+    def one(name: str, x: jax.Array) -> jax.Array:
+        own = own_maps(inputs, name, level)
+        return jnp.tanh(each_pass(inputs, name, x) * jnp.expand_dims(own, tuple(range(1, x.ndim))))
+
+    return {name: one(name, x) for name, x in inputs.latents.items()}
 
 
 @contextmanager

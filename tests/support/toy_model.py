@@ -11,6 +11,7 @@ from con360av_jax.denoiser import Denoiser, Latents
 from con360av_jax.diffusion import loss
 from con360av_jax.diffusion.loss import Batch
 from con360av_jax.models.functional import Params
+from con360av_jax.models.joint import each_pass, own_maps
 
 SCHEDULES = PerModality(audio=AUDIO_SCHEDULE, video=VIDEO_SCHEDULE)
 WIDTH = 8
@@ -47,10 +48,11 @@ def toy(params: Params, inputs: Any) -> Latents:
     def one(name: str, other: str) -> jax.Array:
         rows = pooled(inputs.connector_latents[other] + inputs.clean_estimates[other])
         rows = rows @ params["environment_encoder"][other]["kernel"]
-        rows = rows @ params["connector"][name]["kernel"] + control @ params["film"][name]["kernel"]
-        t = inputs.timesteps[name][:, None].astype(jnp.float32)
+        rows = each_pass(inputs, name, rows @ params["connector"][name]["kernel"])
+        rows = rows + own_maps(inputs, name, control @ params["film"][name]["kernel"])
+        t = each_pass(inputs, name, inputs.timesteps[name])[:, None].astype(jnp.float32)
         rows = rows + pooled(inputs.text[name][:, None]) * 1e-3 * t
-        x_t = inputs.latents[name]
+        x_t = each_pass(inputs, name, inputs.latents[name])
         wide = jnp.expand_dims(rows, tuple(range(1, x_t.ndim - 1)))
         h = x_t @ params["unet"][name]["mid"]["to_q"]["kernel"] + wide
         return h @ params["unet"]["video"]["motion_modules"]["to_out"]["kernel"] if name == "video" else h

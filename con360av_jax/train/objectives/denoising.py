@@ -28,7 +28,7 @@ from con360av_jax.diffusion.schedule import by_modality
 from con360av_jax.diffusion.timesteps import draw_timesteps
 from con360av_jax.models import functional
 from con360av_jax.models.functional import Params, flatten, unflatten
-from con360av_jax.models.joint import from_features, to_features
+from con360av_jax.models.joint import each_pass, from_features, to_features
 from con360av_jax.models.unet import UNet
 from con360av_jax.train.objectives.objective import Batch, Keys, Sums
 
@@ -144,8 +144,9 @@ def unet_denoiser(config: Config, modality: str, motion: bool = True) -> Denoise
         own = params["joint"]["unet"][modality]
         own = own if motion else without_motion(own)
         latent = inputs.latents[modality]
-        x = to_features(modality, latent, dtype)
-        noise = functional.apply(graphdef, own, x, inputs.timesteps[modality], inputs.text[modality])
+        x = each_pass(inputs, modality, to_features(modality, latent, dtype))
+        timesteps = each_pass(inputs, modality, inputs.timesteps[modality])
+        noise = functional.apply(graphdef, own, x, timesteps, inputs.text[modality])
         return {modality: from_features(modality, noise, latent)}
 
     return denoise
