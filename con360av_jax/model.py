@@ -131,14 +131,14 @@ class Con360AV:
         saliency_guidance: float | Mapping[str, float | None] | None = None,
         map_mask: Bool[np.ndarray, "batch"] | None = None,
     ) -> Latents:
-        """Samples clean latents by guided DDIM; arguments that are None come from `config.sampler`.
+        """Samples clean latents with guidance; arguments that are None come from `config.sampler`.
 
         Args:
             noise_latents: standard normal, as `noise` gives them.
             text: embeddings of the captions.
             negative_text: embeddings of the negative captions, usually of "".
             maps: (batch frame height width 2) as `control` gives them, stacked; None means no control.
-            steps: DDIM steps.
+            steps: sampling steps.
             guidance: scale of the text per modality.
             map_guidance: scale of the maps, one number for both or per modality.
             timestep_gamma: gamma of the timestep adjustment t -> T (t/T)^(gamma^+-0.5).

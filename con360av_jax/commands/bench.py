@@ -1,4 +1,4 @@
-"""con360av bench: how fast a part of training is on this machine."""
+"""con360av bench: how fast a part of training, or sampling, is on this machine."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,21 +6,21 @@ from typing import Annotated, Literal
 
 import tyro
 
-from con360av_jax.config.files import load_config
-from con360av_jax.config.settings import Config
+from con360av_jax.config.files import config_of, load_config
+from con360av_jax.config.settings import Config, Dtype
 from con360av_jax.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Measure a part of training on this machine.
+    """Measure a part of training, or sampling, on this machine.
 
     loader: records read per second from local disk, ready as batches, without a model. train: the compiled training
-    step, on random weights. Every setting of the config is an option, such as --config.mesh.data 4. Defaults below are
-    those of CONFIG.
+    step, on random weights. sample: batches of clips of --checkpoint, from captions to video and audio. Every setting
+    of the config is an option, such as --config.mesh.data 4. Defaults below are those of CONFIG.
     """
 
-    what: tyro.conf.Positional[Literal["loader", "train"]]
+    what: tyro.conf.Positional[Literal["loader", "train", "sample"]]
     """The part to measure."""
     config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = ""
     """Name of a config (configs/NAME.py) or path to a .py or .json file. Left out: the dataset's config, or published
@@ -30,10 +30,16 @@ class Bench:
     records: int | None = None
     """loader: number of records to read while the clock runs; left out: 2000. train: number of records of a temporary
     dataset that the loader reads; left out: no loader, all batches are made before the clock starts."""
+    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """sample: run, checkpoint, base, exported or packaged model that generates; its config is CONFIG."""
     steps: int | None = None
     """train: number of steps to time. Left out: 20."""
+    rounds: int | None = None
+    """sample: number of batches to time. Left out: 3."""
+    dtype: Dtype | None = None
+    """sample: data type to compute in. Left out: float32 on CPUs, bfloat16 on GPUs and TPUs."""
     batch_size: int | None = None
-    """Records per batch. Left out: 8 for loader, the config's train.batch_size for train."""
+    """Records or clips per batch. Left out: 8 for loader, 1 for sample, the config's train.batch_size for train."""
     threads: int | None = None
     """Loader threads. Left out: the config's train.loader_threads."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -46,6 +52,13 @@ class Bench:
         """
         if self.what == "train" and self.records is not None and self.dataset is not None:
             raise ConfigError(f"--records {self.records} and --dataset {self.dataset} are both given: choose one")
+        if (self.what == "sample") != (self.checkpoint is not None):
+            raise ConfigError("bench sample needs --checkpoint, and nothing else takes it")
+        if self.checkpoint is not None:
+            if self.config or self.dataset is not None:
+                raise ConfigError("bench sample takes the config of --checkpoint: give neither CONFIG nor --dataset")
+            inside = self.checkpoint.parent.name == "checkpoints"
+            return config_of(self.checkpoint.parents[1] if inside else self.checkpoint)
         if self.dataset is None:
             return load_config(self.config or "published")
 
@@ -62,8 +75,20 @@ class Bench:
         if self.threads is not None:
             config = replace(config, train=replace(config.train, loader_threads=self.threads))
         keep_freed_memory()
-        measure = self._loader if self.what == "loader" else self._train
+        measure = {"loader": self._loader, "train": self._train, "sample": self._sample}[self.what]
         publish(measure(config), self.out)
+
+    def _sample(self, config: Config) -> dict[str, object]:
+        from con360av_jax.bench.sample import bench_sample
+        from con360av_jax.runtime.compile_cache import enable_compile_cache
+
+        if self.checkpoint is None:
+            raise ConfigError("bench sample needs --checkpoint")
+        if self.steps is not None:
+            raise ConfigError(f"--steps {self.steps} is for bench train: give bench sample --config.sampler.steps")
+        enable_compile_cache()
+        batch_size, rounds = self.batch_size or 1, 3 if self.rounds is None else self.rounds
+        return bench_sample(config, self.checkpoint, batch_size, rounds, self.dtype)
 
     def _loader(self, config: Config) -> dict[str, object]:
         from con360av_jax.bench.loader import bench_loader

@@ -84,7 +84,7 @@ def read_command(
 
 def _starting_config(kind: type, arguments: Sequence[str]) -> Config:
     """The config whose settings are options: the command's own, or `SHOWN_CONFIG` for --help and incomplete options."""
-    complete = [word for word in arguments if word not in ("-h", "--help")]
+    complete = [word for word in _without_settings(arguments) if word not in ("-h", "--help")]
     try:
         with events.on_parse_error(lambda event: _refuse(event, ())):
             command, _ = tyro.cli(kind, args=complete, return_unknown_args=True, add_help=False)
@@ -93,9 +93,22 @@ def _starting_config(kind: type, arguments: Sequence[str]) -> Config:
         # Reading all options finds the same error, and knows the settings.
         return load_config(error.config or SHOWN_CONFIG)
     except Con360Error:
-        if len(complete) == len(arguments):
+        if "-h" not in arguments and "--help" not in arguments:
             raise
         return load_config(SHOWN_CONFIG)
+
+
+def _without_settings(arguments: Sequence[str]) -> Iterator[str]:
+    """`arguments` without settings, whose values would count as positional arguments of the command."""
+    is_value = False
+    for word in arguments:
+        if word.startswith("--config."):
+            is_value = "=" not in word
+        elif is_value and not word.startswith("--"):
+            is_value = False
+        else:
+            is_value = False
+            yield word
 
 
 def _with_one_length(config: Config, arguments: Sequence[str]) -> Config:

@@ -148,3 +148,34 @@ def test_what_cannot_be_measured_is_refused_in_one_line(part, options, said, cap
     assert main(["bench", part, "debug", *options]) == 2
     complaint = capsys.readouterr().err
     assert said in complaint and complaint.count("\n") == 1
+
+
+def test_bench_sample_times_what_sample_does(tiny, tmp_path, capsys):
+    base, out = tiny_world.base(tiny_world.lean(tiny)), tmp_path / "sample.json"
+    with tiny_world.without_network(), tiny_world.quick_compiles():
+        options = ["--config.sampler.steps", "2", "--config.sampler.solver", "unipc", "--batch-size", "2"]
+        more = ["--config.sampler.map-guidance.video", "3", "--rounds", "2", "--out", str(out)]
+        assert main(["bench", "sample", "--checkpoint", str(base), *options, *more]) == 0
+    result = json.loads(out.read_text())
+    assert (result["batch_size"], result["steps"], result["solver"]) == (2, 2, "unipc")
+    assert result["predictions_per_step"] == {"audio": 2, "video": 3}
+    sampling, decoding = result["sampling_seconds"], result["decoding_seconds"]
+    assert len(sampling["rounds"]) == len(decoding["rounds"]) == 2
+    assert 0 < result["open_seconds"] < result["first_clip_seconds"]
+    totals = np.add(sampling["rounds"], decoding["rounds"])
+    assert result["clips_per_second"] == pytest.approx(2 / np.median(totals))
+    assert result["memory"]["host_peak_gib"] > 0 and "clips per second" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["sample"], "bench sample needs --checkpoint"),
+        (["train", "--checkpoint", "run"], "bench sample needs --checkpoint, and nothing else takes it"),
+        (["sample", "debug", "--checkpoint", "run"], "bench sample takes the config of --checkpoint"),
+        (["sample", "--checkpoint", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_bench_sample_says_what_it_needs(options: list[str], message: str, capsys):
+    assert main(["bench", *options]) == 2
+    assert message in capsys.readouterr().err

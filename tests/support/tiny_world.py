@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def stand_in(params: Params, inputs: Any) -> Latents:
         waves = jnp.cos(seen[:, None] * jnp.arange(leaf.size, dtype=jnp.float32)[None])
         return waves @ rearrange(leaf, "... -> (...)") / leaf.size**0.5
 
-    level = sum(told(leaf) for leaf in jax.tree.leaves({name: params[name] for name in ("map_encoder", "film")}))
+    leaves = jax.tree.leaves({name: params[name] for name in ("map_encoder", "film")})
+    level = reduce(jnp.add, map(told, leaves))
 
     def one(name: str, x: jax.Array) -> jax.Array:
         own = own_maps(inputs, name, level)
