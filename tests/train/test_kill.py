@@ -88,9 +88,9 @@ def survives(training: Training, steps: int, events: tuple[Event, ...]) -> None:
 
 
 def full_disk(training: Training) -> str:
-    """Continues the run while no file may exceed 8 KiB, which a checkpoint does and settings do not."""
+    """Continues the run while no file may exceed 12 KiB, which a checkpoint does and settings do not."""
     before = whole_steps(training)
-    code, output = training.finish("bash", "-c", 'ulimit -f 8; exec "$@"', "bash")
+    code, output = training.finish("bash", "-c", 'ulimit -f 12; exec "$@"', "bash")
     assert code == 2, output[-3000:]
     # Threads of the storage layer complain as well, even within the line.
     assert "con360av: error: " in output
