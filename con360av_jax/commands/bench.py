@@ -10,6 +10,8 @@ from con360av_jax.config.files import config_of, load_config
 from con360av_jax.config.settings import Config, Dtype
 from con360av_jax.errors import ConfigError
 
+NEEDS_CHECKPOINT = "bench sample needs --checkpoint, and nothing else takes it"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
@@ -53,7 +55,7 @@ class Bench:
         if self.what == "train" and self.records is not None and self.dataset is not None:
             raise ConfigError(f"--records {self.records} and --dataset {self.dataset} are both given: choose one")
         if (self.what == "sample") != (self.checkpoint is not None):
-            raise ConfigError("bench sample needs --checkpoint, and nothing else takes it")
+            raise ConfigError(NEEDS_CHECKPOINT)
         if self.checkpoint is not None:
             if self.config or self.dataset is not None:
                 raise ConfigError("bench sample takes the config of --checkpoint: give neither CONFIG nor --dataset")
@@ -83,11 +85,12 @@ class Bench:
         from con360av_jax.runtime.compile_cache import enable_compile_cache
 
         if self.checkpoint is None:
-            raise ConfigError("bench sample needs --checkpoint")
+            raise ConfigError(NEEDS_CHECKPOINT)
         if self.steps is not None:
             raise ConfigError(f"--steps {self.steps} is for bench train: give bench sample --config.sampler.steps")
         enable_compile_cache()
-        batch_size, rounds = self.batch_size or 1, 3 if self.rounds is None else self.rounds
+        batch_size = 1 if self.batch_size is None else self.batch_size
+        rounds = 3 if self.rounds is None else self.rounds
         return bench_sample(config, self.checkpoint, batch_size, rounds, self.dtype)
 
     def _loader(self, config: Config) -> dict[str, object]:

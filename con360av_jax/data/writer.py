@@ -34,7 +34,7 @@ from con360av_jax.data.schema import (
 from con360av_jax.data.source import INDEX, MANIFEST, REJECTED, file_entry
 from con360av_jax.data.writer_state import SETTINGS_FILE, Line, Shard, open_partial, read_finished, read_shards
 from con360av_jax.errors import DatasetError
-from con360av_jax.runtime.files import remove_leftovers, write_text
+from con360av_jax.runtime.files import remove_leftovers, write_lines, write_text
 from con360av_jax.runtime.provenance import package_version
 
 # One record per group: a random read touches only its record. Compression would save a tenth of a record of latents and
@@ -270,6 +270,4 @@ def _distinct(lines: Iterable[Line]) -> list[Line]:
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> FileEntry:
-    texts = [json.dumps(line, ensure_ascii=False) for line in lines]
-    write_text(path, "".join(f"{text}\n" for text in texts))
-    return file_entry(path, len(texts))
+    return file_entry(path, write_lines(path, lines))

@@ -26,8 +26,10 @@ from con360av_jax.config.shapes import MODALITIES
 from con360av_jax.denoiser import Denoise, DenoiserInputs, Latents, Text, Timesteps
 from con360av_jax.diffusion.schedule import by_modality
 
-Guided: TypeAlias = Callable[[Latents, Timesteps, Latents, Mapping[str, Array]], Latents]
-"""(latents, timesteps, clean_estimates, scalars by modality: whether it is guided) -> guided prediction."""
+Guided: TypeAlias = Callable[[Latents, Timesteps, Latents, Mapping[str, Array] | None], Latents]
+"""(latents, timesteps, clean_estimates, whether each modality is guided) -> prediction; None: all are guided."""
+Weights: TypeAlias = Mapping["Pass", Mapping[str, float]]
+"""Weights of equation (1) by pass and modality; a pass that is not needed has none."""
 
 
 class Pass(NamedTuple):
@@ -51,15 +53,16 @@ PASSES = (
 
 
 def pass_weights(config: SamplerConfig) -> dict[Pass, dict[str, float]]:
-    """Weights of equation (1) by pass and modality, 0 where a pass is not needed; passes of no weight are left out."""
+    """Weights of equation (1) by pass and modality, without those that are 0."""
     text, basd = by_modality(config.text_guidance), by_modality(config.map_guidance)
     saliency = {name: basd[name] if g is None else g for name, g in by_modality(config.saliency_guidance).items()}
     weights: dict[Pass, dict[str, float]] = {which: {} for which in PASSES}
     for name in text:
         scales = (1.0, basd[name], saliency[name], text[name], 0.0)
         for which, (scale, following) in zip(PASSES, pairwise(scales), strict=True):
-            weights[which][name] = scale - following
-    return {which: by_name for which, by_name in weights.items() if any(by_name.values())}
+            if scale != following:
+                weights[which][name] = scale - following
+    return {which: by_name for which, by_name in weights.items() if by_name}
 
 
 def guided(
@@ -68,21 +71,16 @@ def guided(
     negative_text: Text,
     maps: Float[Array, "batch frame height width 2"] | None,
     map_mask: Bool[Array, "batch"] | None,
-    weights: Mapping[Pass, Mapping[str, float]],
-    *,
-    always: bool = True,
+    weights: Weights,
 ) -> Guided:
     """The guided prediction as a function that calls `denoise` once.
 
-    `weights` come from `pass_weights`; a modality's predictions of weight 0 are not computed. Rows where `map_mask` is
-    False see no maps in any pass; None means that all see them. Every pass sees the same latents and clean estimates.
-    As in the public baseline's sampler, the environment encoders read the current latents at the current timesteps.
-    With `always` every call is guided, whatever its last argument says; without, CONDITIONED must be in `weights`.
+    `weights` come from `pass_weights`; a modality that may be left without guidance needs one of CONDITIONED, if only
+    0. Rows where `map_mask` is False see no maps in any pass; None means that all see them. Every pass sees the same
+    latents and clean estimates. As in the public baseline's sampler, the environment encoders read the current latents
+    at the current timesteps.
     """
-    passes = {
-        name: tuple(which for which in weights if weights[which][name] or (which == CONDITIONED and not always))
-        for name in text
-    }
+    passes = {name: tuple(which for which in weights if name in weights[which]) for name in text}
     shown = tuple(dict.fromkeys((which.saliency, which.basd) for name in text for which in passes[name]))
     numbers = {name: tuple(shown.index((which.saliency, which.basd)) for which in passes[name]) for name in text}
     every_text = {
@@ -96,7 +94,7 @@ def guided(
         every_mask = _adjacent([controlled if basd else jnp.zeros_like(controlled) for _, basd in shown])
 
     def predict(
-        latents: Latents, timesteps: Timesteps, clean_estimates: Latents, is_guided: Mapping[str, Array]
+        latents: Latents, timesteps: Timesteps, clean_estimates: Latents, is_guided: Mapping[str, Array] | None
     ) -> Latents:
         made = denoise(
             DenoiserInputs(
@@ -111,18 +109,26 @@ def guided(
                 passes=PerModality(**{name: numbers.get(name, ()) for name in MODALITIES}),
             )
         )
-        found: Latents = {}
-        for name, rows in made.items():
-            each = rearrange(rows, "(batch passes) ... -> passes batch ...", batch=len(latents[name]))
-            scales: list[float | Array] = [weights[which][name] for which in passes[name]]
-            if not always:
-                alone = [1.0 if which == CONDITIONED else 0.0 for which in passes[name]]
-                scales = [jnp.where(is_guided[name], *both) for both in zip(scales, alone, strict=True)]
-            terms = (scale * eps.astype(jnp.float32) for scale, eps in zip(scales, each, strict=True))
-            found[name] = reduce(jnp.add, terms)
-        return found
+        return {
+            name: _combined(
+                rearrange(rows, "(batch passes) ... -> passes batch ...", batch=len(latents[name])),
+                {which: weights[which][name] for which in passes[name]},
+                None if is_guided is None else is_guided[name],
+            )
+            for name, rows in made.items()
+        }
 
     return predict
+
+
+def _combined(
+    predictions: Float[Array, "passes batch ..."], weights: Mapping[Pass, float], is_guided: Array | None
+) -> Float[Array, "batch ..."]:
+    """Equation (1) for one modality, in float32; the prediction of CONDITIONED alone where `is_guided` is false."""
+    scales: list[float | Array] = list(weights.values())
+    if is_guided is not None:
+        scales = [jnp.where(is_guided, scale, float(which == CONDITIONED)) for which, scale in weights.items()]
+    return reduce(jnp.add, (scale * row.astype(jnp.float32) for scale, row in zip(scales, predictions, strict=True)))
 
 
 def _adjacent(values: Sequence[Array]) -> Array:

@@ -20,11 +20,10 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from con360av_jax.config.settings import NoiseSchedule, PerModality, SamplerConfig
-from con360av_jax.denoiser import Denoise, Latents, Text
+from con360av_jax.denoiser import Denoise, Latents, Text, Timesteps
 from con360av_jax.diffusion.guidance import CONDITIONED, Guided, guided, pass_weights
 from con360av_jax.diffusion.multistep import Coefficients, History, advanced, coefficients
 from con360av_jax.diffusion.process import add_noise, convert
@@ -100,21 +99,20 @@ def _predictor(
     weights, names = pass_weights(config), tuple(every_step)
     least, most = config.guidance_least, math.inf if config.guidance_most is None else config.guidance_most
 
-    def inside(alpha_bar: Array | np.ndarray) -> Array:
-        level = jnp.sqrt((1 - alpha_bar) / alpha_bar)
-        return (level >= least) & (level <= most)
+    def timesteps(x_t: Latents, here: Mapping[str, Trajectory]) -> Timesteps:
+        return {name: jnp.full(x.shape[:1], here[name].timesteps) for name, x in x_t.items()}
 
-    always = (least, most) == (0, math.inf) or tuple(weights) == (CONDITIONED,)
-    if not always:
-        weights.setdefault(CONDITIONED, dict.fromkeys(names, 0.0))
-    full = make(weights, always=always)
-    single = make({CONDITIONED: dict.fromkeys(names, 1.0)})
+    if (least, most) == (0, math.inf) or tuple(weights) == (CONDITIONED,):
+        full = make(weights)
+        return lambda x_t, here, x_0: full(x_t, timesteps(x_t, here), x_0, None)
+    weights[CONDITIONED] = dict.fromkeys(names, 0.0) | weights.pop(CONDITIONED, {})
+    full, single = make(weights), make({CONDITIONED: dict.fromkeys(names, 1.0)})
 
     def predict(x_t: Latents, here: Mapping[str, Trajectory], x_0: Latents) -> Latents:
-        t = {name: jnp.full(x.shape[:1], here[name].timesteps) for name, x in x_t.items()}
-        is_guided = {} if always else {name: inside(jnp.asarray(here[name].alpha_bar)) for name in names}
-        if always:
-            return full(x_t, t, x_0, is_guided)
-        return jax.lax.cond(jnp.any(jnp.stack(list(is_guided.values()))), full, single, x_t, t, x_0, is_guided)
+        a = {name: jnp.asarray(here[name].alpha_bar) for name in names}
+        levels = {name: jnp.sqrt((1 - a[name]) / a[name]) for name in names}
+        is_guided = {name: (level >= least) & (level <= most) for name, level in levels.items()}
+        inputs = x_t, timesteps(x_t, here), x_0, is_guided
+        return jax.lax.cond(jnp.any(jnp.stack(list(is_guided.values()))), full, single, *inputs)
 
     return predict

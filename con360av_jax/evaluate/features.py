@@ -19,7 +19,7 @@ from jaxtyping import Float32
 
 from con360av_jax.config.files import changes, problems, structure, unstructure
 from con360av_jax.errors import MetricError
-from con360av_jax.runtime.files import replacing, write_text
+from con360av_jax.runtime.files import replacing, write_lines, write_text
 
 Kind: TypeAlias = Literal["video", "sound", "saliency"]
 Rows: TypeAlias = Float32[np.ndarray, "row ..."]
@@ -112,8 +112,8 @@ def write_features(
             raise MetricError(f"no clip to write to {folder}; {len(rejected)} were rejected{first}")
         rows = lines[-1].first + lines[-1].rows
         done = replace(card, clips=len(lines), rows=rows, dtype=_DTYPE, schema_version=SCHEMA_VERSION)
-        _write_lines(aside / CLIPS, map(unstructure, lines))
-        _write_lines(aside / REJECTED, rejected)
+        write_lines(aside / CLIPS, map(unstructure, lines))
+        write_lines(aside / REJECTED, rejected)
         write_text(aside / CARD, json.dumps(unstructure(done), indent=2, ensure_ascii=False) + "\n")
     return open_features(folder)
 
@@ -152,10 +152,6 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     return file.tell()
-
-
-def _write_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
-    write_text(path, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
 
 
 def open_features(folder: str | Path, read_all: bool = True) -> FeatureSet:

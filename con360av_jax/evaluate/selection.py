@@ -17,7 +17,7 @@ from cattrs.errors import BaseValidationError
 from con360av_jax.config.files import problems, structure, unstructure
 from con360av_jax.data.schema import SampleEntry, recording_of
 from con360av_jax.errors import ConfigError, DatasetError, MetricError
-from con360av_jax.runtime.files import file_stem, write_text
+from con360av_jax.runtime.files import file_stem, write_lines
 from con360av_jax.runtime.text_files import split_lines
 
 CLIPS = "clips.jsonl"
@@ -135,8 +135,7 @@ def clip_seed(entry: SampleEntry, seed: int, noise: Noise) -> int:
 
 def write_clips(folder: Path, clips: Sequence[EvaluatedClip]) -> None:
     """Writes FOLDER/clips.jsonl in one step."""
-    lines = (json.dumps(unstructure(clip), ensure_ascii=False) for clip in clips)
-    write_text(folder / CLIPS, "".join(f"{line}\n" for line in lines))
+    write_lines(folder / CLIPS, map(unstructure, clips))
 
 
 def read_clips(folder: Path) -> tuple[EvaluatedClip, ...]:

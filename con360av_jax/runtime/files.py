@@ -1,10 +1,11 @@
 """Atomic writing: a file or folder is written aside in its own parent folder and moved into place when complete."""
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def write_text(path: str | Path, text: str, error: type[Con360Error] = Con360Err
     """Writes a UTF-8 text file atomically, and the folders above it; raises `error` if it cannot be written."""
     with replacing(path, error) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def write_lines(path: str | Path, lines: Iterable[Mapping[str, object]], error: type[Con360Error] = Con360Error) -> int:
+    """Writes `lines` as JSON, one per line, like `write_text`; returns their number."""
+    texts = [json.dumps(line, ensure_ascii=False) for line in lines]
+    write_text(path, "".join(f"{text}\n" for text in texts), error)
+    return len(texts)
 
 
 def link_or_copy(source: str, target: str) -> None:

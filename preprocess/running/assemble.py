@@ -5,7 +5,6 @@ OUT.partial/scratch/    finished segments until their shard is complete; a stopp
 OUT.rejected.jsonl      the ledger of a run that made no dataset because every input was rejected
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from con360av_jax.data.schema import Manifest
 from con360av_jax.data.source import PREVIEWS
 from con360av_jax.data.writer import SHARD_RECORDS, DatasetWriter
 from con360av_jax.errors import DatasetError
-from con360av_jax.runtime.files import file_stem, readable, remove_leftovers, write_text
+from con360av_jax.runtime.files import file_stem, readable, remove_leftovers, write_lines
 from preprocess.inputs import Input
 from preprocess.running.engine import Engine
 from preprocess.running.outcomes import SUFFIX, Outcomes
@@ -130,8 +129,7 @@ def _reasons(out: Path, ledger: Ledger) -> str:
     if len(reasons) == 1:
         return reasons[0]
     path = _ledger_alone(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in ledger.rejected), DatasetError)
+    write_lines(path, ledger.rejected, DatasetError)
     return f"every input was rejected ({len(reasons)} reasons; all of them in {path}), the first because {reasons[0]}"
 
 

@@ -129,7 +129,9 @@ def test_guidance_equals_its_formula_with_no_pass_too_many(
     clean = jax.tree.map(lambda a: a**2, x)
     weights = guidance.pass_weights(scales(text_scale, basd_scale, saliency_scale))
     mask = jnp.array([True, False])
-    found = jax.jit(guidance.guided(one_after_the_other(denoise), TEXT, NEGATIVE, MAPS, mask, weights))(x, t, clean, {})
+    found = jax.jit(guidance.guided(one_after_the_other(denoise), TEXT, NEGATIVE, MAPS, mask, weights))(
+        x, t, clean, None
+    )
     # Those of audio and those of video.
     assert denoise.batches == [2] * (2 * passes)
 
@@ -157,7 +159,7 @@ def test_each_modality_is_guided_by_its_own_scales():
     def run(config: SamplerConfig):
         weights = guidance.pass_weights(config)
         denoise = one_after_the_other(Recorder())
-        return jax.jit(guidance.guided(denoise, TEXT, NEGATIVE, MAPS, None, weights))(x, t, x, {})
+        return jax.jit(guidance.guided(denoise, TEXT, NEGATIVE, MAPS, None, weights))(x, t, x, None)
 
     mixed = run(
         SamplerConfig(

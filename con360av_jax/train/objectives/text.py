@@ -1,7 +1,7 @@
 """Contrastive training of a text encoder with the frames or the log-mels that its captions describe.
 
 (1) score        s_ij = a <u_i, v_j>   u: caption, v: frame or log-mel, both of unit length; a: a trained factor
-(2) loss         mean_i (CE(s_i., i) + CE(s_.i, i)) / 2   over a batch; rows with caption i count for i once only
+(2) loss         mean_i (CE(s_i., i) + CE(s_.i, i)) / 2   over a batch, without other rows of the same caption
 (3) retrieval    share of captions whose own frame or log-mel has the highest score in the batch
 
 u is the last state of a CLIP encoder at the end of its caption, or the output of a CLAP encoder. The tower that makes
@@ -11,8 +11,8 @@ Sources: Radford et al. 2021 (CLIP), section 2.3; Wu et al. 2023 (CLAP), section
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from con360av_jax.base.networks import pixels, text_function
@@ -82,9 +82,9 @@ def summarise(sums: Mapping[str, float]) -> dict[str, float]:
 
 def contrast(scores: Float[Array, "row row"], same: Bool[Array, "row row"]) -> Float[Array, ""]:
     """Equation (2); pairs of different rows for which `same` is true are left out."""
-    scores = jnp.where(same, -jnp.inf, scores)
-    own = jnp.diagonal(scores)
-    return jnp.mean((jax.nn.logsumexp(scores, axis=0) + jax.nn.logsumexp(scores, axis=1)) / 2 - own)
+    scores, own = jnp.where(same, -jnp.inf, scores), jnp.arange(len(scores))
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    return jnp.mean(entropy(scores, own) + entropy(scores.T, own)) / 2
 
 
 def same_captions(ids: Int[Array, "row token"]) -> Bool[Array, "row row"]:
