@@ -154,6 +154,8 @@ def _refuse(event: events.ParseErrorEvent, known: Sequence[str]) -> None:
             text = f"{', '.join(_shown(context.arg) for context in missing)} must be given"
         case events.InvalidChoice(argument=argument, value=value, choices=choices):
             option = "" if argument.is_positional() else f"{_shown(argument)} "
+            if "None" in choices:  # of an option that may be left out; tyro gives them in any order
+                choices = sorted({*choices} - {"None"})
             text = f"{option}{value}: give one of {', '.join(choices)}"
         case events.BadValue(argument=argument):
             text = f"{_shown(argument)} needs a value: {argument.lowered.metavar}"

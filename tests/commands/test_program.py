@@ -155,7 +155,8 @@ def test_two_lengths_are_refused(config: str, capsys: pytest.CaptureFixture[str]
         ("evaluate --run x --mesh.dat 2", "unknown option --mesh.dat; did you mean --mesh.data?"),
         ("sample --checkpoint x --out y --mesh.dat 2", "unknown option --mesh.dat; did you mean --mesh.data?"),
         ("plan --devices 2", "CONFIG must be given"),
-        ("bench dance", "dance: give one of loader, train"),
+        ("bench dance", "dance: give one of loader, train, sample"),
+        ("sample --checkpoint x --out y --solver euler", "--solver euler: give one of ddim, dpmpp_2m, unipc"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_one_line_that_names_it(arguments: str, line: str, capsys: pytest.CaptureFixture[str]):
